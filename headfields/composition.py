@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.deformers.chain import Chain
+from headfields.display import Displayed
 from headfields.files.reading import brief, reading
 from headfields.networks.latent_table import LatentTable
 from headfields.parts import (
@@ -32,7 +33,7 @@ from headfields.saving import read_parts, write_parts
 C = TypeVar("C", bound="Composition")
 
 
-class Composition(nn.Module):
+class Composition(nn.Module, Displayed):
     """Base class of avatars: parts, latent tables by the names of their codes, and a file that holds them.
 
     Attributes:

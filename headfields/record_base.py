@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from headfields.annotated import TensorField, check_fields, is_readable, tensor_fields
+from headfields.display import Displayed
 from headfields.transfer import send
 
 R = TypeVar("R", bound="Record")
@@ -20,7 +21,7 @@ _TINY = 4
 """Tensors of at most so many entries are printed with their values."""
 
 
-class Record:
+class Record(Displayed):
     """Base class of records: `.to(...)`, `.detach()`, `.replace(...)`, indexing and joining along the leading axis.
 
     The tensors of a record fit its annotations: type, dtype and shape are checked at construction, values are not read.

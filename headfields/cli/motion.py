@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headfields.cli.errors import CommandError
 from headfields.records import Camera, HeadState
+from headfields.viz.clips import turn_angles
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ def turntable(capture: Any, frame: int, count: int, degrees: float | int) -> Ite
     camera, state = capture.camera(index), capture.state(index)
     vertices = state.vertices[0]
     center = (vertices.amin(0) + vertices.amax(0)) / 2
-    for i in range(count):
-        turn = i / count
-        angle = degrees * (turn if degrees >= 360 else math.sin(2 * math.pi * turn) / 2)
+    for angle in turn_angles(count, degrees):
         yield Shot(camera.orbited(center, angle), state)
 
 

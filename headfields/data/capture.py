@@ -29,6 +29,7 @@ from headfields.data.pixels import (
 from headfields.data.recording import Recording
 from headfields.data.regions import LabeledView
 from headfields.data.template import Mouth, build_inner_mouth, build_template
+from headfields.display import Displayed
 from headfields.heads.mouth.inner import InnerMouth
 from headfields.ops.background import check_background
 from headfields.records import Camera, HeadState, ImageBatch, PixelBatch, Template, check_meters
@@ -39,7 +40,7 @@ _VOTING_FRAMES = 40
 _WARNING = "warning: "
 
 
-class Capture:
+class Capture(Displayed):
     """A captured head: images, cameras and the tracked mesh of every frame, decoded on demand and kept in memory.
 
     Made by `headfields.data.load_capture` from a folder, and by `headfields.data.capture_from_arrays` from data in

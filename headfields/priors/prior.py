@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.avatar import Avatar
+from headfields.display import Displayed
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.parts import Part
@@ -24,7 +25,7 @@ _FORMAT = 1
 _TABLES = ("geometry", "appearance", "expression")
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, Displayed):
     """A model of many heads: an avatar, and learned codes of people and scans.
 
     The file of `save` is also an avatar's: `Avatar.load` reads the model alone. `headfields.priors.fit_scans` fits

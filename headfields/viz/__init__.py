@@ -1,5 +1,7 @@
 """Pictures: contact sheets, meshes, captioned comparisons, videos."""
 
+from headfields.viz import notebook  # noqa: F401  (named here for `headfields.display`)
+from headfields.viz.clips import Clip, Grid, show, turntable
 from headfields.viz.contact_sheet import contact_sheet
 from headfields.viz.images import normal_map, save_image, side_by_side
 from headfields.viz.mesh import HEADLIGHT, SIDE_LIGHT, Light, draw_mesh, heat, heat_legend, view_camera
@@ -8,6 +10,8 @@ from headfields.viz.video import write_video
 __all__ = [
     "HEADLIGHT",
     "SIDE_LIGHT",
+    "Clip",
+    "Grid",
     "Light",
     "contact_sheet",
     "draw_mesh",
@@ -15,7 +19,9 @@ __all__ = [
     "heat_legend",
     "normal_map",
     "save_image",
+    "show",
     "side_by_side",
+    "turntable",
     "view_camera",
     "write_video",
 ]

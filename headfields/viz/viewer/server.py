@@ -122,7 +122,8 @@ class Viewer:
 
     def _build_panel(self) -> None:
         gui, scene = self.server.gui, self.scene
-        gui.configure_theme(control_layout="collapsible", show_share_button=False)
+        gui.configure_theme(show_share_button=False)
+        gui.main_panel.dock_right()
         with gui.add_folder("Motion"):
             names = list(scene.motions)
             motion = gui.add_dropdown("motion", names, initial_value=names[0])
