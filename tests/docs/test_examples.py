@@ -84,6 +84,14 @@ capture, out = hf.data.load_capture("captures/someone"), "runs/other"
     "training.md": """
 losses = [hf.losses.HuberColor()]
 """,
+    **dict.fromkeys(
+        ("viewer.md", "notebooks.md"),
+        """
+template = hf.data.load_capture("captures/nobody").template
+avatar = hf.models.insta(template, expression_width=16, levels=2, features=2, log2_table_size=8)
+avatar.save("runs/nobody/avatar.safetensors")
+""",
+    ),
     "retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,

@@ -295,7 +295,9 @@ class Scene:
             image = self.avatar.render(camera, state, self.background).rgb.cpu().clamp(0, 1)
         difference = heat((image - truth).abs().mean(-1).flatten(), _DISTANCE_LIMIT).reshape(*camera.size, 3)
         row = to_uint8(torch.cat([truth, image, difference], dim=1))
-        return row, float(psnr(image, truth))
+        figure = psnr(image, truth)
+        assert figure is not None  # only a mask without pixels has none
+        return row, float(figure)
 
     @torch.no_grad()
     def snapshot(self, view: View, camera: Camera) -> UInt8[np.ndarray, "h w 3"]:

@@ -17,6 +17,7 @@ from headfields.data.errors import CaptureError
 from headfields.ops.rotations import quaternion_from_rotation, rotation_from_quaternion
 from headfields.records import Camera
 from headfields.runs.interrupts import InterruptFlag
+from headfields.viz.viewer.articulation import Control
 from headfields.viz.viewer.looks import FAR, LOOKS, Picture
 from headfields.viz.viewer.progressive import ProgressiveRenderer
 from headfields.viz.viewer.recording import Path as CameraPath
@@ -167,7 +168,8 @@ class Viewer:
         self._handles |= {"screenshot": shot, "path": path, "seconds": seconds, "video": record}
 
     def _build_sliders(self) -> None:
-        gui, groups = self.server.gui, {}
+        gui = self.server.gui
+        groups: dict[str, list[Control]] = {}
         for control in self.scene.controls:
             groups.setdefault(control.group, []).append(control)
         for group, controls in groups.items():
@@ -276,7 +278,7 @@ class Viewer:
         self._pictures.request(client.client_id, view, camera)
 
     def _show(self, key: Hashable, picture: Picture, final: bool) -> None:
-        client = self.server.get_clients().get(key)  # type: ignore[call-overload]
+        client = self.server.get_clients().get(key)
         if client is None or self._closing:
             return
         others = self.view.layers & {"mesh", "wireframe", "landmarks", "cameras"}

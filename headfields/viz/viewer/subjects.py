@@ -91,11 +91,10 @@ def head_scene(head: SkinnedHead | BlendshapeHead, name: str = "head", backgroun
     """
     with torch.no_grad():
         rest = head()
-    textured = getattr(head, "texture", None) is not None
-    mesh = Mesh(
-        rest.vertices[0], head.faces, uv=getattr(head, "uv", None) if textured else None,
-        uv_faces=getattr(head, "uv_faces", None) if textured else None, texture=head.texture if textured else None,
-    )  # fmt: skip
+    mesh = Mesh(rest.vertices[0], head.faces)
+    texture: Any = getattr(head, "texture", None)
+    if isinstance(head, SkinnedHead) and texture is not None:
+        mesh = mesh.replace(uv=head.uv, uv_faces=head.uv_faces, texture=texture)
     return Scene(
         name, MeshPainter(mesh), [Motion.still("rest", rest)], HeadArticulation(head), head.faces,
         background=background,
