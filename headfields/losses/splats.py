@@ -25,7 +25,7 @@ class SplatPosition:
 
     Differentiable once.
 
-    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 1, weight 0.01. The mean is our own choice.
+    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 1, weight 0.01; the mean is its released code's.
     """
 
     threshold: float | int = 1.0
@@ -57,7 +57,7 @@ class SplatScale:
 
     Differentiable once.
 
-    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 0.6, weight 1. The mean is our own choice.
+    Source: GaussianAvatars (Qian et al. 2024), section 3.4: threshold 0.6, weight 1; the mean is its released code's.
     """
 
     threshold: float | int = 0.6

@@ -5,7 +5,7 @@ from headfields.deformers import TriangleBinding
 from headfields.encoders import FrameCode, Frequency
 from headfields.models.preset import preset
 from headfields.networks.gaussians import Gaussians
-from headfields.networks.surface_splats import surface_splats
+from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 from headfields.splat_avatar import SplatAvatar
@@ -42,7 +42,8 @@ def flash_avatar(
     Source: FlashAvatar, sections 3.2 and 3.3.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
-    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair)
+    hairy = may_have_hair(template, hair)
+    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
     decoder = SplatDecoder(("position", "log_scale", "quaternion"), hidden, layers, gains={"position": 0.3})
     return SplatAvatar(
         gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree),

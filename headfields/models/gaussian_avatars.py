@@ -3,7 +3,7 @@
 from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
 from headfields.networks.gaussians import Gaussians
-from headfields.networks.surface_splats import surface_splats
+from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 from headfields.splat_avatar import SplatAvatar
@@ -11,7 +11,12 @@ from headfields.splat_avatar import SplatAvatar
 
 @preset
 def gaussian_avatars(
-    template: Template, count: int = 16000, degree: int = 1, hair: float = 0.0, antialiased: bool = False
+    template: Template,
+    count: int = 16000,
+    degree: int = 1,
+    degree_every: int | None = None,
+    hair: float = 0.0,
+    antialiased: bool = False,
 ) -> SplatAvatar:
     """GaussianAvatars on a template, assembled from public parts.
 
@@ -22,6 +27,8 @@ def gaussian_avatars(
         template: the canonical mesh.
         count: number of Gaussians to start with; density control changes it.
         degree: degree of the spherical harmonics of the color. The paper's is 3.
+        degree_every: steps after which training adds a degree, from 0 on; the released code's is 1,000. None: all from
+            the start.
         hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes
             (`headfields.data.matter_extent`).
         antialiased: see `headfields.renderers.SplatRenderer`.
@@ -29,9 +36,10 @@ def gaussian_avatars(
     Source: GaussianAvatars, section 3.2. `headfields train` has its losses and learning rates.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
-    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair)
+    hairy = may_have_hair(template, hair)
+    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
     return SplatAvatar(
-        gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree),
+        gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree, degree_every=degree_every),
         deformer=deformer,
         renderer=SplatRenderer(antialiased),
         template=template,

@@ -8,7 +8,7 @@ from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.networks.gaussians import Gaussians
-from headfields.networks.surface_splats import surface_splats
+from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 from headfields.splat_avatar import SplatAvatar
@@ -48,7 +48,8 @@ def rgb_avatar(
     Source: RGBAvatar, section 3.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
-    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair)
+    hairy = may_have_hair(template, hair)
+    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
     gaussians = Gaussians.of(*deformer.attach(start, face), degree=degree, blendshapes=blendshapes)
     assert gaussians.blendshape_table is not None
     torch.nn.init.normal_(gaussians.blendshape_table, std=_SPREAD)

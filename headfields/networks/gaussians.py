@@ -32,6 +32,8 @@ class Gaussians(Part):
         count: N.
         degree: degree of the spherical harmonics of the color, 0 to 3.
         blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`.
+        degree_every: in training mode colors begin with degree 0 and gain one after each so many steps (3DGS: 1,000);
+            None: all degrees from the first step on.
 
     Attributes:
         position: (N, 3) in the coordinates of the deformer.
@@ -54,7 +56,7 @@ class Gaussians(Part):
     face: Tensor
     blendshape_table: nn.Parameter | None
 
-    def __init__(self, count: int, degree: int = 0, blendshapes: int = 0) -> None:
+    def __init__(self, count: int, degree: int = 0, blendshapes: int = 0, degree_every: int | None = None) -> None:
         super().__init__()
         for name, number in (("count", count), ("degree", degree), ("blendshapes", blendshapes)):
             if not hasattr(number, "__index__") or isinstance(number, bool):
@@ -64,6 +66,8 @@ class Gaussians(Part):
                 f"Gaussians: count={count}, degree={degree}, blendshapes={blendshapes}; expected no negative number, "
                 "and a degree of 0 to 3"
             )
+        if degree_every is not None and not degree_every >= 1:
+            raise ValueError(f"Gaussians: degree_every is {degree_every}; expected a number of steps, or None")
         quaternion = torch.zeros(count, 4)
         quaternion[:, 0] = 1.0
         self.position = nn.Parameter(torch.zeros(count, 3))
@@ -74,11 +78,18 @@ class Gaussians(Part):
         self.harmonics = nn.Parameter(torch.zeros(count, (degree + 1) ** 2 - 1, 3))
         self.blendshape_table = nn.Parameter(torch.zeros(count, blendshapes, ROW)) if blendshapes else None
         self.register_buffer("face", torch.full((count,), -1))
+        self.degree_every = degree_every
+        self._learned = self.harmonics.shape[1]  # coefficients of the degrees that training has reached
 
     @property
     def rate_groups(self) -> dict[str, str]:
         """The name under which the trainer takes a learning rate for each parameter: its own."""
         return {name: name for name, _ in self.named_parameters(recurse=False)}
+
+    def at_step(self, step: int) -> None:
+        if self.degree_every is not None:
+            degree = min(step // self.degree_every, 3)
+            self._learned = min((degree + 1) ** 2 - 1, self.harmonics.shape[1])
 
     def __len__(self) -> int:
         """N."""
@@ -111,8 +122,9 @@ class Gaussians(Part):
             getattr(self, name) + offsets[name] if name in offsets else getattr(self, name) for name in WIDTHS
         )
         harmonics = color[..., None, :]
-        if self.harmonics.shape[1]:
-            rest = self.harmonics.expand(*color.shape[:-1], *self.harmonics.shape[1:])
+        further = self.harmonics[:, : self._learned] if self.training else self.harmonics
+        if further.shape[1]:
+            rest = further.expand(*color.shape[:-1], *further.shape[1:])
             harmonics = torch.cat([harmonics, rest], dim=-2)
         batch = max((part.shape[:-2] for part in (position, log_scale, quaternion, color)), key=len)
         batch = max(batch, opacity.shape[:-1], key=len)
@@ -138,8 +150,9 @@ class Gaussians(Part):
     @classmethod
     @torch.no_grad()
     def of(
-        cls, splats: Splats, face: Int[Tensor, " n"] | None = None, degree: int = 0, blendshapes: int = 0
-    ) -> "Gaussians":
+        cls, splats: Splats, face: Int[Tensor, " n"] | None = None, degree: int = 0, blendshapes: int = 0,
+        degree_every: int | None = None,
+    ) -> "Gaussians":  # fmt: skip
         """Gaussians with these values, in the coordinates of a deformer (`Deformer.attach` gives both arguments).
 
         Scales below 1e-12 and opacities outside [1e-6, 1 - 1e-6] are moved there; coefficients of higher degrees than
@@ -148,9 +161,9 @@ class Gaussians(Part):
         Args:
             splats: (N, ...).
             face: (N,) their triangles; none if None.
-            degree, blendshapes: as for the class.
+            degree, blendshapes, degree_every: as for the class.
         """
-        made = cls(splats.count, degree, blendshapes).to(splats.means.device)
+        made = cls(splats.count, degree, blendshapes, degree_every).to(splats.means.device)
         made.position.copy_(splats.means)
         made.log_scale.copy_(splats.scales.clamp_min(1e-12).log())
         made.quaternion.copy_(nn.functional.normalize(splats.quaternions, dim=-1))

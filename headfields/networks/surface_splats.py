@@ -3,13 +3,14 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.ops.nearest_vertices import VertexTree
 from headfields.ops.rotations import quaternion_from_rotation
 from headfields.ops.triangle_frames import triangle_frames
 from headfields.ops.vertex_geometry import triangle_areas
-from headfields.records import Splats
+from headfields.records import Splats, Template
 
 _PLASTIC = 1.32471795724474602596
 """The root of x³ = x + 1: its powers give the additive sequence with the most even spread over a square."""
@@ -26,6 +27,7 @@ def surface_splats(
     opacity: float | int = 0.5,
     opacity_above: float | int = 0.2,
     face_weights: Float[Tensor, " f"] | None = None,
+    above: Bool[Tensor, " f"] | None = None,
 ) -> tuple[Splats, Int[Tensor, " n"]]:
     """Gray, flat Gaussians in the planes of a mesh's triangles; and, of hair that the mesh does not have, above them.
 
@@ -41,6 +43,7 @@ def surface_splats(
         flatness: standard deviation along the normal, relative to that in the plane. Gaussians above are balls.
         opacity, opacity_above: of those on the surface, and of those above, most of which may be in empty space.
         face_weights: (F,) factors on the areas, as for more Gaussians in the face; 1 if None.
+        above: (F,) the faces that have Gaussians above them; all if None, or if it holds for none.
 
     Returns:
         The Gaussians (N, ...), with colors, and their triangles (N,). No gradient.
@@ -58,14 +61,17 @@ def surface_splats(
     weights = areas if face_weights is None else areas * face_weights.to(areas)
     if count and not bool(weights.sum() > 0):
         raise ValueError("surface_splats: the mesh has no area; pass a mesh with faces")
-    above = round(count * share_above) if height else 0
-    parts = [_spread(weights, number) for number in (count - above, above)]
+    high = round(count * share_above) if height else 0
+    weights_above = weights if above is None or not bool((weights * above).any()) else weights * above
+    each = weights, weights_above
+    parts = [_spread(own, number) for own, number in zip(each, (count - high, high), strict=True)]
     face = torch.cat([part[0] for part in parts])
     barycentric = torch.cat([part[1] for part in parts])
     frames = triangle_frames(vertices, faces)[face]
-    density = weights[face] / weights.sum() / areas[face].clamp_min(1e-20)  # share of the Gaussians per area
-    on = torch.arange(count, device=face.device) < count - above
-    number = torch.where(on, count - above, max(above, 1)).to(areas)
+    on = torch.arange(count, device=face.device) < count - high
+    share = torch.cat([own[part[0]] / own.sum() for own, part in zip(each, parts, strict=True)])
+    density = share / areas[face].clamp_min(1e-20)  # share of the Gaussians per area
+    number = torch.where(on, count - high, max(high, 1)).to(areas)
     spacing = (density * number).clamp_min(1e-12).rsqrt()
     level = torch.cat([torch.zeros_like(parts[0][2]), height * parts[1][2]])
     means = (vertices[faces[face]] * barycentric[..., None]).sum(1) + level[:, None] * frames[..., 2]
@@ -73,6 +79,26 @@ def surface_splats(
     scales = width * spacing[:, None] * torch.where(on[:, None], flat, 1.0)
     colors, opacities = means.new_full((count, 3), 0.5), torch.where(on, float(opacity), float(opacity_above)).to(means)
     return Splats(means, quaternion_from_rotation(frames[..., :3]), scales, opacities, colors), face
+
+
+_BARE = ("face", "eyes", "mouth", "inner_mouth", "teeth")
+"""Regions of a template that have no hair above them."""
+
+
+def may_have_hair(template: Template, height: float | int) -> Bool[Tensor, " f"]:
+    """The faces (F,) of a template above which hair may be: those of no other region, and those within `height` meters
+    of one, over which hair hangs. All, where labels have said nothing about the face."""
+    bare = torch.zeros(len(template.faces), dtype=torch.bool, device=template.faces.device)
+    if "face" not in template.regions:
+        return ~bare
+    for name in _BARE:
+        if name in template.regions:
+            bare |= template.regions[name].to(bare.device)
+    if not bool((~bare).any()) or not height:
+        return ~bare
+    centers = template.canonical_vertices[template.faces].mean(1)
+    near = VertexTree(centers[~bare]).nearest(centers, k=1, max_distance=height)
+    return near.index[:, 0] >= 0
 
 
 def _spread(weights: Float[Tensor, " f"], count: int) -> tuple[Tensor, Tensor, Tensor]:

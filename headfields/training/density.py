@@ -42,10 +42,11 @@ class DensityControl:
 
     The defaults are those of 3D Gaussian Splatting (Kerbl et al. 2023, section 5.2 and its released code), but for the
     sizes, whose unit there is the extent of the cameras (0.01 and 0.1 of it): 3 mm and 30 mm, a hundredth and a tenth
-    of a head of 30 cm, and `most`, are our own choice. GaussianAvatars (Qian et al. 2024, section 3.3: children are
-    bound as their parent, every triangle keeps one) trains 600,000 steps with start=10_000, stop=600_000, every=2_000
-    and reset_every=60_000. Clones stay where their original is, as in the released code; children are drawn in the
-    coordinates of the deformer around their parent.
+    of a head of 30 cm, and `most`, are our own choice. The released code also drops Gaussians of a radius above 20
+    pixels once opacities have been reset; that is left out, because pixels are no size of a head. GaussianAvatars (Qian
+    et al. 2024, section 3.3: children are bound as their parent, every triangle keeps one) trains 600,000 steps with
+    start=10_000, stop=600_000, every=2_000 and reset_every=60_000. Clones stay where their original is, as in the
+    released code; children are drawn in the coordinates of the deformer around their parent.
 
     Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one.
 

@@ -3,23 +3,31 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from headfields.data.labels import labels_of
 from headfields.networks.gaussians import DC
 from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.ops.triangle_frames import triangle_frames
 from headfields.splat_avatar import SplatAvatar
 
 _HIDDEN = 0.004
 """Meters behind the mesh from which on a Gaussian is hidden by it."""
+_STANDS_OFF = 0.002
+"""Meters above its triangle from which on a Gaussian is one for hair."""
+_BARE = 0.6
+"""Share of the frames in which the pixel at a Gaussian for hair has the label of something else (skin, an eye, cloth),
+from which on it is dropped: in front of skin it looks like skin, and in profile like haze beside it."""
 _EMPTY = 0.3
 """Share of the frames with an empty matte at a Gaussian from which on it is dropped."""
 
 
 @torch.no_grad()
 def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> None:
-    """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty.
+    """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty, and
+    those for hair (2 mm or more above their triangle) where labels say that there is none.
 
     A Gaussian is in view where the mesh is not in front of it. Those that are never in view keep their color. A short
     training is spared what every image says. Call it before the trainer is made; do not in a run that is resumed.
@@ -42,8 +50,11 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
     split = torch.as_tensor(capture.splits["train"], dtype=torch.long)
     chosen = split[torch.linspace(0, max(len(split) - 1, 0), min(frames, len(split))).round().long()].unique()
     total = torch.zeros(len(gaussians), 3, device=device)
-    weight, empty, seen = (torch.zeros(len(gaussians), device=device) for _ in range(3))
+    weight, empty, inside_count, bare, in_view = (torch.zeros(len(gaussians), device=device) for _ in range(5))
     vertices, faces = mesh
+    label_of = getattr(capture, "label", lambda frame: None)
+    is_bare = torch.ones(256, dtype=torch.bool, device=device)
+    is_bare[list(labels_of("background", "hair"))] = False
     tree = TriangleBVH(faces, vertices)
     for frame in chosen.tolist():
         state, camera = capture.state([frame]).to(device), capture.camera([frame]).to(device)
@@ -58,13 +69,28 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
         total += (color[:, :3] * (alpha * view)[:, None]).nan_to_num()
         weight += alpha * view
         empty += inside & (alpha < 0.5)
-        seen += inside
+        inside_count += inside
+        label = label_of(frame)
+        if label is not None:
+            bare += view & is_bare[_nearest_pixel(label.to(device), means, camera).long()]
+            in_view += view
     known = weight > 0
     mean = total / weight.clamp_min(1e-6)[:, None]
     gaussians.color.copy_(torch.where(known[:, None], (mean - 0.5) / DC, gaussians.color))
-    keep = empty <= _EMPTY * seen
+    frames_of_faces = triangle_frames(vertices, faces)[gaussians.face]
+    away = avatar.deformer.rest(gaussians(), gaussians.face).means - frames_of_faces[..., 3]
+    height = (away * frames_of_faces[..., 2]).sum(-1)
+    over_skin = (height > _STANDS_OFF) & (in_view > 0) & (bare >= _BARE * in_view)
+    keep = (empty <= _EMPTY * inside_count) & ~over_skin
     if not bool(keep.all()):
         gaussians.take(keep.nonzero()[:, 0])
+
+
+def _nearest_pixel(values: UInt8[Tensor, "h w"], points: Float[Tensor, "n 3"], camera: Any) -> UInt8[Tensor, " n"]:
+    """The image's value at each point, or at the border."""
+    pixel = camera.project(points[None])[0][0].nan_to_num().floor().long()
+    height, width = values.shape
+    return values[pixel[:, 1].clamp(0, height - 1), pixel[:, 0].clamp(0, width - 1)]
 
 
 def _pixels_at(points: Float[Tensor, "n 3"], camera: Any, image: Float[Tensor, "h w 4"]) -> tuple[Tensor, Tensor]:

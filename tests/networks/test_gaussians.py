@@ -24,6 +24,21 @@ def test_parameters_become_splats() -> None:
     assert part_class("headfields.networks.gaussians.Gaussians") is Gaussians
 
 
+def test_training_reaches_degrees_one_after_the_other() -> None:
+    gaussians = Gaussians(3, degree=2, degree_every=10)
+    for step, values in ((0, 1), (9, 1), (10, 4), (19, 4), (20, 9), (1000, 9)):
+        gaussians.at_step(step)
+        harmonics = gaussians().harmonics
+        assert harmonics is not None and harmonics.shape == (3, values, 3), step
+    gaussians.at_step(12)
+    torch.autograd.backward(gaussians().harmonics.sum())
+    assert gaussians.harmonics.grad is not None
+    assert bool((gaussians.harmonics.grad[:, :3] == 1).all()) and bool((gaussians.harmonics.grad[:, 3:] == 0).all())
+    assert gaussians.eval()().harmonics.shape == (3, 9, 3)
+    with pytest.raises(ValueError, match="degree_every is 0; expected a number of steps"):
+        Gaussians(3, degree_every=0)
+
+
 def test_offsets_of_frames_are_added_before_activation() -> None:
     gaussians = Gaussians(4)
     rows = torch.randn(2, 4, ROW)
