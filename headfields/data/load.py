@@ -18,6 +18,7 @@ from headfields.data.formats.mononphm import is_mononphm
 from headfields.data.formats.pixel3dmm import read_pixel3dmm
 from headfields.data.formats.transforms import read_transforms
 from headfields.data.formats.vhap import is_vhap, read_vhap
+from headfields.data.formats.vhap_tracking import is_vhap_tracking, read_vhap_tracking
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.recording import Recording
 from headfields.data.template import Mouth
@@ -40,7 +41,8 @@ def load_capture(
     eyelids: tuple[Path | str, Path | str] | None = None,
 ) -> Capture:
     """Opens a capture in the layout of INSTA (a mesh for each frame), or in one with FLAME parameters for each frame:
-    those of VHAP and GaussianAvatars, of IMavatar and PointAvatar, of metrical-tracker, and of Pixel3DMM.
+    those of VHAP and GaussianAvatars (exported or not), of IMavatar and PointAvatar, of metrical-tracker, and of
+    Pixel3DMM.
 
     JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
     first used. `Capture.validate()` checks everything.
@@ -101,7 +103,7 @@ def load_capture(
 
 _LAYOUTS = (
     "INSTA (transforms*.json whose frames have a mesh_path), VHAP (a flame_param_path), IMavatar (flame_params.json), "
-    "metrical-tracker and Pixel3DMM (checkpoint/*.frame)"
+    "VHAP's tracker (tracked_flame_params_*.npz), metrical-tracker and Pixel3DMM (checkpoint/*.frame)"
 )
 
 
@@ -113,6 +115,8 @@ def _layout(folder: Path) -> str | None:
         return "VHAP"
     if is_imavatar(folder):
         return "IMavatar"
+    if is_vhap_tracking(folder):
+        return "VHAP's tracker"
     return None if is_mononphm(folder) else tracker_of(folder)
 
 
@@ -133,22 +137,24 @@ def _read(
         return read_insta(folder), {}
     if head is None:
         raise CaptureError(
-            f"load_capture: {folder} is in {layout}'s layout, whose frames have FLAME parameters and no meshes; pass "
-            'head=headfields.heads.FlameHead.from_file("FLAME.npz"), the model that it was tracked with (commands: '
+            f"load_capture: {folder} is in the layout of {layout}, whose frames have FLAME parameters and no meshes; "
+            'pass head=headfields.heads.FlameHead.from_file("FLAME.npz"), the one that it was tracked with (commands: '
             "headfields convert DIR --head FLAME.npz --out OTHER writes the meshes)"
         )
     if root is not None and layout != "VHAP":
-        raise CaptureError(f"load_capture: root is for VHAP's layout; leave it out for {folder}, which is {layout}'s")
+        raise CaptureError(f"load_capture: root is for VHAP's layout; leave it out for {folder}, in that of {layout}")
     if eyelids is not None and layout not in ("metrical-tracker", "Pixel3DMM"):
         raise CaptureError(
             f"load_capture: eyelids are for layouts that move them, metrical-tracker's and Pixel3DMM's; leave them out "
-            f"for {folder}, which is {layout}'s"
+            f"for {folder}, in that of {layout}"
         )
     regions = {name: mask.cpu() for name, mask in _regions(head).items()}
     if layout == "VHAP":
         return read_vhap(folder, head, root), regions
     if layout == "IMavatar":
         return read_imavatar(folder, head), regions
+    if layout == "VHAP's tracker":
+        return read_vhap_tracking(folder, head), regions
     if layout == "Pixel3DMM":
         return read_pixel3dmm(folder, head, eyelids), regions
     return read_metrical_folder(folder, head, eyelids), regions

@@ -5,7 +5,7 @@
 names and meanings are those of VHAP's export (Qian 2024). The FLAME model is the user's file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,25 @@ from headfields.files.arrays import load_numbers
 from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead
 
-__all__ = ["CY_BORDER", "LOWER", "UPPER", "is_vhap", "read_vhap"]
+__all__ = [
+    "CY_BORDER",
+    "LOWER",
+    "OFFSETS",
+    "PARAMETERS",
+    "UPPER",
+    "flame_arguments",
+    "is_vhap",
+    "read_vhap",
+    "report_teeth",
+    "with_open_jaw",
+]
 
 CY_BORDER = "cy_counts_from"
 """Our own key, which other readers ignore: the border of the image that `cy` counts from."""
 LOWER, UPPER = "lower border", "upper border"
-_PARAMETERS = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
+PARAMETERS = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 """Key and width of what every file has, in the order of FLAME's joints."""
-_OFFSETS = ("static_offset", "dynamic_offset")
+OFFSETS = ("static_offset", "dynamic_offset")
 _TEETH = 120
 """Vertices that VHAP adds to FLAME's 5,023 for two rows of teeth."""
 _JAW = 0.3
@@ -190,10 +201,8 @@ class _Files:
         if exists(path):
             return self._read(path.name, "")
         first = self.frames[0]
-        rest = self._read(first.path("flame_param_path"), f"{first.where}: flame_param_path", _OFFSETS[:1])
-        for name in ("expression", "translation", "pose"):
-            rest[name] = torch.zeros_like(rest[name])
-        rest["pose"][0, self.head.jaw_joint, 0] = _JAW
+        rest = self._read(first.path("flame_param_path"), f"{first.where}: flame_param_path", OFFSETS[:1])
+        rest = with_open_jaw(rest, self.head)
         report.append(f"no canonical_flame_param.npz: the canonical head is the first frame's, its jaw at {_JAW} rad")
         return rest
 
@@ -202,50 +211,85 @@ class _Files:
         path = self.folder / self.frames[0].path("flame_param_path")
         with reading(path, "FLAME parameters", CaptureError):
             raw = load_numbers(path, CaptureError)
-        more = len(self.head.template_vertices) + _TEETH
-        if any(key in raw and raw[key].shape[-2:-1] == (more,) for key in _OFFSETS):
-            report.append(
-                f"offsets are of {more} vertices, with VHAP's teeth, which the head lacks; they are left out "
-                '(mouth="interior" builds our own)'
-            )
+        report_teeth(raw, self.head, report)
 
-    def _read(self, name: str, where: str, offsets: tuple[str, ...] = _OFFSETS) -> dict[str, Tensor]:
+    def _read(self, name: str, where: str, offsets: tuple[str, ...] = OFFSETS) -> dict[str, Tensor]:
         path, what = self.folder / name, f"{where} {name}".strip()
         with reading(path, "FLAME parameters", CaptureError):
             raw = load_numbers(path, CaptureError)
-        missing = [key for key in ("shape", "expr", *_PARAMETERS) if key not in raw]
-        if missing:
-            raise CaptureError(
-                f"{what} lacks {', '.join(missing)} (it has {', '.join(sorted(raw)) or 'nothing'}); export it again"
-            )
-        values = {key: row(raw[key], width, f"{what}: {key}") for key, width in _PARAMETERS.items()}
-        if values["translation"].abs().max() > _FARTHEST:
-            raise CaptureError(f"{what}: translation is {values['translation'].tolist()}; expected meters")
-        head = self.head
-        shape, expression = (row(raw[key], None, f"{what}: {key}") for key in ("shape", "expr"))
-        arguments = {
-            "shape": coefficients(shape, head.shape_count, f"{what}: shape"),
-            "expression": coefficients(expression, head.expression_count, f"{what}: expr"),
-            "pose": torch.cat([values[key] for key in list(_PARAMETERS)[:4]]).reshape(1, 5, 3),
-            "translation": values["translation"][None],
-        }
-        present = [self._offset(raw, key, what) for key in offsets if key in raw]
-        if present:
-            arguments["offset"] = torch.stack(present).sum(dim=0)[None]
-        return arguments
+        return flame_arguments(raw, self.head, what, offsets)
 
-    def _offset(self, raw: Mapping[str, np.ndarray], key: str, what: str) -> Tensor:
-        """(V, 3) displacements, without those of the teeth that the head lacks, and 0 for those that the file lacks."""
-        count = len(self.head.template_vertices)
-        values = raw[key]
-        rows = values[0] if values.ndim == 3 and len(values) == 1 else values
-        if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) not in (count - _TEETH, count, count + _TEETH):
-            raise CaptureError(
-                f"{what}: {key} has shape {values.shape}; expected (1, {count}, 3), the head's vertices, or {_TEETH} "
-                "more or fewer with VHAP's teeth: pass the FLAME model that the capture was tracked with"
-            )
-        if values.dtype.kind not in "fiu" or not np.isfinite(rows).all():
-            raise CaptureError(f"{what}: {key} holds values that are not finite numbers; export it again")
-        padded = np.zeros((count, 3))
-        padded[: len(rows)] = rows[:count]
-        return torch.from_numpy(padded)
+
+def with_open_jaw(arguments: Mapping[str, Tensor], head: SkinnedHead) -> dict[str, Tensor]:
+    """The arguments of the canonical head that VHAP writes: zero pose and expression, the jaw open."""
+    rest = dict(arguments)
+    for name in ("expression", "translation", "pose"):
+        rest[name] = torch.zeros_like(rest[name])
+    rest["pose"][0, head.jaw_joint, 0] = _JAW
+    return rest
+
+
+def report_teeth(raw: Mapping[str, np.ndarray], head: SkinnedHead, report: list[str]) -> None:
+    """Reports that teeth are left out, where there are offsets of more vertices than the head's."""
+    more = len(head.template_vertices) + _TEETH
+    if any(key in raw and raw[key].shape[-2:-1] == (more,) for key in OFFSETS):
+        report.append(
+            f"offsets are of {more} vertices, with VHAP's teeth, which the head lacks; they are left out "
+            '(mouth="interior" builds our own)'
+        )
+
+
+def flame_arguments(
+    raw: Mapping[str, np.ndarray], head: SkinnedHead, what: str, offsets: Sequence[str] = OFFSETS
+) -> dict[str, Tensor]:
+    """The model's arguments for one time step, batches of one.
+
+    Args:
+        raw: VHAP's parameters of that time step.
+        head: the FLAME model.
+        what: file and frame, for messages.
+        offsets: keys of the displacements to add.
+
+    Raises:
+        CaptureError: a key is missing or holds anything but the numbers that it should; names the key.
+    """
+    missing = [key for key in ("shape", "expr", *PARAMETERS) if key not in raw]
+    if missing:
+        raise CaptureError(
+            f"{what} lacks {', '.join(missing)} (it has {', '.join(sorted(raw)) or 'nothing'}); export it again"
+        )
+    values = {key: row(raw[key], width, f"{what}: {key}") for key, width in PARAMETERS.items()}
+    if values["translation"].abs().max() > _FARTHEST:
+        raise CaptureError(f"{what}: translation is {values['translation'].tolist()}; expected meters")
+    shape, expression = (row(raw[key], None, f"{what}: {key}") for key in ("shape", "expr"))
+    if not len(shape) or not len(expression):
+        raise CaptureError(
+            f"{what}: shape has {len(shape)} and expr {len(expression)} coefficients; expected one or more"
+        )
+    arguments = {
+        "shape": coefficients(shape, head.shape_count, f"{what}: shape"),
+        "expression": coefficients(expression, head.expression_count, f"{what}: expr"),
+        "pose": torch.cat([values[key] for key in list(PARAMETERS)[:4]]).reshape(1, 5, 3),
+        "translation": values["translation"][None],
+    }
+    present = [_offset(raw, key, head, what) for key in offsets if key in raw]
+    if present:
+        arguments["offset"] = torch.stack(present).sum(dim=0)[None]
+    return arguments
+
+
+def _offset(raw: Mapping[str, np.ndarray], key: str, head: SkinnedHead, what: str) -> Tensor:
+    """(V, 3) displacements, without those of the teeth that the head lacks, and 0 for those that the file lacks."""
+    count = len(head.template_vertices)
+    values = raw[key]
+    rows = values[0] if values.ndim == 3 and len(values) == 1 else values
+    if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) not in (count - _TEETH, count, count + _TEETH):
+        raise CaptureError(
+            f"{what}: {key} has shape {values.shape}; expected (1, {count}, 3), the head's vertices, or {_TEETH} "
+            "more or fewer with VHAP's teeth: pass the FLAME model that the capture was tracked with"
+        )
+    if values.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+        raise CaptureError(f"{what}: {key} holds values that are not finite numbers; export it again")
+    padded = np.zeros((count, 3))
+    padded[: len(rows)] = rows[:count]
+    return torch.from_numpy(padded)

@@ -106,7 +106,7 @@ def test_lids_without_blendshapes_are_a_warning(tmp_path, written, head):
 def test_arguments_of_other_layouts_are_refused(written, head, unchecked):
     with pytest.raises(CaptureError, match="root is for VHAP"):
         opened(written, head, root=written.parent)
-    with pytest.raises(CaptureError, match=r"metrical-tracker's layout, .*pass head="):
+    with pytest.raises(CaptureError, match=r"the layout of metrical-tracker, .*pass head="):
         load_capture(written)
     with pytest.raises(CaptureError, match="eyelids has 1 files; expected two"):
         opened(written, head, eyelids=(written / "l_eyelid.npy",))
