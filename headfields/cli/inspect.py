@@ -32,7 +32,7 @@ def inspect(
         decode: Decode every file of every frame, so that a broken one is found now and not in the middle of a run.
         memory: Megabytes for decoded frames.
         head: FLAME model of a capture whose frames have parameters and no meshes (the layouts of VHAP, IMavatar,
-            metrical-tracker and Pixel3DMM).
+            metrical-tracker, Pixel3DMM and NeRSemble).
         eyelids: A folder with l_eyelid.npy and r_eyelid.npy of metrical-tracker's repository, for captures of
             metrical-tracker and Pixel3DMM that do not have them.
         root: A folder above the capture that holds everything, for sets whose frames are in sibling folders.

@@ -15,6 +15,7 @@ from headfields.data.formats.imavatar import is_imavatar, read_imavatar
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.metrical_folder import read_metrical_folder
 from headfields.data.formats.mononphm import is_mononphm
+from headfields.data.formats.nersemble import is_nersemble, read_nersemble
 from headfields.data.formats.pixel3dmm import read_pixel3dmm
 from headfields.data.formats.transforms import read_transforms
 from headfields.data.formats.vhap import is_vhap, read_vhap
@@ -41,8 +42,8 @@ def load_capture(
     eyelids: tuple[Path | str, Path | str] | None = None,
 ) -> Capture:
     """Opens a capture in the layout of INSTA (a mesh for each frame), or in one with FLAME parameters for each frame:
-    those of VHAP and GaussianAvatars (exported or not), of IMavatar and PointAvatar, of metrical-tracker, and of
-    Pixel3DMM.
+    those of VHAP and GaussianAvatars (exported or not), of IMavatar and PointAvatar, of metrical-tracker, of Pixel3DMM,
+    and of NeRSemble's benchmark of avatars.
 
     JSON, matrices, file headers and a sample of frames are checked at once, the other meshes and pixels when they are
     first used. `Capture.validate()` checks everything.
@@ -103,7 +104,8 @@ def load_capture(
 
 _LAYOUTS = (
     "INSTA (transforms*.json whose frames have a mesh_path), VHAP (a flame_param_path), IMavatar (flame_params.json), "
-    "VHAP's tracker (tracked_flame_params_*.npz), metrical-tracker and Pixel3DMM (checkpoint/*.frame)"
+    "VHAP's tracker (tracked_flame_params_*.npz), metrical-tracker and Pixel3DMM (checkpoint/*.frame), "
+    "and NeRSemble's benchmark (calibration/camera_params.json and sequences/)"
 )
 
 
@@ -117,6 +119,8 @@ def _layout(folder: Path) -> str | None:
         return "IMavatar"
     if is_vhap_tracking(folder):
         return "VHAP's tracker"
+    if is_nersemble(folder):
+        return "NeRSemble's benchmark"
     return None if is_mononphm(folder) else tracker_of(folder)
 
 
@@ -155,6 +159,8 @@ def _read(
         return read_imavatar(folder, head), regions
     if layout == "VHAP's tracker":
         return read_vhap_tracking(folder, head), regions
+    if layout == "NeRSemble's benchmark":
+        return read_nersemble(folder, head), regions
     if layout == "Pixel3DMM":
         return read_pixel3dmm(folder, head, eyelids), regions
     return read_metrical_folder(folder, head, eyelids), regions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from headfields.data.errors import CaptureError
 from headfields.data.formats.flame_frames import CameraReading
@@ -18,7 +18,7 @@ from headfields.data.formats.image_folder import ImageFolder
 from headfields.data.image_files import exists
 from headfields.files.arrays import load_arrays
 
-__all__ = ["frame_files", "paired_readings", "pairings", "tracker_of"]
+__all__ = ["frame_files", "paired_image", "paired_readings", "pairings", "tracker_of"]
 
 Tracker = Literal["metrical-tracker", "Pixel3DMM"]
 
@@ -109,10 +109,11 @@ def paired_readings(
 ) -> list[CameraReading]:
     """A reading of the same cameras for each way to pair files with images."""
     return [
-        CameraReading(pairing, matrices, intrinsics, functools.partial(_paired_image, images, chosen))
+        CameraReading(pairing, matrices, intrinsics, functools.partial(paired_image, images, chosen))
         for pairing, chosen in rows.items()
     ]
 
 
-def _paired_image(images: ImageFolder, rows: Sequence[int], index: int) -> np.ndarray:
+def paired_image(images: ImageFolder, rows: Sequence[int], index: int) -> UInt8[np.ndarray, "h w 4"]:
+    """RGBA of a frame, whose image is that of `rows[index]`."""
     return images.image(rows[index])

@@ -17,7 +17,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_convention import Decision, decide_convention
+from headfields.data.camera_convention import CONVENTIONS, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.recording import ConventionScores, DecodedHead, HeadArguments, Recording
 from headfields.heads.skinned import SkinnedHead
@@ -25,7 +25,16 @@ from headfields.mesh.mesh import Mesh
 from headfields.ops.rotations import axis_angle
 from headfields.records import HeadState
 
-__all__ = ["CameraReading", "FlameFrames", "RigidMotion", "check_counts", "coefficients", "flame_recording", "row"]
+__all__ = [
+    "CameraReading",
+    "FlameFrames",
+    "RigidMotion",
+    "check_counts",
+    "coefficients",
+    "flame_recording",
+    "row",
+    "unseen_recording",
+]
 
 _JOINTS = 5
 _LARGEST = 100.0  # standard deviations
@@ -200,6 +209,35 @@ def flame_recording(
     for frame, index in zip(compared, sample, strict=True):
         frames.check_view(index, frame.vertices)
     report += misalignments(compared, faces)
+    decoded = {index: frame.vertices for frame, index in zip(compared, sample, strict=True)}
+    recording = _recording(folder, frames, names, splits, camera_to_world, reading.intrinsics, report, decoded)
+    return replace(recording, conventions=conventions)
+
+
+def unseen_recording(
+    folder: Path, frames: FlameFrames, names: list[str], reading: CameraReading, convention: str, report: list[str]
+) -> Recording:
+    """A recording for rendering alone: `frames` have no images, so the cameras are as `convention` says.
+
+    All frames are of the split "test".
+    """
+    camera_to_world = np.stack([CONVENTIONS[convention](matrix) for matrix in reading.matrices])
+    frames.use_reading(np.linalg.inv(camera_to_world), reading)
+    rows = list(range(len(names)))
+    splits = {"train": [], "test": rows, "val": [], "all": rows}
+    return _recording(folder, frames, names, splits, camera_to_world, reading.intrinsics, report, {})
+
+
+def _recording(
+    folder: Path,
+    frames: FlameFrames,
+    names: list[str],
+    splits: dict[str, list[int]],
+    camera_to_world: Float[np.ndarray, "f 4 4"],
+    intrinsics: Float[np.ndarray, "f 3 3"],
+    report: list[str],
+    decoded: dict[int, np.ndarray],
+) -> Recording:
     report.append("the files do not record FLAME's version: the meshes are those of the model that was passed")
     joints = len(frames.model.parents)
     return Recording(
@@ -207,7 +245,7 @@ def flame_recording(
         size=frames.size,
         frame_names=names,
         camera_to_world=camera_to_world,
-        intrinsics=reading.intrinsics,
+        intrinsics=intrinsics,
         splits=splits,
         canonical=frames.canonical,
         decode_image=frames.image,
@@ -219,8 +257,7 @@ def flame_recording(
         pose_joints=joints,
         transform_joints=joints,
         report=report,
-        decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
-        conventions=conventions,
+        decoded_vertices=decoded,
         head_arguments=frames.arguments,
     )
 

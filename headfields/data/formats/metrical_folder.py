@@ -9,7 +9,8 @@
 The head stands still in FLAME's frame, and the camera carries its pose. The FLAME model is the user's file.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,10 @@ def read_metrical_folder(folder: Path, head: SkinnedHead, eyelids: Sequence[Path
     readings = paired_readings(matrices, intrinsics, images, rows)
     arguments, where = [_arguments(frame, head) for frame in frames], [str(path) for path in paths]
     check_counts(arguments, where)
-
-    def parameters(index: int) -> dict[str, Tensor]:
-        return arguments[index] | lids.displacement(index)
-
     flame = FlameFrames(
         head,
         where,
-        parameters,
+        functools.partial(_with_lids, arguments, lids),
         {"shape": arguments[0]["shape"], "pose": open_jaw(head)},
         images.image,
         images.size,
@@ -87,6 +84,10 @@ def _arguments(frame: MetricalTrackerFrame, head: SkinnedHead) -> dict[str, Tens
         "expression": coefficients(frame.expression, head.expression_count, f"{frame.path}: flame.exp"),
         "pose": frame.pose[None],
     }
+
+
+def _with_lids(arguments: Sequence[Mapping[str, Tensor]], lids: Lids, index: int) -> dict[str, Tensor]:
+    return {**arguments[index], **lids.displacement(index)}
 
 
 def open_jaw(head: SkinnedHead) -> Float[Tensor, "1 5 3"]:

@@ -12,6 +12,7 @@ world to camera with OpenGL axes; `fl` (1, 1) and `pp` (1, 2), in image sides). 
 included, about FLAME's origin. The FLAME model is the user's file.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,7 @@ def read_pixel3dmm(folder: Path, head: SkinnedHead, eyelids: Sequence[Path | str
     where = [str(path) for path in paths]
     check_counts([frame.arguments for frame in frames], where)
     lids = Lids(head, {str(frame.path): frame.eyelids for frame in frames}, eyelids, places, report)
-    motion = RigidMotion(head)
-
-    def parameters(index: int) -> dict[str, Tensor]:
-        frame = frames[index]
-        turned = {key: value @ frame.rotation.to(value).T for key, value in lids.displacement(index).items()}
-        return motion.after(frame.arguments, frame.rotation, frame.translation) | turned
-
+    parameters = functools.partial(_moved, frames, lids, RigidMotion(head))
     readings = paired_readings(
         np.stack([frame.world_to_camera for frame in frames]),
         np.stack([frame.intrinsics for frame in frames]),
@@ -101,6 +96,13 @@ def read_pixel3dmm(folder: Path, head: SkinnedHead, eyelids: Sequence[Path | str
     report.append(f"the layout has no splits: the last {len(splits['test'])} frames are test")
     names = [f"checkpoint/{path.name}" for path in paths]
     return flame_recording(folder, flame, names, splits, readings, _CONVENTION, report, stated=True)
+
+
+def _moved(frames: Sequence[_Frame], lids: Lids, motion: RigidMotion, index: int) -> dict[str, Tensor]:
+    """The model's arguments for a frame."""
+    frame = frames[index]
+    turned = {key: value @ frame.rotation.to(value).T for key, value in lids.displacement(index).items()}
+    return motion.after(frame.arguments, frame.rotation, frame.translation) | turned
 
 
 def _read(path: Path, head: SkinnedHead, size: tuple[int, int]) -> _Frame:

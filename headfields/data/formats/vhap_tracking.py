@@ -11,13 +11,16 @@ as good as the others, whatever `n_processed_frames` says: the tracker writes wh
 user's file.
 """
 
+import functools
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.data.formats.checkpoint_folder import paired_image
 from headfields.data.formats.flame_frames import CameraReading, FlameFrames, flame_recording
 from headfields.data.formats.image_folder import ImageFolder, find_images
 from headfields.data.formats.transforms import FOCAL_LENGTHS, splits_from_end
@@ -77,22 +80,13 @@ def read_vhap_tracking(folder: Path, head: SkinnedHead) -> Recording:
     images = ImageFolder(place, [folder, path.parent], report)
     rows = _paired(raw, images, where)
     names = [f"{place.name}/{images.names[row]}" for row in rows]
-
-    def parameters(index: int) -> dict[str, Tensor]:
-        return flame_arguments(_time_step(raw, index), head, f"{where}: row {index} ({names[index]})")
-
-    for index in range(count):  # names a broken row before anything is posed
-        flame_arguments(_time_step(raw, index), head, f"{where}: row {index} ({names[index]})", offsets=())
+    labels = [f"{where}: row {index} ({name})" for index, name in enumerate(names)]
+    for index, label in enumerate(labels):  # names a broken row before anything is posed
+        flame_arguments(_time_step(raw, index), head, label, offsets=())
     report_teeth(raw, head, report)
     rest = with_open_jaw(flame_arguments(_time_step(raw, 0), head, where, OFFSETS[:1]), head)
-    flame = FlameFrames(
-        head,
-        [f"{where}: row {index} ({name})" for index, name in enumerate(names)],
-        parameters,
-        rest,
-        lambda index: images.image(rows[index]),
-        images.size,
-    )
+    parameters = functools.partial(_parameters, raw, head, labels)
+    flame = FlameFrames(head, labels, parameters, rest, functools.partial(paired_image, images, rows), images.size)
     matrix = np.eye(4)
     matrix[2, 3] = 1.0
     intrinsics = _intrinsics(raw, images.size, where)
@@ -125,13 +119,19 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     return raw
 
 
-def _time_step(raw: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+def _parameters(
+    raw: Mapping[str, np.ndarray], head: SkinnedHead, labels: Sequence[str], index: int
+) -> dict[str, Tensor]:
+    return flame_arguments(_time_step(raw, index), head, labels[index])
+
+
+def _time_step(raw: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
     """The parameters of one time step, as an exported file has them."""
     rows = {key: raw[key][index] for key in (*_ROWS, *OFFSETS[1:]) if key in raw}
     return rows | {key: raw[key] for key in ("shape", *OFFSETS[:1]) if key in raw}
 
 
-def _paired(raw: dict[str, np.ndarray], images: ImageFolder, where: str) -> list[int]:
+def _paired(raw: Mapping[str, np.ndarray], images: ImageFolder, where: str) -> list[int]:
     """The image of each time step: the one whose name ends in its `timestep_id`, or all in order without any."""
     count = len(raw["expr"])
     if "timestep_id" not in raw:
@@ -167,7 +167,7 @@ def _paired(raw: dict[str, np.ndarray], images: ImageFolder, where: str) -> list
     return [rows[name] for name in names]
 
 
-def _intrinsics(raw: dict[str, np.ndarray], size: tuple[int, int], where: str) -> np.ndarray:
+def _intrinsics(raw: Mapping[str, np.ndarray], size: tuple[int, int], where: str) -> np.ndarray:
     """(3, 3) pixels of the images, which may have another resolution than the tracker's."""
     height, width = size
     with reading(where, "parameters of VHAP's tracker", CaptureError):

@@ -1,5 +1,7 @@
 """metrical-tracker's output folder, opened as a capture."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,13 @@ def test_arguments_of_other_layouts_are_refused(written, head, unchecked):
         load_capture(written)
     with pytest.raises(CaptureError, match="eyelids has 1 files; expected two"):
         opened(written, head, eyelids=(written / "l_eyelid.npy",))
+
+
+def test_copies_for_workers_decode_the_same(written, head):
+    capture = opened(written, head)
+    copy = pickle.loads(pickle.dumps(capture))
+    assert torch.equal(copy.image(1), capture.image(1))
+    assert torch.equal(copy.state(1).vertices, capture.state(1).vertices)
 
 
 _TOLERATED = {

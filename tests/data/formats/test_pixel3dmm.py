@@ -1,5 +1,6 @@
 """Pixel3DMM's tracking folder, opened as a capture."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_several_trackings_are_refused(tmp_path, written, head):
     shutil.copytree(folder / TRACKING, folder / "someone_nV1_noLM")
     with pytest.raises(CaptureError, match=r"several folders have a checkpoint .*expected one"):
         opened(folder, head)
+
+
+def test_copies_for_workers_decode_the_same(written, head):
+    capture = opened(written, head)
+    copy = pickle.loads(pickle.dumps(capture))
+    assert torch.equal(copy.image(1), capture.image(1))
+    assert torch.equal(copy.state(1).vertices, capture.state(1).vertices)
 
 
 _TOLERATED = {

@@ -1,5 +1,6 @@
 """The parameters that VHAP's tracker writes before its export, opened as a capture."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -128,6 +129,13 @@ def test_without_names_images_are_paired_in_order(tmp_path, head):
 def test_a_calibrated_recording_needs_its_export(tmp_path, head):
     with pytest.raises(CaptureError, match=r"no focal_length: the recording was calibrated.*export_as_nerf_dataset"):
         opened(write(tmp_path / "a", head, focal_length=None), head)
+
+
+def test_copies_for_workers_decode_the_same(written, head):
+    capture = opened(written, head)
+    copy = pickle.loads(pickle.dumps(capture))
+    assert torch.equal(copy.image(1), capture.image(1))
+    assert torch.equal(copy.state(1).vertices, capture.state(1).vertices)
 
 
 _TOLERATED = {
