@@ -24,8 +24,8 @@ def convert(
 ) -> None:
     """Convert a capture to another layout: `headfields convert DIR --head FLAME.npz --out captures/someone`.
 
-    Reads the layouts of INSTA, VHAP, GaussianAvatars, IMavatar, PointAvatar, metrical-tracker and Pixel3DMM. Images,
-    mattes, cameras and splits stay as they are.
+    Reads the layouts of INSTA, VHAP, GaussianAvatars, IMavatar, PointAvatar, metrical-tracker, Pixel3DMM and NeRSemble.
+    Images, mattes, cameras and splits stay as they are.
 
     `--to insta`, which every command reads: a mesh for each frame, expressions, poses and joint transforms of the head,
     and labels drawn from the head's regions where the capture has none. Each camera of a time step becomes a frame.
