@@ -15,7 +15,7 @@ from headfields.data.errors import CaptureError
 from headfields.data.image_files import decode_image, image_header
 from headfields.files.reading import check_file
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "open_video"]
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "open_stream", "open_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp", ".gif")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -145,7 +145,7 @@ def open_video(
         header = image_header(files[0], f"frame 0 ({files[0].name})", "image", "rgba")
         return VideoSource(folder, header.size, 0.0, every, None, limit, tuple(files))
     check_file(path)
-    stream = _open(path)
+    stream = open_stream(path)
     with contextlib.closing(stream):
         meta = next(stream)
     width, height = meta["size"]
@@ -172,8 +172,12 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
-def _open(path: Path) -> Any:
-    """ffmpeg's stream: its first item describes the video, the others are frames."""
+def open_stream(path: Path) -> Iterator[Any]:
+    """ffmpeg's stream of a video: its first item is a dict that describes it, the others are the bytes of frames.
+
+    Raises:
+        CaptureError: it cannot be decoded.
+    """
     import imageio_ffmpeg
 
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every turned video
@@ -204,7 +208,7 @@ def _decoded(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     Raises:
         CaptureError: there is not a single frame.
     """
-    stream = _open(path)
+    stream = open_stream(path)
     count = 0
     with contextlib.closing(stream):
         width, height = next(stream)["size"]

@@ -1,8 +1,8 @@
 """Frames of videos by number: each video is decoded from its start, and its last frames are kept."""
 
-import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from headfields.data.errors import CaptureError
 from headfields.data.image_files import exists
+from headfields.data.video import open_stream
 
 __all__ = ["VideoFrames", "video_length", "video_size"]
 
@@ -18,19 +19,13 @@ _OPEN = 8  # videos that are decoded at the same time
 _KEPT = 2**26  # bytes of each one's last frames
 
 
-def _stream(path: Path) -> Any:
-    """ffmpeg's output: a dict that describes the video, then the bytes of each frame."""
-    import imageio_ffmpeg
-
+def _stream(path: Path) -> tuple[Iterator[Any], tuple[int, int]]:
+    """A video's stream after its description, and its (height, width)."""
     if not exists(path):
         raise CaptureError(f"{path} does not exist; copy it there")
-    # "passthrough": otherwise frames are repeated or left out to make the rate constant.
-    return imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
-
-
-def _undecodable(path: Path, error: Exception | str) -> CaptureError:
-    reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-    return CaptureError(f"{path} is no video that can be decoded ({reason[:200]}); copy it again")
+    stream = open_stream(path)
+    width, height = next(stream)["size"]
+    return stream, (height, width)
 
 
 def video_size(path: Path) -> tuple[int, int]:
@@ -39,21 +34,9 @@ def video_size(path: Path) -> tuple[int, int]:
     Raises:
         CaptureError: it does not exist, or cannot be decoded.
     """
-    stream = _stream(path)
-    with contextlib.closing(stream):
-        width, height = _described(path, stream)
-    return height, width
-
-
-def _described(path: Path, stream: Any) -> tuple[int, int]:
-    """(width, height) of the video of a stream that was just opened."""
-    try:
-        width, height = next(stream)["size"]
-    except (OSError, RuntimeError, StopIteration, LookupError, TypeError, ValueError) as error:
-        raise _undecodable(path, error) from error
-    if min(width, height) < 1:
-        raise _undecodable(path, "it has no images")
-    return width, height
+    stream, size = _stream(path)
+    stream.close()  # type: ignore[attr-defined]
+    return size
 
 
 def video_length(path: Path) -> int:
@@ -69,7 +52,8 @@ def video_length(path: Path) -> int:
     try:
         return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
     except (OSError, RuntimeError, ValueError) as error:
-        raise _undecodable(path, error) from error
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+        raise CaptureError(f"{path} is no video whose frames can be counted ({reason[:200]}); copy it again") from error
 
 
 class _Video:
@@ -77,20 +61,21 @@ class _Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stream = _stream(path)
-        self.width, self.height = _described(path, self.stream)
+        self.stream, (self.height, self.width) = _stream(path)
         self.following = 0
         self.kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self.room = max(_KEPT // (3 * self.width * self.height), 1)
+
+    def close(self) -> None:
+        """Ends ffmpeg."""
+        self.stream.close()  # type: ignore[attr-defined]
 
     def next_frame(self) -> int:
         """Decodes one frame and returns its number."""
         try:
             data = next(self.stream)
-        except StopIteration:
-            raise CaptureError(f"{self.path} ends after {self.following} frames; copy it again") from None
-        except (OSError, RuntimeError) as error:
-            raise _undecodable(self.path, error) from error
+        except (StopIteration, OSError, RuntimeError) as error:
+            raise CaptureError(f"{self.path} ends after {self.following} frames; copy it again") from error
         index, self.following = self.following, self.following + 1
         self.kept[index] = np.frombuffer(data, np.uint8).reshape(self.height, self.width, 3)
         if len(self.kept) > self.room:
@@ -121,16 +106,16 @@ class VideoFrames:
         with self._lock:
             video = self._open.pop(path, None)
             if video is not None and index < video.following and index not in video.kept:
-                video.stream.close()
+                video.close()
                 video = None
             video = _Video(path) if video is None else video
             try:
                 while index not in video.kept:
                     video.next_frame()
             except CaptureError:
-                video.stream.close()
+                video.close()
                 raise
             self._open[path] = video
             if len(self._open) > _OPEN:
-                self._open.popitem(last=False)[1].stream.close()
+                self._open.popitem(last=False)[1].close()
             return video.kept[index]
