@@ -47,11 +47,14 @@ def open_capture(
 
 
 def open_frames(path: Path, memory: int) -> Any:
-    """The recording in a folder, for tracking: a capture, or the input of MonoNPHM's tracker."""
-    from headfields.data import load_mononphm
+    """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, or NeRFace's data set."""
+    from headfields.data import load_mononphm, load_nerface
     from headfields.data.formats.mononphm import is_mononphm
+    from headfields.data.formats.nerface import is_nerface
 
-    return load_mononphm(path) if is_mononphm(path) else open_capture(path, memory)
+    if is_mononphm(path):
+        return load_mononphm(path)
+    return load_nerface(path) if is_nerface(path) else open_capture(path, memory)
 
 
 def head_frame(config: dict[str, Any]) -> HeadFrame:

@@ -18,6 +18,7 @@ from headfields.data.formats.metrical_tracker import (
     read_metrical_frames,
 )
 from headfields.data.formats.mononphm import MonoNPHMSequence, load_mononphm
+from headfields.data.formats.nerface import NeRFaceRecording, load_nerface
 from headfields.data.head_frame import (
     HeadFrame,
     HeadMotion,
@@ -50,6 +51,7 @@ __all__ = [
     "MetricalTrackerFrame",
     "MetricalTrackerHead",
     "MonoNPHMSequence",
+    "NeRFaceRecording",
     "PixelDataset",
     "UntrackedRecording",
     "VhapExport",
@@ -61,6 +63,7 @@ __all__ = [
     "load_flame_parameters",
     "load_gaussians",
     "load_mononphm",
+    "load_nerface",
     "load_untracked",
     "matter_extent",
     "open_video",

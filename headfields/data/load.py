@@ -15,6 +15,7 @@ from headfields.data.formats.imavatar import is_imavatar, read_imavatar
 from headfields.data.formats.insta import is_insta, read_insta
 from headfields.data.formats.metrical_folder import read_metrical_folder
 from headfields.data.formats.mononphm import is_mononphm
+from headfields.data.formats.nerface import is_nerface
 from headfields.data.formats.nersemble import is_nersemble, read_nersemble
 from headfields.data.formats.pixel3dmm import read_pixel3dmm
 from headfields.data.formats.transforms import read_transforms
@@ -23,7 +24,7 @@ from headfields.data.formats.vhap_tracking import is_vhap_tracking, read_vhap_tr
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.recording import Recording
 from headfields.data.template import Mouth
-from headfields.files.reading import file_bytes, reading
+from headfields.files.reading import reading
 from headfields.heads.mouth.closing import mouth_loop
 from headfields.heads.skinned import SkinnedHead
 
@@ -177,17 +178,19 @@ def _regions(head: SkinnedHead) -> dict[str, Bool[Tensor, " f"]]:
 def _describe(folder: Path) -> str:
     """The other layout that the folder has, for the error message."""
     transforms = sorted(path.name for path in folder.glob("transforms*.json"))
-    text = ""
     for name in transforms:
         read_transforms(folder / name)  # reports a file that is cut short before its first frame
-        text += file_bytes(folder / name).decode(errors="replace")[:200_000]
     if is_mononphm(folder):
         return (
             "It has source and pipnet, the input of MonoNPHM's tracker, without tracked meshes; open it with "
             "headfields.data.load_mononphm, or track it: headfields track"
         )
-    if '"expression"' in text:
-        return "Its frames have an expression but no mesh_path, as NeRFace writes; that layout is not read yet"
+    if is_nerface(folder):
+        return (
+            "It is a data set of NeRFace: cameras and expressions of a face model of its own, which pose no other "
+            "head, and no meshes, so that no avatar here can be trained on it as it is. Open it with "
+            "headfields.data.load_nerface, an untracked recording, and fit a head to it first"
+        )
     if transforms:
         return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
     names = sorted(entry.name for entry in folder.iterdir())

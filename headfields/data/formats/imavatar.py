@@ -7,7 +7,6 @@ express by a negative focal length. The FLAME model is the user's file.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.data.formats.flame_frames import CameraReading, FlameFrames, coefficients, flame_recording, row
+from headfields.data.formats.flame_frames import CameraReading, FlameFrames, coefficients, flame_recording
 from headfields.data.formats.transforms import (
     FOCAL_LENGTHS,
     TransformsFrame,
     matrix_of,
+    numbers_of,
     read_transforms,
     splits_from_end,
 )
@@ -100,11 +100,7 @@ def _intrinsics(frame: TransformsFrame, size: tuple[int, int]) -> Float[np.ndarr
 
 
 def _numbers(frame: TransformsFrame, key: str, width: int | None) -> Float[Tensor, " c"]:
-    values: Any = frame.values.get(key)
-    what = f"{frame.where}: {key}"
-    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        raise CaptureError(f"{what} is {str(values)[:60]}; expected a list of numbers")
-    return row(np.array(values, np.float64), width, what)
+    return torch.from_numpy(numbers_of(frame, key, width))
 
 
 class _Files:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from headfields.data.errors import CaptureError
 from headfields.files.reading import file_bytes
@@ -21,6 +22,7 @@ __all__ = [
     "intrinsics_of",
     "matrix_of",
     "natural_order",
+    "numbers_of",
     "read_frames",
     "read_transforms",
     "splits_from_end",
@@ -213,6 +215,20 @@ def matrix_of(frame: TransformsFrame, key: str = "transform_matrix") -> np.ndarr
             "expected a rotation and a shift, no scale and no mirror"
         )
     return matrix
+
+
+def numbers_of(frame: TransformsFrame, key: str, count: int | None = None) -> Float[np.ndarray, " n"]:
+    """The list of finite numbers under `key`, float64; `count` of them, if it is given.
+
+    Raises:
+        CaptureError: the value is anything else.
+    """
+    values = frame.values.get(key)
+    expected = "a list of finite numbers" if count is None else f"a list of {count} finite numbers"
+    fits = isinstance(values, list) and all(_is_number(value) for value in values)
+    if not fits or (count is not None and len(values) != count):  # type: ignore[arg-type]
+        raise CaptureError(f"{frame.where}: {key} is {_short(values)}; expected {expected}")
+    return np.array([float(value) for value in values], np.float64)  # type: ignore[union-attr]
 
 
 def intrinsics_of(frame: TransformsFrame, size: tuple[int, int], report: list[str]) -> np.ndarray:
