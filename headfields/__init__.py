@@ -13,8 +13,10 @@ if TYPE_CHECKING:
         decoders,
         deformers,
         encoders,
+        export,
         files,
         heads,
+        interop,
         losses,
         mesh,
         metrics,
@@ -56,9 +58,9 @@ if TYPE_CHECKING:
 __version__ = "0.5.0"
 
 _MODULES = (
-    "data", "decoders", "deformers", "encoders", "files", "heads", "losses", "mesh", "metrics", "models", "networks",
-    "ops", "priors", "renderers", "retargeting", "rigging", "runs", "synthetic", "texturing", "tracking", "training",
-    "viz",
+    "data", "decoders", "deformers", "encoders", "export", "files", "heads", "interop", "losses", "mesh", "metrics",
+    "models", "networks", "ops", "priors", "renderers", "retargeting", "rigging", "runs", "synthetic", "texturing",
+    "tracking", "training", "viz",
 )  # fmt: skip
 _NAMES = {
     "avatar": ("Avatar",),
@@ -103,8 +105,10 @@ __all__ = [
     "decoders",
     "deformers",
     "encoders",
+    "export",
     "files",
     "heads",
+    "interop",
     "load_avatar",
     "load_prior",
     "losses",

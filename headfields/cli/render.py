@@ -88,7 +88,7 @@ def render(
 
     if kind == "frames":
         out = out or folder.path / "renders" / split
-        for frame in tqdm(_select(source, split, frames, limit), unit="frame", file=sys.stderr):
+        for frame in tqdm(runs.select_frames(source, split, frames, limit), unit="frame", file=sys.stderr):
             if compare:
                 image, _ = evaluation.picture(avatar, source, frame, background, torch_device)
             else:
@@ -101,7 +101,7 @@ def render(
     count = max(round(seconds * fps), 1)
     if motion is not None:
         driver = runs.open_capture(motion, memory, mouth=config.get("mouth", "close"))
-        driving_frames = _select(driver, split, frames, limit)
+        driving_frames = runs.select_frames(driver, split, frames, limit)
         count = len(driving_frames)
         sequence = shots.retargeted(source, driver, driving_frames)
     elif mode == "turntable":
@@ -119,25 +119,6 @@ def render(
             yield to_uint8(image)
 
     print(write_video(out, images(), fps))
-
-
-def _select(capture: Any, split: str, frames: str | None, limit: int | None) -> list[int]:
-    """The frames of a slice, START:STOP[:STEP], or of a split, `limit` of them."""
-    from headfields.cli import runs
-    from headfields.training.frames import choose_frames
-
-    if frames is None:
-        return runs.evenly_spaced(choose_frames(capture, split), limit)
-    try:
-        bounds = [int(part) if part else None for part in frames.split(":")]
-        if not 2 <= len(bounds) <= 3:
-            raise ValueError
-        selected = list(range(len(capture)))[slice(*bounds)]
-    except ValueError as error:
-        raise CommandError(f"--frames is {frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
-    if not selected:
-        raise CommandError(f"--frames {frames}: capture {capture.name!r} has none of them, of {len(capture)}")
-    return runs.evenly_spaced(selected, limit)
 
 
 def _driving_image(driver: Any, frame: int, background: float | int, height: int) -> Any:

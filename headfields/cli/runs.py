@@ -207,6 +207,28 @@ def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:
     return [frames[i * len(frames) // limit] for i in range(limit)]
 
 
+def select_frames(capture: Any, split: str, frames: str | None, limit: int | None) -> list[int]:
+    """The frames of a slice, START:STOP[:STEP], or of a split, `limit` of them.
+
+    Raises:
+        CommandError: the text is no slice, or selects nothing.
+    """
+    from headfields.training.frames import choose_frames
+
+    if frames is None:
+        return evenly_spaced(choose_frames(capture, split), limit)
+    try:
+        bounds = [int(part) if part else None for part in frames.split(":")]
+        if not 2 <= len(bounds) <= 3:
+            raise ValueError
+        selected = list(range(len(capture)))[slice(*bounds)]
+    except ValueError as error:
+        raise CommandError(f"--frames is {frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
+    if not selected:
+        raise CommandError(f"--frames {frames}: capture {capture.name!r} has none of them, of {len(capture)}")
+    return evenly_spaced(selected, limit)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turns errors of training that are no mistake in the program into a `CommandError`."""

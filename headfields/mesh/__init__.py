@@ -8,6 +8,7 @@ from headfields.mesh.icp import Alignment, align_to_surface
 from headfields.mesh.isosurface import SparseSurface, isosurface
 from headfields.mesh.mesh import Mesh, SurfacePoints
 from headfields.mesh.obj import MeshFileError
+from headfields.mesh.seams import SplitVertices, split_at_seams
 from headfields.mesh.subdivision import Subdivision, subdivided
 from headfields.mesh.unwrapping import unwrapped
 
@@ -19,6 +20,7 @@ __all__ = [
     "Mesh",
     "MeshFileError",
     "SparseSurface",
+    "SplitVertices",
     "Subdivision",
     "SurfaceDistances",
     "SurfacePoints",
@@ -29,6 +31,7 @@ __all__ = [
     "load_mesh",
     "on_surface",
     "save_mesh",
+    "split_at_seams",
     "subdivided",
     "unwrapped",
 ]

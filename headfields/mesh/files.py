@@ -1,22 +1,24 @@
 """Mesh files: OBJ, PLY and glTF, read and written."""
 
 import contextlib
-import json
+import io
 import os
-import struct
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
 from headfields.files.atomic import replacing, write_bytes, write_image
+from headfields.files.gltf import ATTRIBUTE, INDEX, GltfDocument
 from headfields.files.reading import file_bytes, reading
 from headfields.mesh.integrity import check_gltf, check_off, check_ply
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
+from headfields.mesh.seams import split_at_seams
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 
 FORMATS = (".ply", ".obj", ".glb")
@@ -26,10 +28,11 @@ FORMATS = (".ply", ".obj", ".glb")
 def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     """Writes a mesh as PLY (binary), OBJ or binary glTF 2.0, by the ending of the file: `.ply`, `.obj` or `.glb`.
 
-    Vertices keep their order, and normals and colors are written where the mesh has them: colors with 8 bits in PLY,
-    behind the coordinates in OBJ (as MeshLab and Blender read them), and as linear light in glTF, as its standard
-    demands. OBJ also takes texture coordinates and the texture: `NAME.mtl` and `NAME.png` are written next to
-    `NAME.obj`. A mesh without faces is written as points. The file appears whole or not at all.
+    Vertices keep their order, and normals and colors are written where the mesh has them: colors with 8 bits in
+    PLY, behind the coordinates in OBJ (as MeshLab and Blender read them), and as linear light in glTF, as its
+    standard demands. OBJ and glTF also take texture coordinates and the texture: `NAME.mtl` and `NAME.png` are
+    written next to `NAME.obj`; a `.glb` holds the image, and a vertex on a seam of the texture again behind the
+    others. A mesh without faces is written as points. The file appears whole or not at all.
 
     Args:
         path: the file; its folder is made.
@@ -39,8 +42,8 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
         The path.
 
     Raises:
-        ValueError: another ending; a vertex that is not finite; a texture, for a format other than OBJ; or no vertex at
-            all, which glTF cannot hold.
+        ValueError: another ending; a vertex that is not finite; a texture, for PLY; or no vertex at all, which glTF
+            cannot hold.
         OSError: a file cannot be written; the message has its path.
 
     >>> import tempfile, torch, headfields as hf
@@ -54,23 +57,22 @@ def save_mesh(path: Path | str, mesh: Mesh) -> Path:
     writers = {".ply": _ply, ".obj": _obj, ".glb": _glb}
     if ending not in writers:
         raise ValueError(f"save_mesh: {path.name} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}")
-    if mesh.texture is not None and ending != ".obj":
+    if mesh.texture is not None and ending == ".ply":
         raise ValueError(
-            f"save_mesh: {path.name} cannot hold the texture; write an .obj, or mesh.replace(texture=None)"
+            f"save_mesh: {path.name} cannot hold the texture; write an .obj or .glb, or mesh.replace(texture=None)"
         )
     vertices = mesh.vertices.detach().cpu()
     if not bool(vertices.isfinite().all()):
         row = int((~vertices.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"save_mesh: vertex {row} is {vertices[row].tolist()}; every coordinate must be finite")
-    if mesh.texture is None:
+    if mesh.texture is None or ending == ".glb":
         return write_bytes(path, writers[ending](mesh))
     image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-    pixels = mesh.texture.detach().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
     # Nested: all three are written before the first is moved, so that an old mesh keeps its own texture.
     with replacing(path) as new_path, replacing(material) as new_material, replacing(image) as new_image:
         new_path.write_bytes(_obj(mesh, material.name))
         new_material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n", encoding="utf-8")
-        write_image(new_image, pixels.numpy())
+        write_image(new_image, _pixels(mesh.texture))
     return path
 
 
@@ -116,7 +118,6 @@ _CHECKS = {".ply": check_ply, ".off": check_off, ".glb": check_gltf, ".gltf": ch
 
 
 def _read_with_trimesh(path: Path) -> Mesh:
-    import PIL.Image
     import trimesh
 
     class Folder(trimesh.resolvers.FilePathResolver):
@@ -272,49 +273,55 @@ def _obj(mesh: Mesh, material: str | None = None) -> bytes:
 
 
 def _glb(mesh: Mesh) -> bytes:
-    vertices, faces, colors, normals = _arrays(mesh)
-    if not len(vertices):
+    document = GltfDocument()
+    node = {"mesh": document.add("meshes", {"primitives": [gltf_primitive(document, mesh)]})}
+    document.json["scenes"] = [{"nodes": [document.add("nodes", node)]}]
+    document.json["scene"] = 0
+    return document.to_bytes()
+
+
+def gltf_primitive(document: GltfDocument, mesh: Mesh) -> dict[str, Any]:
+    """Adds a mesh's numbers and its material to a document; returns the primitive.
+
+    A vertex on a seam of the texture is several in glTF: the mesh's own come first, in order, then the copies that
+    `split_at_seams` makes.
+
+    Raises:
+        ValueError: the mesh has no vertices, which glTF cannot hold.
+    """
+    if not len(mesh.vertices):
         raise ValueError("save_mesh: the mesh has no vertices, and glTF holds no empty ones; write a .ply")
-    if colors is not None:
-        colors = linear_from_srgb(torch.from_numpy(colors)).numpy()
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-    data = b""
-
-    def add(array: np.ndarray, kind: str, component: int, target: int, **more: Any) -> int:
-        nonlocal data
-        block = np.ascontiguousarray(array).tobytes()  # four-byte numbers throughout, so all is aligned
-        views.append({"buffer": 0, "byteOffset": len(data), "byteLength": len(block), "target": target})
-        accessor = {"bufferView": len(views) - 1, "componentType": component, "count": len(array), "type": kind}
-        accessors.append({**accessor, **more})
-        data += block
-        return len(accessors) - 1
-
-    corners = {"min": vertices.min(0).tolist(), "max": vertices.max(0).tolist()}
-    attributes = {"POSITION": add(vertices, "VEC3", 5126, 34962, **corners)}
+    vertices, faces, colors, normals = _arrays(mesh)
+    rows, uv = np.arange(len(vertices)), None
+    if mesh.uv is not None and len(faces):
+        split = split_at_seams(mesh.map(lambda tensor: tensor.detach().cpu()))
+        rows, faces = split.vertex.numpy(), split.faces.numpy()
+        uv = (split.uv.float() * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])).numpy()  # v is down in glTF
+    attributes = {"POSITION": document.accessor(vertices[rows], ATTRIBUTE, bounds=True)}
     if normals is not None:
-        attributes["NORMAL"] = add(normals, "VEC3", 5126, 34962)
-    if colors is not None:
-        attributes["COLOR_0"] = add(colors, "VEC3", 5126, 34962)
-    primitive: dict[str, Any] = {"attributes": attributes, "material": 0, "mode": 4 if len(faces) else 0}
+        attributes["NORMAL"] = document.accessor(_unit(normals)[rows], ATTRIBUTE)
+    if uv is not None:
+        attributes["TEXCOORD_0"] = document.accessor(uv, ATTRIBUTE)
+    if colors is not None and mesh.texture is None:
+        attributes["COLOR_0"] = document.accessor(linear_from_srgb(torch.from_numpy(colors)).numpy()[rows], ATTRIBUTE)
+    look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    if mesh.texture is not None and uv is not None:
+        png = io.BytesIO()
+        PIL.Image.fromarray(_pixels(mesh.texture)).save(png, "PNG")
+        look["baseColorTexture"] = {"index": document.texture(png.getvalue())}
+    material = document.add("materials", {"doubleSided": True, "pbrMetallicRoughness": look})
+    primitive: dict[str, Any] = {"attributes": attributes, "material": material, "mode": 4 if len(faces) else 0}
     if len(faces):
-        primitive["indices"] = add(faces.astype("<u4").reshape(-1), "SCALAR", 5125, 34963)
-    document = {
-        "asset": {"version": "2.0", "generator": "headfields"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [primitive]}],
-        "materials": [{"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}],
-        "buffers": [{"byteLength": len(data)}],
-        "bufferViews": views,
-        "accessors": accessors,
-    }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    length = 12 + 8 + len(text) + 8 + len(data)
-    return b"".join([
-        struct.pack("<4sII", b"glTF", 2, length),
-        struct.pack("<I4s", len(text), b"JSON"), text,
-        struct.pack("<I4s", len(data), b"BIN\0"), data,
-    ])  # fmt: skip
+        primitive["indices"] = document.accessor(faces.astype(np.uint32).reshape(-1), INDEX)
+    return primitive
+
+
+def _unit(normals: np.ndarray) -> np.ndarray:
+    """Unit normals; of a vertex without one, whose normal is 0, any: glTF demands that all have length 1."""
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    usable = np.isfinite(length) & (length > 1e-20)
+    return np.where(usable, normals / np.where(usable, length, 1), np.array([0.0, 0.0, 1.0])).astype(np.float32)
+
+
+def _pixels(texture: Tensor) -> np.ndarray:
+    return texture.detach().cpu().float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()

@@ -1,0 +1,302 @@
+"""`headfields export`: an avatar, a capture or a rig for other programs."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
+from headfields.cli.errors import CommandError
+
+_USD = (".usd", ".usda", ".usdc", ".usdz")
+_VIDEO = (".webm", ".mov")
+
+
+def export(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")],
+    motion: OptionalFolder = None,
+    frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
+    gaussians: bool = False,
+    space: Literal["posed", "canonical"] = "posed",
+    arkit: OptionalFile = None,
+    in_place: bool = False,
+    fps: int = 25,
+    texture: int = 1024,
+    limit: OptionalInt = None,
+    scale: float = 1.0,
+    capture: OptionalFolder = None,
+    memory: int = 2048,
+    device: str = "auto",
+) -> None:
+    """Export a head for other programs: `headfields export RUN --out head.glb --motion CAPTURE`.
+
+    By the ending of --out: a textured mesh with morph targets and a skin, animated by a capture's motion (.glb, .usd,
+    .usda, .usdc, .usdz); the Gaussians of an avatar of Gaussians (.ply; with --gaussians also .glb, in
+    KHR_gaussian_splatting); a video with a transparent background (.webm in VP9, .mov in ProRes 4444); or a folder, of
+    PNGs with transparency, or with --gaussians of a .ply for each frame.
+
+    Args:
+        source: Folder of a run, folder of a capture, or a rig (RIG.npz of headfields rig, or a FLAME or SMPL-X file).
+        out: File or folder to write.
+        motion: Capture whose motion animates the head; its own, or any other, of any head model. For videos and
+            Gaussians: the run's own capture if not given.
+        frames: Frames of the motion; all if not given. Of Gaussians in a file: one, as 10:11 (0 if not given).
+        gaussians: Write the avatar's Gaussians rather than a mesh or pictures.
+        space: Gaussians posed as in the frame, or canonical.
+        arkit: JSON of ARKit's 52 blendshapes by the head's own expressions and joints (docs/export.md); {} where its
+            expressions have ARKit's names already.
+        in_place: Leave out the head's motion before the camera. Give it for captures of several cameras.
+        fps: Frames per second of the motion.
+        texture: Side of the texture, in texels; 0 leaves it out.
+        limit: At most this many frames, evenly spaced.
+        scale: Size of images relative to the capture's.
+        capture: Another capture than the run was trained on.
+        memory: Megabytes for decoded frames.
+        device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
+    """
+    ending = out.suffix.lower()
+    known = (".glb", ".ply", "", *_USD, *_VIDEO)
+    if ending not in known:
+        raise CommandError(f"--out is {out}; expected a folder, or one of {', '.join(filter(None, known))}")
+    if fps < 1 or texture < 0 or not 0 < scale <= 64:
+        raise CommandError(
+            f"--fps is {fps}, --texture {texture} and --scale {scale}; expected 1 or more, 0 or more, and 0 to 64"
+        )
+    if gaussians and ending not in (".glb", ".ply", ""):
+        raise CommandError(f"--gaussians goes with a .ply, a .glb or a folder, and --out is {out}")
+    if arkit is not None and ending not in (".glb", *_USD):
+        raise CommandError(f"--arkit names the targets of a mesh (.glb, .usd), and --out is {out}")
+    opened = _Source(source, capture, memory, device)
+    if gaussians or ending == ".ply":
+        _export_gaussians(opened, out, motion, frames, space, limit)
+    elif ending in (".glb", *_USD):
+        _export_mesh(opened, out, motion, frames, arkit, in_place, fps, texture, limit)
+    else:
+        _export_pictures(opened, out, motion, frames, fps, limit, scale)
+
+
+class _Source:
+    """What `source` names: a rig's head, a capture, or a run's avatar with its capture."""
+
+    def __init__(self, path: Path, capture: Path | None, memory: int, device: str) -> None:
+        from headfields.cli import runs
+
+        self.path, self.memory, self.device = path, memory, runs.choose_device(device)
+        self.head: Any = None
+        self.capture: Any = None
+        self.avatar: Any = None
+        self.mouth: Any = "close"
+        if path.is_file() and path.suffix.lower() in (".npz", ".pkl"):
+            self.head = _head(path)
+        elif path.is_file():
+            raise CommandError(f"{path} is a file; expected the folder of a run or a capture, or RIG.npz")
+        elif (path / "config.json").exists():
+            folder, config = runs.open_run(path)
+            self.avatar = runs.load_avatar(folder, config, memory).to(self.device)
+            runs.warn_of_frame_codes(self.avatar, capture)
+            self.capture, self.mouth = runs.capture_of(config, capture, memory), config.get("mouth", "close")
+        else:
+            self.capture = runs.open_capture(path, memory)
+
+    def needs_avatar(self, what: str) -> Any:
+        if self.avatar is None:
+            raise CommandError(f"{what} need the folder of a run, and {self.path} is none")
+        return self.avatar
+
+    def driver(self, motion: Path | None) -> Any:
+        from headfields.cli import runs
+
+        own = self.capture is not None and (motion is None or motion.resolve() == self.capture.path.resolve())
+        return self.capture if own or motion is None else runs.open_capture(motion, self.memory, mouth=self.mouth)
+
+
+def _head(path: Path) -> Any:
+    """The head model in a file: a rigged scan, FLAME, SMPL-X, or blendshapes."""
+    from headfields.files.arrays import load_arrays
+    from headfields.heads import BlendshapeHead, FlameHead, SmplxHead
+    from headfields.rigging import RiggedTemplate
+
+    raw = load_arrays(path)
+    if "v_template" not in raw:
+        return BlendshapeHead.from_file(path)
+    if "texture" in raw or "expression_count" in raw:
+        return RiggedTemplate.from_file(path)
+    return SmplxHead.from_file(path) if len(raw["kintree_table"][0]) == 55 else FlameHead.from_file(path)
+
+
+def _frames(capture: Any, frames: str | None, limit: int | None) -> list[int]:
+    from headfields.cli import runs
+
+    return runs.select_frames(capture, "all", frames, limit)
+
+
+def _export_mesh(
+    source: _Source, out: Path, motion: Path | None, frames: str | None, arkit: Path | None, in_place: bool, fps: int,
+    texture: int, limit: int | None,
+) -> None:  # fmt: skip
+    from headfields import export as library
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    if source.head is not None:
+        rig = library.rig_of_head(source.head)
+    else:
+        rig = library.rig_of_capture(source.capture, progress=say)
+        if texture:
+            rig = rig.replace(mesh=rig.mesh.replace(texture=_texture(source, rig, texture)))
+    moving = None
+    if motion is not None:
+        driver = source.driver(motion)
+        moving, errors = _motion(source, rig, driver, _frames(driver, frames, limit), fps, in_place)
+        say(f"motion of {len(moving)} frames: {1e3 * float(errors.mean()):.2f} mm from the meshes, root mean square")
+    limited = rig.limited()
+    dropped = (limited.weights - rig.weights).abs().sum(1)
+    if float(dropped.max()) > 1e-3:
+        say(f"{int((dropped > 1e-3).sum())} of {len(dropped)} vertices have more than 4 joints; the weakest go")
+    if arkit is not None:
+        from headfields.export.captures import fit_motion
+
+        mapped = library.arkit_rig(rig, library.read_mapping(arkit))
+        still = [
+            name for name, target in zip(mapped.target_names, mapped.targets, strict=True) if not bool(target.any())
+        ]
+        if moving is not None:
+            moving, errors = fit_motion(mapped, rig.posed(moving), fps)
+            say(f"in ARKit's blendshapes: {1e3 * float(errors.mean()):.2f} mm from the meshes, root mean square")
+        rig = mapped
+        if still:
+            say(f"{len(still)} of ARKit's 52 do nothing: {', '.join(still)}")
+    else:
+        rig, kept = rig.without_still_targets()
+        moving = None if moving is None else moving.replace(target_weights=moving.target_weights[:, kept])
+    save = library.save_rigged_gltf if out.suffix.lower() == ".glb" else library.save_usd
+    print(
+        f"{save(out, rig, moving)}: {len(rig.mesh.vertices)} vertices, {len(rig.mesh.faces)} faces, {len(rig.targets)} "
+        f"targets, {len(rig.joints)} joints, {0 if moving is None else len(moving)} frames"
+    )
+
+
+def _texture(source: _Source, rig: Any, resolution: int) -> Any:
+    from headfields import export as library
+
+    capture = source.capture
+    if source.avatar is None:
+        return library.texture_of_capture(capture, rig, resolution, progress=True)
+    frames = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
+    vertices = capture.state(frames).vertices[:, : len(rig.mesh.vertices)]
+    calm = frames[int((vertices - rig.mesh.vertices).square().sum(-1).mean(-1).argmin())]
+    state = capture.state(calm[None]).to(source.device)
+    return library.texture_of_avatar(source.avatar, state, rig, capture.camera(calm[None]), resolution, progress=True)
+
+
+def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int, in_place: bool) -> tuple[Any, Any]:
+    from headfields import export as library
+    from headfields.export.captures import head_motion
+    from headfields.retargeting import Retargeter, surface_of_capture, surface_of_head
+
+    state = driver.state(frames)
+    if source.head is not None:
+        moving = errors = None
+        with contextlib.suppress(ValueError):  # it is of another head: its motion is carried over
+            moving, errors = library.motion_of_head(source.head, state, fps)
+        if errors is None or float(errors.mean()) > 2e-3:
+            retargeter = Retargeter(surface_of_capture(driver), surface_of_head(source.head))
+            moving, errors = library.fit_motion(rig, retargeter(state).vertices.detach(), fps)
+    else:
+        vertices = state.vertices
+        if driver is not source.capture:
+            vertices = Retargeter.from_captures(driver, source.capture)(state).vertices.detach()
+        moving, errors = library.fit_motion(rig, vertices[:, : len(rig.mesh.vertices)], fps)
+    assert moving is not None
+    if not in_place:
+        placed = head_motion(driver, frames)[:, None] @ moving.joint_transforms
+        moving = moving.replace(joint_transforms=placed)
+    return moving, errors
+
+
+def _export_gaussians(
+    source: _Source, out: Path, motion: Path | None, frames: str | None, space: str, limit: int | None
+) -> None:
+    from tqdm.auto import tqdm
+
+    from headfields.data import save_gaussians
+    from headfields.export import save_gltf_splats
+    from headfields.splat_avatar import SplatAvatar
+
+    avatar = source.needs_avatar("Gaussians")
+    if not isinstance(avatar, SplatAvatar):
+        raise CommandError(
+            f"{source.path} holds an avatar of a field, which has no Gaussians; headfields distill RUN makes one of "
+            "Gaussians, and headfields mesh RUN its surface"
+        )
+    folder = not out.suffix
+    chosen = _frames(source.driver(motion), frames, limit) if folder or frames is not None else [0]
+    if not folder and len(chosen) != 1:
+        raise CommandError(
+            f"--out is {out}, and --frames names {len(chosen)} frames; for several frames it is a folder"
+        )
+    shots = _shots(source, motion, chosen)
+    for number, (_, state) in tqdm(zip(chosen, shots, strict=True), total=len(chosen), unit="frame", file=sys.stderr):
+        splats = _splats(avatar, state.to(source.device), space)
+        path = out / f"{number:05d}.ply" if folder else out
+        written = save_gltf_splats(path, splats) if path.suffix.lower() == ".glb" else save_gaussians(path, splats)
+    print(
+        f"{out if folder else written}: {splats.count} Gaussians, {len(chosen)} frame{'s' if len(chosen) > 1 else ''}"
+    )
+
+
+def _splats(avatar: Any, state: Any, space: str) -> Any:
+    import torch
+
+    with torch.no_grad(), avatar.evaluating():
+        if space == "posed":
+            return avatar.splats(state)
+        return avatar.deformer.rest(avatar.gaussians(), avatar.gaussians.face)
+
+
+def _shots(source: _Source, motion: Path | None, frames: list[int]) -> Iterator[tuple[Any, Any]]:
+    """Camera and state of each frame of a motion, on the avatar's head."""
+    from headfields.cli import motion as shots
+
+    driver = source.driver(motion)
+    if driver is source.capture:
+        for frame in frames:
+            shot = shots.recorded(driver, frame)
+            yield shot.camera, shot.state
+    else:
+        for shot in shots.retargeted(source.capture, driver, frames):
+            yield shot.camera, shot.state
+
+
+def _export_pictures(
+    source: _Source, out: Path, motion: Path | None, frames: str | None, fps: int, limit: int | None, scale: float
+) -> None:
+    import torch
+    from tqdm.auto import tqdm
+
+    from headfields.viz import save_image, write_transparent_video
+
+    avatar = source.needs_avatar("pictures and videos")
+    chosen = _frames(source.driver(motion), frames, limit)
+
+    def images() -> Iterator[Any]:
+        shots = _shots(source, motion, chosen)
+        for camera, state in tqdm(shots, total=len(chosen), unit="frame", file=sys.stderr):
+            view = camera if scale == 1 else camera.scaled(scale)
+            image = avatar.render(view.to(source.device), state.to(source.device), 0.0)
+            alpha = image.opacity.clamp(0, 1)[..., None]
+            straight = (image.rgb / alpha.clamp_min(1e-3)).clamp(0, 1)
+            yield (torch.cat([straight, alpha], dim=-1).nan_to_num(0.0) * 255).round().to(torch.uint8).cpu().numpy()
+
+    if out.suffix:
+        print(write_transparent_video(out, images(), fps))
+        return
+    for number, pixels in zip(chosen, images(), strict=True):
+        save_image(out / f"{number:05d}.png", torch.from_numpy(pixels))
+    print(f"{out}: {len(chosen)} images")

@@ -1,0 +1,143 @@
+"""`headfields export` of runs, captures and rigs."""
+
+import json
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import headfields as hf
+from headfields.cli import main
+from headfields.data.formats.insta_writer import write_insta
+from headfields.export import textures
+from tests.cli.test_cli import fails
+from tests.data.tiny import blob, tiny_frames
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "capture"
+    write_insta(folder, tiny_frames(), *blob())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(capture):
+    """A run with an avatar of 150 Gaussians on the capture's head."""
+    template = hf.data.load_capture(capture).template
+    generator = torch.Generator().manual_seed(0)
+    face = torch.randint(0, len(template.faces), (150,), generator=generator)
+    means = template.canonical_vertices[template.faces[face]].mean(1)
+    turns = torch.nn.functional.normalize(torch.randn(150, 4, generator=generator), dim=-1)
+    splats = hf.Splats(means, turns, torch.full((150, 3), 0.012), torch.full((150,), 0.95), colors=torch.rand(150, 3))
+    deformer = hf.deformers.TriangleBinding(template.canonical_vertices, template.faces)
+    avatar = hf.SplatAvatar(hf.networks.Gaussians.of(*deformer.attach(splats, face)), deformer, template=template)
+    folder = capture.parent / "run"
+    avatar.save(folder / "avatar.safetensors")
+    config = {"model": "gaussian_avatars", "arguments": {}, "capture": str(capture), "mouth": "close"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_run_becomes_an_animated_mesh(run, capture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(textures, "_VIEWS", ((0, 0), (90, 0), (180, 0)))
+    out = tmp_path / "head.glb"
+    assert main(["export", str(run), "--out", str(out), "--motion", str(capture), "--texture", "32"]) == 0
+    printed = capsys.readouterr()
+    opened = hf.data.load_capture(capture)
+    assert f"1 joints, {len(opened)} frames" in printed.out and "mm from the meshes" in printed.err
+    data = out.read_bytes()
+    made = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    assert [each["mimeType"] for each in made["images"]] == ["image/png"] and len(made["animations"]) == 1
+    names = made["meshes"][0]["extras"]["targetNames"]
+    assert names and all(name.startswith(("expression_", "motion_")) for name in names)
+    mesh = hf.mesh.load_mesh(out)
+    assert torch.isfinite(mesh.vertices).all() and mesh.colors is not None and mesh.colors.std() > 0.02
+
+
+def test_the_fitted_motion_is_the_captures(capture):
+    opened = hf.data.load_capture(capture)
+    lines = []
+    rig = hf.export.rig_of_capture(opened, progress=lines.append)
+    vertices = opened.state(range(len(opened))).vertices[:, : len(rig.mesh.vertices)]
+    motion, error = hf.export.fit_motion(rig, vertices)
+    assert float(error.max()) < 5e-4 and len(lines) == 1
+    assert (rig.posed(motion) - vertices).norm(dim=-1).max() < 5e-3
+    views = opened.camera(range(len(opened))).world_to_camera
+    moved = hf.export.head_motion(opened, list(range(len(opened))))
+    assert torch.allclose(views[0] @ moved, views, atol=1e-5)
+
+
+def test_a_capture_by_itself(capture, tmp_path, capsys):
+    out = tmp_path / "head.glb"
+    assert main(["export", str(capture), "--out", str(out), "--texture", "16"]) == 0
+    assert "0 frames" in capsys.readouterr().out and out.exists()
+    assert "need the folder of a run" in fails(capsys, "export", str(capture), "--out", str(tmp_path / "a.webm"))
+
+
+def test_gaussians(run, tmp_path, capsys):
+    for name, more in (("a.ply", []), ("b.ply", ["--space", "canonical"]), ("c.ply", ["--frames", "2:3"])):
+        assert main(["export", str(run), "--out", str(tmp_path / name), *more]) == 0
+    assert "150 Gaussians, 1 frame" in capsys.readouterr().out
+    read = [hf.data.load_gaussians(tmp_path / name)().means for name in ("a.ply", "b.ply", "c.ply")]
+    assert read[0].shape == (150, 3) and not torch.allclose(read[1], read[2])
+    avatar = hf.load_avatar(run / "avatar.safetensors")
+    opened = hf.data.load_capture(json.loads((run / "config.json").read_text())["capture"])
+    assert torch.allclose(read[2], avatar.splats(opened.state([2])).means[0], atol=1e-6)
+    assert main(["export", str(run), "--out", str(tmp_path / "frames"), "--gaussians", "--frames", "0:4:2"]) == 0
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["00000.ply", "00002.ply"]
+    assert main(["export", str(run), "--out", str(tmp_path / "d.glb"), "--gaussians"]) == 0
+    assert b"KHR_gaussian_splatting" in (tmp_path / "d.glb").read_bytes()
+    assert "for several it is a folder" in fails(
+        capsys, "export", str(run), "--out", str(tmp_path / "e.ply"), "--frames", "0:3"
+    )
+
+
+def test_pictures_and_a_video_with_transparency(run, tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="there is no ffmpeg")
+    assert main(["export", str(run), "--out", str(tmp_path / "pictures"), "--limit", "2"]) == 0
+    with Image.open(tmp_path / "pictures" / "00000.png") as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[2] == 4 and pixels[0, 0, 3] == 0 and pixels[..., 3].max() > 200
+    for name, codec in (("a.webm", b"vp9"), ("a.mov", b"ap4h")):
+        path = tmp_path / name
+        assert main(["export", str(run), "--out", str(path), "--limit", "2"]) == 0
+        decode = ["-c:v", "libvpx-vp9"] if name == "a.webm" else []  # ffmpeg's own decoder of VP9 drops alpha
+        with imageio.get_reader(path, "ffmpeg", pixelformat="rgba", input_params=decode) as reader:
+            frame = reader.get_data(0)
+        assert frame.shape == pixels.shape and codec is not None
+        seen = pixels[..., 3] > 250
+        assert frame[0, 0, 3] < 10 and frame[seen][:, 3].mean() > 240
+        assert np.abs(frame[seen][:, :3].astype(int) - pixels[seen][:, :3]).mean() < 14
+
+
+def test_a_rig_with_arkits_names(tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    template, faces = blob()
+    basis = 0.01 * torch.rand(2, len(template), 3, generator=generator)
+    np.savez(
+        tmp_path / "rig.npz", template=template.numpy(), faces=faces.numpy(), expression=basis.numpy(),
+        expression_names=np.array(["jawopen", "tongueOut"]),
+    )  # fmt: skip
+    (tmp_path / "arkit.json").write_text("{}")
+    options = ["--out", str(tmp_path / "rig.glb"), "--arkit", str(tmp_path / "arkit.json")]
+    assert main(["export", str(tmp_path / "rig.npz"), *options]) == 0
+    printed = capsys.readouterr()
+    assert "52 targets" in printed.out and "50 of ARKit's 52 do nothing" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--out", "a.fbx"], "expected a folder, or one of .glb"),
+        (["--out", "a.glb", "--fps", "0"], "--fps is 0"),
+        (["--out", "a.webm", "--gaussians"], "--gaussians goes with"),
+        (["--out", "a.ply", "--arkit", "x.json"], "--arkit names the targets"),
+        (["--out", "a.glb", "--motion", "nowhere"], "nowhere"),
+        (["--out", "a.ply", "--frames", "90:91"], "has none of them"),
+    ],
+)
+def test_impossible_exports(run, capsys, options, reason):
+    assert reason in fails(capsys, "export", str(run), *options)
