@@ -7,12 +7,21 @@ place of the geometry's features. Each trains for the same number of steps, from
 points. Measured are training scans with the mouth wide open, and held-out people fitted by codes alone: from scan to
 model the distance of the face, of its part within 3 cm of the mouth, and of the visible inside of the mouth; and from
 model to scan that of the model's surface around the mouth, as three cameras see it, which counts lumps that the scan
-lacks. The tables have the mean over the seeds and the standard deviation between them. With `--capture` (whose meshes
-are the truth) and `--prior`, frames are also tracked with and without the landmark term.
+lacks.
+
+Each prior then tracks frames of another person, drawn once in DIR/capture (`headfields track --quick`, stage 1 alone),
+the first frame and those with the mouth widest. Measured, after the best rigid alignment, are the distances from the
+true face to the fit, and from the fit's surface around the mouth, as the camera sees it outside of the mouth's inside,
+to the truth; landmarks and PSNR.
+
+The tables have the mean over the seeds and the standard deviation between them, and with two seeds or more the
+difference to the first variant, and whether Student's t-test of the pairs of seeds determines it at 95 %. With
+`--capture` (whose meshes are the truth) and `--prior`, frames are also tracked with and without the landmark term.
 
 Each run's folder is one of `headfields track --prior` and `benchmarks.tracking_truth --prior`, with landmarks.
 
-Finished runs are reused. `ablation.json`, `ablation.png` and `landmarks.png` are written after each part.
+Finished runs, and their figures, are reused; other sizes take another DIR. `ablation.json`, `ablation.png` and
+`landmarks.png` are written after each part.
 """
 
 import argparse
@@ -21,11 +30,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import headfields as hf
+from benchmarks.rows import Figures, markdown, summary
 from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.ops import TriangleBVH
+from headfields.ops.render_mesh import render_mesh
 from headfields.priors import (
     SMALL_RECIPE,
     Prior,
@@ -42,7 +56,8 @@ from headfields.priors.pictures import draw_field, draw_scan, scan_camera, trace
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.meshes import FACE, INNER, visible_faces
 from headfields.synthetic import generate_scans, procedural_head
-from headfields.tracking import PriorFit, PriorHead, TrackingPrior
+from headfields.synthetic.captures import write_head_capture
+from headfields.tracking import PriorFit, PriorHead, PriorTracker, PriorTrackingOptions, TrackingPrior, open_prior
 from headfields.tracking.prior.load import prior_landmarks
 from headfields.viz import draw_mesh, save_image, side_by_side
 
@@ -52,7 +67,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no hyper-coordinates": {"ambient": 0},
     "color from points": {"ambient": 2, "appearance": "point"},
 }
-COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "stray_mm", "normal_degrees", "color")
+COLUMNS = ("face_mm", "mouth_mm", "inside_mm", "stray_mm", "normal_degrees", "color", "landmarks_px", "psnr")
+IDENTITY, MOTION = 3, 5
+"""The tracked person and its motion, those of `benchmarks.tracking_truth`."""
 VIEWS = (-35.0, 0.0, 35.0)
 """Yaws of the cameras that see the model's surface around the mouth, degrees."""
 
@@ -117,13 +134,6 @@ def measured(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -
     }
 
 
-def over_seeds(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Means over seeds, and the standard deviations between them as "... sd"."""
-    table = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
-    spread = {f"{name} sd": float(x.std()) for name, x in table.items() if len(x) > 1}
-    return {name: float(x.mean()) for name, x in table.items()} | spread | {"seeds": len(rows)}
-
-
 def trained(
     folder: Path, train: MeshScans, held_out: MeshScans, variant: dict[str, Any], seed: int, steps: int
 ) -> tuple[Prior, MeshScans, MeshScans]:
@@ -146,6 +156,33 @@ def trained(
     return load_prior(path), own, other
 
 
+def measured_run(
+    folder: Path, sets: tuple[MeshScans, MeshScans], capture: hf.data.Capture, variant: dict[str, Any], seed: int,
+    arguments: argparse.Namespace,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """The figures of one variant and seed on training scans, held-out people and a tracked recording."""
+    prior, own, other = trained(folder, *sets, variant, seed, arguments.steps)
+    wide = widest(own, 6)
+    figures = {"trained": measured(prior, own, wide, prior.codes(wide))}
+    each = []
+    pictures = drawn(prior, own, wide[:2], prior.codes(wide[:2])) if seed == 0 else []
+    for person in range(arguments.held_out):
+        mine = other.of([person])
+        held_wide = widest(mine, 2)
+        codes = fit_scans(prior, mine, held_wide, steps=arguments.fit_steps).codes
+        each.append(measured(prior, mine, held_wide, codes))
+        if pictures and not person:
+            pictures += drawn(prior, mine, held_wide[:1], codes)
+    figures["held out"] = {key: sum(row[key] for row in each) / len(each) for key in each[0]}
+    if pictures:
+        save_image(folder / "mouths.png", torch.cat(pictures))
+    if arguments.tracked:
+        tracking = open_prior(folder, head=procedural_head())
+        fits, head = track(tracking, capture, folder / "tracked", with_widest(capture, arguments.tracked))
+        figures["tracked"] = tracking_errors(fits, head, head, capture)[0]
+    return figures
+
+
 def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Figures of each variant over the seeds, trained first unless they were before."""
     people = arguments.people
@@ -153,31 +190,35 @@ def ablate_prior(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         procedural_head(), people + arguments.held_out, arguments.expressions, seed=1, out=out / "scans"
     )
     train, held_out = scans.of(range(people)), scans.of(range(people, people + arguments.held_out))
-    chosen = {name: VARIANTS[name] for name in VARIANTS if not arguments.only or name in arguments.only}
-    rows: dict[str, dict[str, list[dict[str, float]]]] = {name: {"trained": [], "held out": []} for name in chosen}
-    pictures: dict[str, list[Tensor]] = {}
+    capture = hf.data.load_capture(
+        write_head_capture(out / "capture", frames=24, size=192, seed=MOTION, identity=IDENTITY)
+    )
+    chosen = [name for name in VARIANTS if not arguments.only or name in arguments.only]
+    rows: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in ("trained", "held out", "tracked")}
     for seed in range(arguments.seeds):  # seeds outside: an interrupted run has equally many of each variant
-        for name, variant in chosen.items():
+        for name in chosen:
             folder = out / name.replace(" ", "_") / f"seed_{seed}"
-            prior, own, other = trained(folder, train, held_out, variant, seed, arguments.steps)
-            wide = widest(own, 6)
-            rows[name]["trained"].append(measured(prior, own, wide, prior.codes(wide)))
-            fits = []
-            for person in range(arguments.held_out):
-                mine = other.of([person])
-                held_wide = widest(mine, 2)
-                fits.append((mine, held_wide, fit_scans(prior, mine, held_wide, steps=arguments.fit_steps).codes))
-            each = [measured(prior, *fit) for fit in fits]
-            rows[name]["held out"].append({key: sum(row[key] for row in each) / len(each) for key in each[0]})
-            if seed == 0:
-                mine, held_wide, codes = fits[0]
-                pictures[name] = drawn(prior, own, wide[:2], prior.codes(wide[:2]))
-                pictures[name] += drawn(prior, mine, held_wide[:1], codes)
-                columns = {"truth": [*truths(own, wide[:2]), *truths(mine, held_wide[:1])], **pictures}
-                save_image(out / "ablation.png", side_by_side([torch.cat(c) for c in columns.values()], list(columns)))
-            table = {n: {kind: over_seeds(x) for kind, x in by.items()} for n, by in rows.items() if by["trained"]}
-            write(out, {"priors": table, "rows": rows, "steps": arguments.steps, "people": people})
-    return table
+            path = folder / "figures.json"
+            if not path.exists():
+                figures = measured_run(folder, (train, held_out), capture, VARIANTS[name], seed, arguments)
+                path.write_text(json.dumps(figures, indent=1) + "\n")
+            for kind, figures in json.loads(path.read_text()).items():
+                rows[kind].setdefault(name, []).append(figures)
+            baseline = dict.fromkeys(chosen[1:], chosen[0])
+            tables = {kind: summary(by, COLUMNS, baseline) for kind, by in rows.items() if by}
+            write(out, {"priors": tables, "rows": rows, "steps": arguments.steps, "people": people})
+    show(out, train, held_out, chosen)
+    return tables
+
+
+def show(out: Path, train: MeshScans, held_out: MeshScans, chosen: list[str]) -> None:
+    """Saves the wide-open mouths of two training scans and of a held-out person, truth and the first seeds."""
+    mine = held_out.of([0])
+    columns = {"truth": torch.cat([*truths(train, widest(train, 6)[:2]), *truths(mine, widest(mine, 2)[:1])])}
+    for name in chosen:
+        path = out / name.replace(" ", "_") / "seed_0" / "mouths.png"
+        columns[name] = torch.from_numpy(np.array(Image.open(path))).float() / 255
+    save_image(out / "ablation.png", side_by_side(list(columns.values()), list(columns)))
 
 
 def drawn(prior: Prior, scans: MeshScans, which: Tensor, codes: PriorCodes) -> list[Tensor]:
@@ -194,6 +235,47 @@ def truths(scans: MeshScans, which: Tensor) -> list[Tensor]:
     return [torch.cat(draw_scan(scans, scan, camera)) for scan in which.tolist()]
 
 
+def track(prior: TrackingPrior, source: Any, folder: Path, frames: list[int]) -> tuple[dict[int, PriorFit], PriorHead]:
+    """Fits of frames by stage 1 of `--quick`, all after the first in equally many steps, and the tracker's head."""
+    options = PriorTrackingOptions.quick()
+    stage1 = replace(options.stage1, pace=(options.stage1.pace[0],) * 3)
+    options = replace(options, stage1=stage1, stage2=None, mesh_resolution=0)
+    tracker = PriorTracker(prior, source, folder, options, frames)
+    result = tracker.run(resume=folder.exists())
+    if result.interrupted or not result.fits:
+        raise SystemExit(f"{len(result.fits)} frames tracked in {folder}; the same command continues")
+    return result.fits, tracker.head
+
+
+def with_widest(capture: hf.data.Capture, count: int) -> list[int]:
+    """Frame 0, and the frames that show most of the inside of the mouth, `count` in all, in the order of time."""
+    inside = [_inside(capture.label(frame)).sum() for frame in range(1, len(capture))]
+    widest_first = torch.tensor(inside).argsort(descending=True, stable=True) + 1
+    return [0, *widest_first[: count - 1].sort().values.tolist()]
+
+
+def _inside(label: Tensor | None) -> Tensor:
+    """Mask of the inside of the mouth."""
+    assert label is not None
+    numbers = torch.tensor(hf.data.labels.labels_of("mouth_interior"), dtype=torch.int32)
+    return torch.isin(label.int(), numbers)
+
+
+def tracking_errors(
+    fits: dict[int, PriorFit], head: PriorHead, measuring: PriorHead, capture: hf.data.Capture
+) -> tuple[dict[str, float], list[Tensor]]:
+    """Mean errors over the tracked frames, and a picture of each; `measuring` is a head with landmarks."""
+    rows, pictures = [], []
+    for frame, fit in fits.items():
+        surface = extract(head.avatar.field(head.state(fit.free)), resolution=160, progress=False)
+        surface = surface.replace(vertices=fit.in_capture(surface.vertices), normals=None)
+        errors = {n: fit.errors[n] for n in ("psnr", "iou")}
+        errors["landmarks_px"] = landmark_distance(measuring, fit, capture.landmarks(frame), capture.size)
+        rows.append(errors | from_truth(capture, frame, surface))
+        pictures.append(draw_mesh(surface, square(capture, frame)))
+    return {n: sum(row[n] for row in rows) / len(rows) for n in rows[0]} | {"frames": len(fits)}, pictures
+
+
 def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Tracks the capture with landmarks and without, and compares the fits with images, landmarks and truth.
 
@@ -202,31 +284,17 @@ def ablate_landmarks(out: Path, arguments: argparse.Namespace) -> dict[str, Any]
     the capture's meshes, is aligned rigidly to the tracked surface: a single camera leaves the distance of a head
     ambiguous.
     """
-    from headfields.tracking import PriorTracker, PriorTrackingOptions, open_prior
-
     capture = hf.data.load_capture(arguments.capture)
     frames = torch.linspace(0, len(capture) - 1, arguments.frames).round().long().unique().tolist()
     table = {}
     pictures: dict[str, list[Tensor]] = {"image": [image_of(capture, frame) for frame in frames]}
     options = PriorTrackingOptions.quick()
-    pace = (options.stage1.pace[0],) * 3
-    options = replace(options, stage1=replace(options.stage1, pace=pace), stage2=None, mesh_resolution=0)
     prior = open_prior(arguments.prior, head=procedural_head())
     measuring = PriorHead(prior, options.stage1.spread, options.coarse, options.fine)
     variants = {"with landmarks": (prior, capture), "without landmarks": without_landmarks(prior, capture)}
     for name, (model, source) in variants.items():
-        folder = out / name.replace(" ", "_")
-        tracker = PriorTracker(model, source, folder, options, frames)
-        fits = tracker.run(resume=folder.exists()).fits
-        rows, pictures[name] = [], []
-        for frame, fit in fits.items():
-            surface = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
-            surface = surface.replace(vertices=fit.in_capture(surface.vertices), normals=None)
-            errors = {n: fit.errors[n] for n in ("psnr", "iou")}
-            errors["landmarks_px"] = landmark_distance(measuring, fit, capture.landmarks(frame), capture.size)
-            rows.append(errors | from_truth(capture, frame, surface))
-            pictures[name].append(draw_mesh(surface, square(capture, frame)))
-        table[name] = {n: sum(row[n] for row in rows) / len(rows) for n in rows[0]} | {"frames": len(fits)}
+        fits, head = track(model, source, out / name.replace(" ", "_"), frames)
+        table[name], pictures[name] = tracking_errors(fits, head, measuring, capture)
         write(out, {"landmarks": table})
         if len(fits) == len(frames):
             columns = [torch.cat(column) for column in pictures.values()]
@@ -281,7 +349,9 @@ def image_of(capture: hf.data.Capture, frame: int) -> Tensor:
 
 
 def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str, float]:
-    """Mean distances, mm, from the visible true face, and from its part within 3 cm of the mouth, to a surface."""
+    """Mean distances, mm, after the best rigid alignment: from the visible true face, and from its part within 3 cm of
+    the mouth, to a surface; and "stray_mm" from the surface within 3 cm of the mouth, as the frame's camera sees it
+    outside of the inside of the mouth, to the truth."""
     faces = capture.recording.canonical.faces
     regions = {name: mask[: len(faces)] for name, mask in capture.template.regions.items()}
     whole = Mesh(capture.tracked([frame])[0], faces)
@@ -291,7 +361,16 @@ def from_truth(capture: hf.data.Capture, frame: int, surface: Mesh) -> dict[str,
     moved = align_to_surface(points[::4], surface, trim=0.1).transform
     distance = SurfaceTree(surface).distances(moved.apply(points.double()).float()).distance
     near = (points - mouth.vertices.mean(dim=0)).norm(dim=1) < 0.03
-    return {"face_mm": 1e3 * float(distance.mean()), "mouth_mm": 1e3 * float(distance[near].mean())}
+    errors = {"face_mm": 1e3 * float(distance.mean()), "mouth_mm": 1e3 * float(distance[near].mean())}
+    camera = capture.camera([frame])[0]
+    image = render_mesh(TriangleBVH(surface.faces, surface.vertices), camera)
+    visible_points = image.mask & ~_inside(capture.label(frame))
+    rays = camera.rays()
+    along = image.depth.flatten() / (rays.directions @ camera.world_to_camera.reshape(4, 4)[2, :3])
+    seen = (rays.origins + along[:, None] * rays.directions)[visible_points.flatten()]
+    center, truth = (moved.apply(x.double()).float() for x in (mouth.vertices.mean(dim=0)[None], whole.vertices))
+    stray = SurfaceTree(Mesh(truth, faces)).distances(seen[(seen - center).norm(dim=1) < 0.03]).distance
+    return errors | {"stray_mm": 1e3 * float(stray.clamp(max=REACH).mean())}
 
 
 def write(out: Path, part: dict[str, Any]) -> None:
@@ -310,19 +389,18 @@ def main() -> None:
     parser.add_argument("--fit-steps", type=int, default=300, help="of each held-out person")
     parser.add_argument("--seeds", type=int, default=3, help="of weights and points")
     parser.add_argument("--only", nargs="+", choices=VARIANTS)
+    parser.add_argument("--tracked", type=int, default=4, help="frames that each prior tracks; 0 for none")
     parser.add_argument("--capture", type=Path, help="with true meshes, to track with and without landmarks")
     parser.add_argument("--prior", type=Path, help="to track it with")
     parser.add_argument("--frames", type=int, default=6)
     arguments = parser.parse_args()
     if (arguments.capture is None) != (arguments.prior is None):
         parser.error("--capture and --prior go together")
-    if min(arguments.seeds, arguments.held_out) < 1:
-        parser.error("--seeds and --held-out need to be at least 1")
+    if min(arguments.seeds, arguments.held_out) < 1 or arguments.tracked < 0:
+        parser.error("--seeds and --held-out need to be at least 1, --tracked at least 0")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in ablate_prior(arguments.out, arguments).items():
-        for kind, row in rows.items():
-            figures = (f"  {c} {row[c]:6.3f} ± {row.get(f'{c} sd', float('nan')):5.3f}" for c in COLUMNS)
-            print(f"{name:22s} {kind:9s}" + "".join(figures))
+    for kind, table in ablate_prior(arguments.out, arguments).items():
+        print(f"{kind}\n{markdown(table, [c for c in COLUMNS if any(c in row for row in table.values())])}")
     if arguments.capture is not None:
         for name, row in ablate_landmarks(arguments.out, arguments).items():
             print(f"{name:22s} " + "".join(f"  {key} {value:.3f}" for key, value in row.items()))

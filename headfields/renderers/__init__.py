@@ -9,6 +9,7 @@ from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness,
 from headfields.renderers.splats import SplatRenderer
 from headfields.renderers.surface import SurfaceRenderer
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
+from headfields.renderers.surface_band import SurfaceBandSampler
 from headfields.renderers.surface_sampler import SurfaceSampler
 from headfields.renderers.volume import VolumeRenderer
 
@@ -28,6 +29,7 @@ __all__ = [
     "Sharpness",
     "SplatRenderer",
     "SurfaceAlpha",
+    "SurfaceBandSampler",
     "SurfaceRenderer",
     "SurfaceSampler",
     "UnclampedAlpha",

@@ -69,7 +69,17 @@ class SurfaceSampler(Sampler):
 
     @torch.no_grad()
     def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
-        near, far = field.near_far(rays)
+        return canonicalize_samples(self.between(rays, field, *field.near_far(rays)), rays, field)
+
+    @torch.no_grad()
+    def between(self, rays: Rays, field: Field, near: Float[Tensor, " n"], far: Float[Tensor, " n"]) -> Samples:
+        """The samples in [near, far] of each of N rays, before those are dropped that are not valid.
+
+        Args:
+            rays: N rays.
+            field: field of the frames that they see.
+            near, far: (N,) meters along the unit direction; rays with near >= far get no samples.
+        """
         first = stratified(near, far, self.coarse, jitter=self.training)
         ray = first.ray[:: self.coarse]
         edges = torch.cat([first.start.view(-1, self.coarse), first.end.view(-1, self.coarse)[:, -1:]], dim=1)
@@ -79,7 +89,7 @@ class SurfaceSampler(Sampler):
             last = turn == self.rounds - 1
             if last and not self.keep_coarse:
                 drawn = inverse_cdf(edges, weights, self.fine, jitter=False)
-                return canonicalize_samples(drawn.replace(ray=ray.index_select(0, drawn.ray)), rays, field)
+                return drawn.replace(ray=ray.index_select(0, drawn.ray))
             count = self.fine // self.rounds + 1
             added = inverse_cdf(edges, weights, count, jitter=False).start.view(-1, count)
             added = added[:, 1:]  # the inner quantiles; the outer ones are edges already
@@ -89,8 +99,7 @@ class SurfaceSampler(Sampler):
                 both = (torch.cat(pair, dim=1) for pair in zip((distance, valid), at_added, strict=True))
                 distance, valid = (values.gather(1, order) for values in both)
         count = edges.shape[1] - 1
-        samples = Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
-        return canonicalize_samples(samples, rays, field)
+        return Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
 
     def _evaluate(
         self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Field

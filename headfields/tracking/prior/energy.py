@@ -17,6 +17,7 @@ from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.tracking.prior.landmarks import EMPHASIZED, PosedLandmarks
+from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation, RayBatch
 from headfields.tracking.prior.options import PUBLISHED_UNIT, EnergyWeights, PriorTrackingOptions
 from headfields.tracking.prior.pose import head_rays, world_points
@@ -140,6 +141,7 @@ def data_energy(
     landmark_weight: float,
     clock: Clock,
     guess: Float[Tensor, "l 3"] | None = None,
+    nearby: SurfaceFollower | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "l 3"] | None]:
     """The weighted sum of the color, mask, landmark and pose terms of one frame on random rays.
 
@@ -154,6 +156,7 @@ def data_energy(
         landmark_weight: current weight of the landmark term; 0 leaves it out.
         clock: takes the time of the parts.
         guess: (L, 3) initial guess of the landmarks in posed space, if `options.roots` is 0.
+        nearby: knows the last surface of the frame, near which rays are sampled; None: whole rays.
 
     Returns:
         The sum; the terms by name; the landmarks in posed space, as the next guess.
@@ -162,8 +165,10 @@ def data_energy(
         batch = observation.batch(options.rays, options.foreground, random)
         field = head.avatar.field(head.state(codes))
         rays = head_rays(batch.rays, rotation, translation)
+    with clock.part("surface"):
+        surface = None if nearby is None else nearby(field)
     with clock.part("rendering"):
-        rendering = head.render(rays, field)
+        rendering = head.render(rays, field, surface)
         terms = {"color": color_term(rendering, batch), "mask": mask_term(rendering, batch)}
     total = weights.color * terms["color"] + weights.mask * terms["mask"]
     if head.landmarks is not None and landmark_weight > 0:

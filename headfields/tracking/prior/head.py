@@ -13,10 +13,17 @@ from headfields.avatar import Avatar
 from headfields.models.mononphm import code_widths
 from headfields.networks import Anchors
 from headfields.networks.anchors import AnchoredCode
+from headfields.ops import TriangleBVH
 from headfields.parts import Field, Rendering
 from headfields.priors import CodeStatistics, Prior
 from headfields.records import Camera, HeadState, Rays
-from headfields.renderers import ScheduledSharpness, SurfaceRenderer, SurfaceSampler, UnclampedAlpha
+from headfields.renderers import (
+    ScheduledSharpness,
+    SurfaceBandSampler,
+    SurfaceRenderer,
+    SurfaceSampler,
+    UnclampedAlpha,
+)
 from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
 
@@ -31,6 +38,8 @@ SEARCH_DEVIATION = 0.01
 fails. The lips of an open mouth are centimeters from their canonical place; with the published half a millimeter many
 of them are not found. Our own choice."""
 
+BAND_SHARPNESS = 4 * math.exp(5)
+"""Sharpness, 1/m, of the coarse pass within a band. Our own choice."""
 ROOT_DEVIATION = 0.0005
 """Standard deviation, meters, of the starts of `PriorHead.landmark_roots` around the canonical point: the published
 0.002 in units of a quarter of a meter."""
@@ -93,6 +102,8 @@ class PriorHead(nn.Module):
         prior: its avatar is copied.
         spread: one standard deviation of a code, in the units that codes are fitted in.
         coarse, fine: samples per ray.
+        band: half width, meters, of the band around a known surface in which `render` samples half as many; 0 if it is
+            never given a surface.
         device: where everything is; None: where the prior is.
 
     Attributes:
@@ -108,12 +119,15 @@ class PriorHead(nn.Module):
         coarse: int,
         fine: int,
         device: torch.device | str | None = None,
+        band: float | int = 0.0,
     ) -> None:
         super().__init__()
         self.avatar = copy.deepcopy(prior.avatar).requires_grad_(False).eval().to(device)
         bounds = self.avatar.deformer.bounds()
         self.light, self.affine = SHLighting().to(bounds), ColorAffine().to(bounds)
-        sampler = SurfaceSampler(coarse, fine, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)
+        whole = SurfaceSampler(coarse, fine, rounds=1, sharpness=4 * math.exp(3), keep_coarse=False)
+        half = SurfaceSampler(-(-coarse // 2), -(-fine // 2), rounds=1, sharpness=BAND_SHARPNESS, keep_coarse=False)
+        sampler = SurfaceBandSampler(whole, half, band) if band else whole
         self.sharpness = ScheduledSharpness()
         renderer = SurfaceRenderer(sampler, UnclampedAlpha(self.sharpness), lighting=[self.light, self.affine])
         renderer.build(bounds)
@@ -179,9 +193,23 @@ class PriorHead(nn.Module):
         assert isinstance(renderer, SurfaceRenderer)
         renderer.sampler.train()
 
-    def render(self, rays: Rays, field: Field) -> Rendering:
-        """Renders rays in the space of the head, over white."""
-        return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
+    def render(self, rays: Rays, field: Field, surface: TriangleBVH | None = None) -> Rendering:
+        """Renders rays in the space of the head, over white.
+
+        Args:
+            rays: N rays.
+            field: field of the avatar.
+            surface: mesh of its surface, or of one nearby, around which rays are sampled if the head has a band; None:
+                whole rays.
+        """
+        sampler = self.avatar.renderer.sampler
+        if not isinstance(sampler, SurfaceBandSampler):
+            return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
+        sampler.surface = surface
+        try:
+            return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
+        finally:
+            sampler.surface = None
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
         """Renders an image of one frame over white, without random samples."""

@@ -226,6 +226,8 @@ class PriorTrackingOptions:
         rays: number of rays per step.
         foreground: fraction of the rays on the head.
         coarse, fine: samples per ray, uniform and importance-sampled.
+        band: half width, meters, of the band around the last surface in which rays are sampled, with half the samples,
+            as soon as the surface is sharp; 0, as published: rays are sampled whole.
         roots: searches for the posed place of each landmark; the landmark term is the mean over all that converge. 0:
             one root of each, searched from that of the step before, and in a wider neighborhood where that fails; our
             own choice.
@@ -244,6 +246,7 @@ class PriorTrackingOptions:
     foreground: float | int = 0.75
     coarse: int = 32
     fine: int = 32
+    band: float | int = 0.0
     roots: int = 32
     image_height: int = 133
     seed: int = 42
@@ -257,6 +260,8 @@ class PriorTrackingOptions:
                             ("mask_pixels", 1), ("mesh_resolution", 0), ("checkpoint_every", 1)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"PriorTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 <= self.band < math.inf:
+            raise ValueError(f"PriorTrackingOptions: band is {self.band}; expected 0 (whole rays) or meters")
         if not (0 < self.foreground <= 1 and 0 <= self.landmark_share <= 1):
             raise ValueError(
                 f"PriorTrackingOptions: foreground is {self.foreground} and landmark_share {self.landmark_share}; "
@@ -280,7 +285,7 @@ class PriorTrackingOptions:
             stage2=replace(
                 stage2, steps_a_frame=16.0, expression=2.5e-4, weights=replace(stage2.weights, pose=WEAK_POSE)
             ),
-            rays=200, coarse=16, fine=12, roots=0, mesh_resolution=112,
+            rays=200, coarse=16, fine=12, band=0.01, roots=0, mesh_resolution=112,
         )  # fmt: skip
 
     def holding_pose(self, weight: float | int = HELD_POSE) -> "PriorTrackingOptions":

@@ -14,6 +14,7 @@ from headfields.tracking.prior.energy import checked_energies, data_energy, regu
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.tracking.prior.initial_expression import initial_expression
+from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation
 from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, Stage1
 
@@ -107,6 +108,7 @@ def fit_frame(
     skipped = SkippedSteps()
     energies: dict[str, float] = {}
     guess: Tensor | None = None
+    nearby = SurfaceFollower(head, options.band)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(mixed_seed(options.seed, 2, frame))
         for step in range(steps):
@@ -116,7 +118,7 @@ def fit_frame(
                 group["lr"] = factor * rate.at(place)
             total, terms, next_guess = data_energy(
                 head, observation, codes, rotation, shift / PUBLISHED_UNIT, stage.weights, options, random,
-                stage.weights.landmarks.at(place), clock, guess,
+                stage.weights.landmarks.at(place), clock, guess, nearby,
             )  # fmt: skip
             total = total + regularizers(head, codes, fitted, stage.weights, first)
             with clock.part("backward"):
@@ -145,7 +147,7 @@ def fit_frame(
     if energies.get("reached", 1.0) < options.landmark_share:
         raise FrameFailure(
             "inverse",
-            f"the deformation could be inverted at only {energies['found']:.0%} of the landmarks; at least "
+            f"the deformation could be inverted at only {energies['reached']:.0%} of the landmarks; at least "
             f"{options.landmark_share:.0%} are needed",
         )
     translation = shift / PUBLISHED_UNIT

@@ -1,6 +1,7 @@
 """Stage 2 of tracking with a prior: all frames together, one random frame per step, with smooth motion."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.energy import checked_energies, data_energy, regularizers
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
+from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation
 from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions
 from headfields.tracking.prior.stage1 import finished_fit, mixed_seed
@@ -26,6 +28,8 @@ from headfields.tracking.prior.stage1 import finished_fit, mixed_seed
 __all__ = ["JointFit"]
 
 _KEY = "headfields.joint_fit"
+SURFACES = 256
+"""Frames whose surfaces are held in memory: some 50 MB."""
 
 
 class JointFit:
@@ -74,6 +78,9 @@ class JointFit:
         self.skipped = SkippedSteps("frame")
         self.errors: dict[int, dict[str, float]] = {}
         self._guesses: dict[int, Tensor] = {}
+        self._starts = {frame: fit.free[PER_FRAME] for frame, fit in fits.items()}
+        self._start_identity = {name: value.detach().clone() for name, value in self.identity.items()}
+        self._surfaces: OrderedDict[int, SurfaceFollower] = OrderedDict()
         self.steps = max(round(self.stage.steps_a_frame * len(self.frames)), 1)
 
     def fit(
@@ -158,7 +165,7 @@ class JointFit:
         rotation, shift = self._row("rotation", row), self._row("translation", row)
         total, terms, guess = data_energy(
             head, observation(frame), codes, rotation, shift / PUBLISHED_UNIT, stage.weights, self.options, random,
-            stage.weights.landmarks.at(self.step), clock, self._guesses.get(frame),
+            stage.weights.landmarks.at(self.step), clock, self._guesses.get(frame), self._nearby(frame),
         )  # fmt: skip
         total = total + regularizers(head, codes, list(head.names), stage.weights, first=False)
         total = total + (0.5 if fraction >= 0.5 else 1.0) * self._smoothness(frame, codes, rotation, shift)
@@ -186,6 +193,19 @@ class JointFit:
             return frame, checked_energies(total, terms, parameters, self.step, self.steps)
         except FrameFailure as failure:
             raise NanLossError(f"stage 2, with frame {frame}: {failure}") from failure
+
+    def _nearby(self, frame: int) -> SurfaceFollower:
+        """The surface of a frame as stage 1 fitted it, extracted once for each of the last `SURFACES` frames."""
+        surfaces = self._surfaces
+        if frame not in surfaces:
+            device = self.head.center.device
+            codes = {**self._start_identity, PER_FRAME: self._starts[frame].to(device)}
+            source = self.head.avatar.field(self.head.state(codes))
+            surfaces[frame] = SurfaceFollower(self.head, self.options.band, source)
+            if len(surfaces) > SURFACES:
+                surfaces.popitem(last=False)
+        surfaces.move_to_end(frame)
+        return surfaces[frame]
 
     def _smoothness(
         self, frame: int, codes: Mapping[str, Tensor], rotation: Tensor, shift: Tensor

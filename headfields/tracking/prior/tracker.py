@@ -92,7 +92,9 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
                 )
             classes = LABEL_CLASSES[names]
         self.classes = classes if self.prior.hair else classes.without_hair()
-        self.head = PriorHead(self.prior, options.stage1.spread, options.coarse, options.fine, self.device)
+        self.head = PriorHead(
+            self.prior, options.stage1.spread, options.coarse, options.fine, self.device, options.band
+        )
         self._landmarks: dict[int, Tensor | None] = {}
         self._mean_landmarks = self._landmarks_of_the_mean()
 

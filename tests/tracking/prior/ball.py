@@ -187,5 +187,5 @@ def tiny_options(**changes: object) -> PriorTrackingOptions:
         ),
     )  # fmt: skip
     return replace(
-        PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, roots=2, image_height=48), **changes
+        PriorTrackingOptions(stage1=stage, rays=120, coarse=12, fine=10, band=0.01, roots=2, image_height=48), **changes
     )
