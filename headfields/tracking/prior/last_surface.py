@@ -12,7 +12,7 @@ from headfields.tracking.prior.head import PriorHead
 __all__ = ["LastSurface", "SurfaceFollower"]
 
 CELLS, COARSEST = 40, 10
-"""Cells along the longest side of the grids on which the surface is extracted: within 0.3 mm of one with 64, on average."""
+"""Cells along the longest side of the grids on which the surface is extracted; 0.3 mm from one of 64, on average."""
 POINTS = 256
 """Points of it at which a later field is compared with it."""
 ON_SURFACE = 0.001
