@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Camera,
         Canonical,
         Correction,
+        DistortedCameraError,
         Features,
         FieldValues,
         HeadState,
@@ -70,8 +71,8 @@ _NAMES = {
     "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
     "priors.prior": ("Prior", "load_prior"),
     "records": (
-        "Camera", "Canonical", "Correction", "Features", "FieldValues", "HeadState", "ImageBatch", "PixelBatch",
-        "Rays", "Samples", "Splats", "Template",
+        "Camera", "Canonical", "Correction", "DistortedCameraError", "Features", "FieldValues", "HeadState",
+        "ImageBatch", "PixelBatch", "Rays", "Samples", "Splats", "Template",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -83,6 +84,7 @@ __all__ = [
     "Correction",
     "Decoder",
     "Deformer",
+    "DistortedCameraError",
     "Encoder",
     "Features",
     "Field",

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
 from headfields.annotated import is_readable
+from headfields.lens import FISHEYE, RADIAL_TANGENTIAL, distort, undistort
 from headfields.precision import full_precision
 from headfields.record_base import Record
 
@@ -99,7 +100,7 @@ class HeadState(Record):
 
 @dataclass(frozen=True)
 class Camera(Record):
-    """One pinhole camera, or a batch of them.
+    """One pinhole camera, or a batch of them, with the distortion of its lens if it has any.
 
     Attributes:
         world_to_camera: (..., 4, 4) rigid transform, OpenCV axes (x right, y down, z forward), meters. Of a
@@ -107,16 +108,21 @@ class Camera(Record):
         intrinsics: (..., 3, 3) in pixels; the center of the first pixel is (0.5, 0.5). One lens of many cameras may be
             (3, 3).
         size: (height, width) in pixels, integers.
+        distortion: coefficients of the lens in OpenCV's order: (..., 5) radial-tangential k1, k2, p1, p2, k3, or (...,
+            4) fisheye k1, k2, k3, k4; None for images without distortion. `project` and `rays` go through it;
+            rasterizers refuse it (`DistortedCameraError`). One lens of many cameras may be (5,) or (4,).
 
     Raises:
         TypeError: a matrix is not a floating-point tensor, or size not two integers.
         ValueError: a shape does not fit; on the CPU also: world_to_camera is not rigid, its last row is not
-            (0, 0, 0, 1) or that of intrinsics not (0, 0, 1), or a focal length is not positive.
+            (0, 0, 0, 1) or that of intrinsics not (0, 0, 1), a focal length is not positive, or a coefficient is not
+            finite.
     """
 
     world_to_camera: Float[Tensor, "*#batch 4 4"]
     intrinsics: Float[Tensor, "*#batch 3 3"]
     size: tuple[int, int]
+    distortion: Float[Tensor, "*#batch c"] | None = None
 
     def __post_init__(self) -> None:
         if type(self.size) is not tuple or any(type(side) is not int for side in self.size):
@@ -125,6 +131,16 @@ class Camera(Record):
             one, many = getattr(self, name), getattr(self, other)
             if isinstance(one, Tensor) and isinstance(many, Tensor) and one.ndim == 2 < many.ndim:
                 object.__setattr__(self, name, one.expand(*many.shape[:-2], *one.shape))
+        lens, many = self.distortion, self.world_to_camera
+        if isinstance(lens, Tensor):
+            if lens.ndim == 0 or lens.shape[-1] not in (RADIAL_TANGENTIAL, FISHEYE):
+                raise ValueError(
+                    f"Camera: distortion has shape {tuple(lens.shape)}; expected (..., 5), OpenCV's k1, k2, p1, p2, k3 "
+                    "(k3 is 0 where there are four), or (..., 4), its fisheye's k1, k2, k3, k4; images of other models "
+                    "are undistorted beforehand"
+                )
+            if lens.ndim == 1 and isinstance(many, Tensor) and many.ndim > 2:
+                object.__setattr__(self, "distortion", lens.expand(*many.shape[:-2], *lens.shape))
         super().__post_init__()
         if min(self.size) < 0:
             raise ValueError(f"Camera: size is {self.size}; expected (height, width) in pixels, not negative")
@@ -132,6 +148,9 @@ class Camera(Record):
             self._check_values()
 
     def _check_values(self) -> None:
+        bent = self.distortion
+        if bent is not None and is_readable(bent) and not bool(bent.detach().isfinite().all()):
+            raise ValueError(f"Camera: distortion holds {bent.tolist()}; expected finite coefficients")
         pose = self.world_to_camera.detach().double().reshape(-1, 4, 4).numpy()
         lens = self.intrinsics.detach().double().reshape(-1, 3, 3).numpy()
         wrong = ~((lens[:, 0, 0] > 0) & (lens[:, 1, 1] > 0) & np.isfinite(lens.sum((1, 2))))
@@ -322,14 +341,39 @@ class Camera(Record):
         pose, lens = self.world_to_camera, self.intrinsics.to(self.world_to_camera)
         with full_precision(pose):
             local = points @ pose[..., :3, :3].transpose(-1, -2) + pose[..., None, :3, 3]
+            if self.distortion is not None:
+                plane = distort(local, self.distortion.to(pose)[..., None, :])
+                return plane @ lens[..., :2, :2].transpose(-1, -2) + lens[..., None, :2, 2], local[..., 2]
             image = local @ lens.transpose(-1, -2)
             return image[..., :2] / image[..., 2:], local[..., 2]
 
     def scaled(self, factor: float) -> "Camera":
-        """The camera of the same image, resized by `factor`."""
+        """The camera of the same image, resized by `factor`; distortion does not depend on the size."""
         height, width = round(self.size[0] * factor), round(self.size[1] * factor)
         scale = torch.tensor([width / self.size[1], height / self.size[0], 1.0]).to(self.intrinsics)
-        return Camera(self.world_to_camera, self.intrinsics * scale[:, None], (height, width))
+        return self.replace(intrinsics=self.intrinsics * scale[:, None], size=(height, width))
+
+    def lens_rows(self, count: int) -> Float[Tensor, "b c"] | None:
+        """The coefficients of the lens for `count` cameras, one row each; None without distortion."""
+        if self.distortion is None:
+            return None
+        return self.distortion.reshape(-1, self.distortion.shape[-1]).expand(count, -1)
+
+    def require_pinhole(self, op: str) -> "Camera":
+        """This camera, for an operation that knows no distortion.
+
+        Args:
+            op: name of the operation, for the message.
+
+        Raises:
+            DistortedCameraError: the camera has distortion, whatever its coefficients.
+        """
+        if self.distortion is not None:
+            raise DistortedCameraError(
+                f"{op}: camera has lens distortion, through which it cannot draw or measure; undistort the images "
+                "(headfields.ops.undistort_image) and use camera.replace(distortion=None)"
+            )
+        return self
 
     def rays(self, pixels: Int[Tensor, "n 2"] | None = None, frame: Int[Tensor, " n"] | None = None) -> "Rays":
         """Rays through pixel centers.
@@ -344,10 +388,11 @@ class Camera(Record):
             frame: (N,) each ray's camera of the batch and row of the state; 0 if None.
 
         Returns:
-            Rays with unit directions in world space, in the dtype of `world_to_camera`, under autocast too.
+            Rays with unit directions in world space, in the dtype of `world_to_camera`, under autocast too. Where the
+            lens has distortion, it is inverted; differentiable to second order, in the coefficients too.
 
         Raises:
-            ValueError: pixels is None with several cameras.
+            ValueError: pixels is None with several cameras; on the CPU also: the distortion has no inverse at a pixel.
         """
         device = self.world_to_camera.device
         pose = self.world_to_camera.reshape(-1, 4, 4)
@@ -367,11 +412,31 @@ class Camera(Record):
         with full_precision(pose):
             inverse_intrinsics = torch.linalg.inv(intrinsics)
             local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
+            if self.distortion is not None:
+                local = self._undistorted(local[:, :2], frame)
             camera_to_world = pose[:, :3, :3].transpose(-1, -2)
             directions = (camera_to_world[frame] @ local[..., None])[..., 0]
             centers = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
             directions = torch.nn.functional.normalize(directions, dim=-1)
         return Rays(centers[frame], directions, frame, pose[:, :3, :3][frame])
+
+    def _undistorted(self, plane: Float[Tensor, "n 2"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        assert self.distortion is not None
+        count = self.distortion.shape[-1]
+        lenses = self.distortion.reshape(-1, count).to(plane)
+        lens = lenses.expand(max(len(lenses), 1), count)
+        directions, valid = undistort(plane, lens[0] if len(lens) == 1 else lens[frame])
+        if is_readable(valid) and not bool(valid.all()):
+            raise ValueError(
+                f"Camera.rays: distortion {lenses[:2].tolist()} has no inverse at {int((~valid).sum())} of "
+                f"{len(valid)} pixels; expected OpenCV's order, k1, k2, p1, p2, k3 (radial-tangential) or k1, k2, k3, "
+                "k4 (fisheye), and intrinsics in pixels of these images"
+            )
+        return directions
+
+
+class DistortedCameraError(ValueError):
+    """An operation that draws or measures without lens distortion was given a camera that has some."""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
         vertices=_inverse_points(state.vertices, pose.to(state.vertices)),
         joint_transforms=None if joints is None else _inverse(pose.to(joints))[:, None] @ joints,
     )
-    return moved, Camera(views @ pose.to(views), intrinsics, camera.size)
+    return moved, Camera(views @ pose.to(views), intrinsics, camera.size, camera.lens_rows(len(pose)))
 
 
 @dataclass(frozen=True)

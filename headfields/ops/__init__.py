@@ -50,6 +50,7 @@ from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_
 from headfields.ops.texture import MipPyramid, fill_texels, mip_pyramid, pad_charts, sample_texture
 from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
 from headfields.ops.triangle_frames import deformation_gradients, triangle_frames
+from headfields.ops.undistort import undistort_image, undistort_pixels
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import (
@@ -136,6 +137,8 @@ __all__ = [
     "triangle_areas",
     "triangle_frames",
     "unclamped_alpha",
+    "undistort_image",
+    "undistort_pixels",
     "uniform_step",
     "unwrap",
     "vertex_areas",

@@ -120,6 +120,7 @@ def splat(
         check_floating("splat", name, tensor)
     if not isinstance(camera, Camera):
         raise TypeError(f"splat: camera is a {type(camera).__name__}; pass a headfields.Camera")
+    camera.require_pinhole("splat")
     check_same_device("splat", **tensors, camera=camera.world_to_camera)
     if not near > 0:
         raise ValueError(f"splat: near is {near}; expected a positive number of meters")

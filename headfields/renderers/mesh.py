@@ -259,6 +259,7 @@ class MeshRenderer(nn.Module):
         op = "MeshRenderer"
         check_floating(op, "vertices", vertices)
         check_shape(op, "vertices", vertices, "V 3")
+        camera.require_pinhole(op)
         pose, lens = camera.world_to_camera.reshape(-1, 4, 4), camera.intrinsics.reshape(-1, 3, 3)
         if len(pose) != 1 or len(lens) != 1:
             raise ValueError(f"{op}: camera is a batch of {len(pose)}; pass one, camera[0]")

@@ -176,7 +176,8 @@ class Retargeter(nn.Module):
         own = own_rest.world_to_camera.reshape(4, 4).double().to(driven.device)
         pose = own @ align @ motion @ torch.linalg.inv(align)
         intrinsics = own_rest.intrinsics.reshape(1, 3, 3).expand(len(driven), 3, 3)
-        return Camera(pose.to(driving.world_to_camera), intrinsics.contiguous(), own_rest.size)
+        lens = own_rest.lens_rows(len(driven))
+        return Camera(pose.to(driving.world_to_camera), intrinsics.contiguous(), own_rest.size, lens)
 
     def _pair_eyes(self) -> list[_EyePair]:
         skin = self.target.faces[self.target.skin].flatten().unique()
@@ -257,4 +258,6 @@ def rest_camera(camera: Camera) -> Camera:
     mean[:3, 3] = pose[:, :3, 3].mean(0)
     nearest = int((pose - mean).flatten(1).norm(dim=1).argmin())
     intrinsics = camera.intrinsics.reshape(-1, 3, 3)
-    return Camera(mean[None].to(camera.world_to_camera), intrinsics[[nearest % len(intrinsics)]], camera.size)
+    lenses = camera.lens_rows(len(pose))
+    lens = None if lenses is None else lenses[[nearest]]
+    return Camera(mean[None].to(camera.world_to_camera), intrinsics[[nearest % len(intrinsics)]], camera.size, lens)

@@ -52,7 +52,7 @@ def landmark_pose(
     if int(known.sum()) < 6:
         raise ValueError(f"landmark_pose: {int(known.sum())} of {len(points)} points count; at least 6 are needed")
     source, target = points[known].double(), pixels[known].double()
-    k = camera.intrinsics.reshape(-1, 3, 3)[0].double()
+    k = camera.require_pinhole("landmark_pose").intrinsics.reshape(-1, 3, 3)[0].double()
     homogeneous = torch.cat([target, torch.ones_like(target[:, :1])], dim=1)
     image = (homogeneous @ torch.linalg.inv(k).T)[:, :2]
     center, image_center = source.mean(dim=0), image.mean(dim=0)

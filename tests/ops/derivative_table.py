@@ -97,6 +97,7 @@ def rows() -> list[Row]:
     edges = ops.mesh_edges(faces)
     image = render_mesh(ops.TriangleBVH(faces, ball), hf.Camera(camera_pose, lens, (8, 8)))
     seen = hf.Camera(camera_pose, lens, (8, 8)).project(ball)
+    bent = hf.Camera(camera_pose, lens, (8, 8), torch.tensor([-0.1, 0.02, 0.001, 0.002, 0.0]).to(lens))
     crossings = ops.silhouette_crossings(*seen, edges, image.depth, image.mask)
     spread = torch.eye(3, dtype=torch.float64) + 0.3 * normal(4, 3, 3)
     rotation = ops.rotation_matrices(0.8 * normal(4, 3))
@@ -197,6 +198,8 @@ def rows() -> list[Row]:
             "interpolate_rows"),
         Row("UVRasterizer.sample", lambda m, b: rasterizer.sample(m, on_face, b), (normal(1, 2, 6, 6), skin),
             "interpolate_rows", loose=1e-2),
+        Row("undistort_image", lambda i: ops.undistort_image(i, bent.map(lambda t: t.to(i))), (rand(8, 8, 2),)),
+        Row("undistort_pixels", lambda p: ops.undistort_pixels(p, bent.map(lambda t: t.to(p))), (8 * rand(5, 2),)),
         Row("sample_texture", lambda t, p: ops.sample_texture(t, p), (normal(6, 6, 2), 0.2 + 0.6 * rand(5, 2))),
         Row("mip_pyramid", lambda t: ops.mip_pyramid(t).table, (normal(4, 4, 2),)),
         Row("fill_texels", lambda t: ops.fill_texels(t, known), (normal(4, 4, 2),)),

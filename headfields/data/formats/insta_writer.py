@@ -164,7 +164,7 @@ class InstaWriter:
             write_text(self.folder / f"transforms{name}.json", json.dumps(content, indent=1))
 
     def _check(self, frame: CapturedFrame) -> None:
-        size = self._size = self._size or frame.camera.size
+        size = self._size = self._size or frame.camera.require_pinhole("write_insta").size
         where = f"write_insta: frame {self.count}"
         if frame.camera.size != size:
             raise ValueError(f"{where}'s camera has size {frame.camera.size}; the first has {size}")

@@ -27,7 +27,7 @@ _LIFT = 0.0006  # offset of shadow rays from the surface, meters
 
 def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """Origins and unit directions of rays through (column, row) `offsets` in [0, 1] of every pixel, row by row."""
-    height, width = camera.size
+    height, width = camera.require_pinhole("pixel_rays").size
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     corner = torch.stack([column, row], -1).reshape(-1, 1, 2)
     image = (corner + offsets).reshape(-1, 2)

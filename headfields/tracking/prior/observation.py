@@ -225,7 +225,7 @@ def find_landmarks(
 
 def _single(camera: Camera) -> Camera:
     """A batch of one camera without its batch axis."""
-    return camera.replace(
+    return camera.require_pinhole("tracking").replace(
         world_to_camera=camera.world_to_camera.reshape(4, 4), intrinsics=camera.intrinsics.reshape(3, 3)
     )
 

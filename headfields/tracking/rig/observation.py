@@ -79,7 +79,7 @@ def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions
         landmarks = source.landmarks(frame)
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
-    lens = captured.intrinsics.reshape(-1, 3, 3)[0].float()
+    lens = captured.require_pinhole("tracking").intrinsics.reshape(-1, 3, 3)[0].float()
     camera = Camera(torch.eye(4), lens, (int(image.shape[0]), int(image.shape[1])))
     covered = int((image[..., 3] > 0.5).sum())
     if covered < options.mask_pixels:
