@@ -25,6 +25,7 @@ from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.image_files import decode_image
 from headfields.data.recording import DecodedHead, Recording, are_rigid
 from headfields.data.template import Mouth
+from headfields.data.undistortion import Undistortion
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
 
@@ -66,6 +67,7 @@ def capture_from_arrays(
     Args:
         images: F images (H, W, 4) of 8 bits, sRGB with straight alpha, the matte; or (H, W, 3); or paths of such files.
         cameras: F cameras of the images' size: world-to-camera, OpenCV axes, meters, in the frame of the meshes.
+            With lens distortion, images and all that lies on them are undistorted as they are decoded.
         vertices: F tracked meshes (V, 3), meters, y up, face toward +z, in the order of the canonical mesh.
         canonical: the canonical mesh of V vertices, its mouth open or closed.
         mattes: F mattes (H, W), 8 bits or boolean, instead of the images' alpha.
@@ -127,6 +129,9 @@ def capture_from_arrays(
     given = {"images": images, "vertices": vertices, "mattes": mattes, "expression": expression, "labels": labels,
              "depth": depth, "landmarks": landmarks, "pose": pose, "joint_transforms": joint_transforms}  # fmt: skip
     frames = _Frames(names, cameras.size, views, lens, len(mesh.vertices), given)
+    if cameras.distortion is not None:
+        coefficients = np.ascontiguousarray(cameras.distortion.detach().cpu().double().numpy())
+        frames.lens = Undistortion(lens, coefficients, cameras.size, [f"{_OP}: frame {name}" for name in names])
     sample = sample_frames(np.linalg.inv(views))
     compared = [frames.compared(index, depth_unit) for index in sample]
     faces = mesh.faces.numpy()
@@ -138,6 +143,8 @@ def capture_from_arrays(
     for each, index in zip(compared, sample, strict=True):
         frames.check_view(index, each.vertices)
     report += misalignments(compared, faces)
+    if frames.lens is not None:
+        report.append(frames.lens.line())
     if mattes is None and all(each.alpha.all() for each in compared):
         report.append("images have no alpha and there are no mattes: the matte is 1 everywhere")
     report += [f"no {key}" for key in ("expression", "labels", "depth", "landmarks") if sequences[key] is None]
@@ -185,6 +192,7 @@ class _Frames:
     ) -> None:  # fmt: skip
         self.names, self.size, self.vertex_count, self.given = names, size, vertex_count, given
         self.world_to_camera, self.intrinsics = world_to_camera, intrinsics
+        self.lens: Undistortion | None = None
 
     def head(self, index: int) -> DecodedHead:
         """See `Recording.decode_head`."""
@@ -221,13 +229,15 @@ class _Frames:
             rgba = np.concatenate([rgba[..., :3], matte[..., None]], axis=2)
         labels = None if self.given["labels"] is None else self._map("labels", index, np.uint8)
         depth = None if self.given["depth"] is None else self._map("depth", index, np.uint16)
-        return np.ascontiguousarray(rgba), labels, depth
+        decoded = np.ascontiguousarray(rgba), labels, depth
+        return decoded if self.lens is None else self.lens.image(index, decoded)
 
     def landmarks(self, index: int) -> np.ndarray | None:
         """See `Recording.decode_landmarks`."""
         if self.given["landmarks"] is None or self.given["landmarks"][index] is None:
             return None
-        return self._floats("landmarks", index, (68, 2), missing=True)
+        points = self._floats("landmarks", index, (68, 2), missing=True)
+        return points if self.lens is None else self.lens.landmarks(index, points)
 
     def compared(self, index: int, depth_unit: float) -> AlignmentFrame:
         """The frame for checks that its data lie on one another."""

@@ -20,10 +20,11 @@ from headfields.data.alignment import (
 )
 from headfields.data.camera_convention import decide_convention
 from headfields.data.errors import CaptureError
-from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_frames
+from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
 from headfields.data.recording import ConventionScores, DecodedHead, Recording, are_rigid
+from headfields.data.undistortion import Undistortion
 from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
@@ -104,6 +105,10 @@ def read_insta(folder: Path) -> Recording:
     scale = _depth_scale(frames, report)
 
     reader = _FrameReader(frames, files, canonical, size)
+    coefficients = distortion_of(frames)
+    if coefficients is not None:
+        reader.lens = Undistortion(intrinsics, coefficients, size, [frame.where for frame in frames])
+        report.append(reader.lens.line())
     has_label = any(entry.label for entry in files)
     has_depth = any(entry.depth for entry in files)
     if not header.has_alpha:
@@ -272,6 +277,7 @@ class _FrameReader:
         self.plausible = _PlausibleSize(canonical)
         self.cameras: tuple[np.ndarray, np.ndarray] | None = None  # world-to-camera and intrinsics, once decided
         self.matte_from_label = False
+        self.lens: Undistortion | None = None
         self.obj = ObjReader()
         self.counts = {key: self._count(key) for key in _OF_ALL_FRAMES}
 
@@ -372,7 +378,7 @@ class _FrameReader:
         assert rgba is not None
         if self.matte_from_label and label is not None:
             rgba[..., 3] = np.where((label != Label.BACKGROUND) & (label != Label.CLOTH), 255, 0)
-        return rgba, label, depth
+        return (rgba, label, depth) if self.lens is None else self.lens.image(index, (rgba, label, depth))
 
     def landmarks(self, index: int) -> np.ndarray | None:
         """68 landmarks (68, 2) float32 in pixels, or None."""
@@ -385,7 +391,8 @@ class _FrameReader:
                 f"{frame.where}: landmark_path {entry.landmarks.name} has {len(values)} numbers; "
                 "expected 68 lines of x y"
             )
-        return values.reshape(68, 2)
+        points = values.reshape(68, 2)
+        return points if self.lens is None else self.lens.landmarks(index, points)
 
 
 class _PlausibleSize:

@@ -19,6 +19,7 @@ from headfields.files.reading import file_bytes
 __all__ = [
     "FOCAL_LENGTHS",
     "TransformsFrame",
+    "distortion_of",
     "intrinsics_of",
     "matrix_of",
     "natural_order",
@@ -32,10 +33,16 @@ _TEST_FRAMES = 350
 _VAL_FRAMES = 20
 _READ = (
     "transform_matrix", "exp_path", "pose_path", "joints_path", "depth_path", "seg_mask_path", "landmark_path",
-    "fg_mask_path", "fl_x", "fl_y", "cx", "cy", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "w", "h",
+    "fg_mask_path", "k1", "k2", "k3", "k4", "p1", "p2", "camera_model", "is_fisheye",
+    "fl_x", "fl_y", "cx", "cy", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "w", "h",
     "integer_depth_scale",
 )  # fmt: skip
 """The keys that are read, besides `file_path` and the head's, which identify a frame."""
+_LENSES = {
+    "PINHOLE": (), "SIMPLE_PINHOLE": (), "SIMPLE_RADIAL": ("k1",), "RADIAL": ("k1", "k2"),
+    "OPENCV": ("k1", "k2", "p1", "p2", "k3"), "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
+}  # fmt: skip
+"""Coefficients of COLMAP's camera models, which transforms files name; OpenCV's have OpenCV's order."""
 FOCAL_LENGTHS = (0.05, 100.0)  # plausible focal lengths, image sides
 _FARTHEST = 1e4  # meters; a pose in millimeters is detected because its camera does not see the mesh
 _CENTER = 10.0  # largest distance of the principal point from the image (crops), image sides
@@ -283,6 +290,44 @@ def intrinsics_of(frame: TransformsFrame, size: tuple[int, int], report: list[st
                 f"{width}x{height} pixels"
             )
     return np.array([[focal["x"], 0, cx], [0, focal["y"], cy], [0, 0, 1]])
+
+
+def distortion_of(frames: list[TransformsFrame]) -> np.ndarray | None:
+    """Lens distortion of each frame, (F, 5) radial-tangential or (F, 4) fisheye, as `Camera.distortion` has it.
+
+    The keys are those of instant-ngp's and Nerfstudio's files: `k1` to `k4`, `p1` and `p2`, missing ones are 0, and
+    `camera_model` or `is_fisheye`. None if no frame has a coefficient that is not 0.
+
+    Raises:
+        CaptureError: a coefficient is no finite number, the model is unknown or differs between frames, or a
+            coefficient is not of the model.
+    """
+    keys = ("k1", "k2", "k3", "k4", "p1", "p2")
+    if not any(key in frame.values for frame in frames for key in (*keys, "camera_model", "is_fisheye")):
+        return None
+    rows, models = [], set()
+    for frame in frames:
+        numbers = {key: frame.number(key) if key in frame.values else 0.0 for key in keys}
+        model, fisheye = frame.values.get("camera_model", "OPENCV"), frame.values.get("is_fisheye", False)
+        if not isinstance(model, str) or model not in _LENSES or not isinstance(fisheye, bool):
+            raise CaptureError(
+                f"{frame.where}: camera_model is {_short(model)} and is_fisheye {_short(fisheye)}; expected one of "
+                f"{', '.join(sorted(_LENSES))}, and true or false: undistort the images, or write OpenCV's coefficients"
+            )
+        kind = "OPENCV_FISHEYE" if fisheye else model
+        names = _LENSES[kind]
+        beyond = [key for key in keys if numbers[key] and key not in names]
+        if beyond:
+            raise CaptureError(
+                f"{frame.where}: {beyond[0]} is {numbers[beyond[0]]:g}, and the camera_model {kind} has "
+                f"{', '.join(names) or 'no distortion'}; expected 0, or another camera_model"
+            )
+        models.add(kind == "OPENCV_FISHEYE")
+        rows.append([numbers[key] for key in _LENSES["OPENCV_FISHEYE" if kind == "OPENCV_FISHEYE" else "OPENCV"]])
+    if len(models) > 1:
+        raise CaptureError("transforms files: camera_model is a fisheye in some frames only; expected one for all")
+    coefficients = np.array(rows)
+    return coefficients if coefficients.any() else None
 
 
 def read_transforms(path: Path) -> list[TransformsFrame]:

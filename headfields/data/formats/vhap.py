@@ -15,9 +15,17 @@ from torch import Tensor
 
 from headfields.data.errors import CaptureError
 from headfields.data.formats.flame_frames import CameraReading, FlameFrames, coefficients, flame_recording, row
-from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_frames, read_transforms
+from headfields.data.formats.transforms import (
+    TransformsFrame,
+    distortion_of,
+    intrinsics_of,
+    matrix_of,
+    read_frames,
+    read_transforms,
+)
 from headfields.data.image_files import ImageHeader, decode_image, exists, image_header
 from headfields.data.recording import Recording
+from headfields.data.undistortion import Undistortion
 from headfields.files.arrays import load_numbers
 from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead
@@ -82,6 +90,17 @@ def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Reco
     if not header.has_alpha and "fg_mask_path" not in frames[0].values:
         report.append("images have no alpha and no fg_mask_path; the matte is 1 everywhere")
     reader = _Files(folder, frames, head, size)
+    coefficients = distortion_of(frames)
+    if coefficients is not None:
+        if _stated_border(frames) is None:
+            raise CaptureError(
+                f"{frames[0].where}: the layout has lens distortion (k1, ...) and no {CY_BORDER}, so the center of the "
+                f"distortion is not known; add {CY_BORDER!r}: {UPPER!r} or {LOWER!r} to the transforms files, or "
+                "undistort the images"
+            )
+        center = _flipped(intrinsics, size) if _stated_border(frames) == LOWER else intrinsics
+        reader.lens = Undistortion(center, coefficients, size, [frame.where for frame in frames])
+        report.append(reader.lens.line())
     flame = FlameFrames(
         head,
         [f"{frame.where}: flame_param_path" for frame in frames],
@@ -179,6 +198,7 @@ class _Files:
 
     def __init__(self, folder: Path, frames: list[TransformsFrame], head: SkinnedHead, size: tuple[int, int]) -> None:
         self.folder, self.frames, self.head, self.size = folder, frames, head, size
+        self.lens: Undistortion | None = None
 
     def image(self, index: int) -> np.ndarray:
         """RGBA (H, W, 4) of a frame."""
@@ -188,7 +208,7 @@ class _Files:
             path = self.folder / frame.path("fg_mask_path")
             mask = decode_image(path, frame.where, "fg_mask_path", "label", self.size)
             rgba[..., 3] = mask * 255 if mask.max(initial=0) == 1 else mask  # some tools write 0 and 1
-        return rgba
+        return rgba if self.lens is None else self.lens.image(index, (rgba, None, None))[0]
 
     def parameters(self, index: int) -> dict[str, Tensor]:
         """The model's arguments for a frame."""
