@@ -161,8 +161,8 @@ def refine_frame(
     camera = (capture.camera(index) if camera is None else camera).to(device)
     camera = camera if camera.world_to_camera.dim() == 2 else camera[0]
     lens = None if camera.distortion is None else camera.distortion.flatten()
-    pose, intrinsics = camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3)
-    camera = Camera(pose, intrinsics, camera.size, lens).detach()
+    view, intrinsics = camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3)
+    camera = Camera(view, intrinsics, camera.size, lens).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
     with _frozen(avatar), torch.no_grad():
         filled = avatar.with_codes(state).codes  # so that codes of the frame are fitted, and those of the person stay
