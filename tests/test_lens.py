@@ -216,3 +216,10 @@ def test_wrong_arguments_of_undistortion_are_named(lens):
         hf.ops.undistort_image(torch.zeros(48, 64, 3, dtype=torch.uint8), view)
     with pytest.raises((ValueError, TypeError), match="mode"):  # the annotations' checker comes first in tests
         hf.ops.undistort_image(torch.zeros(48, 64, 3), view, "cubic")
+
+
+def test_other_libraries_conventions_refuse_distortion(lens):
+    view = camera(lens)
+    for convert in (hf.interop.to_gsplat, hf.interop.to_clip, hf.interop.to_nerfstudio, hf.interop.to_pytorch3d):
+        with pytest.raises(hf.DistortedCameraError, match=convert.__name__):
+            convert(view)

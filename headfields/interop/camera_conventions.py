@@ -42,11 +42,13 @@ def _flip_axes(like: Tensor, *signs: float) -> Float[Tensor, "4 4"]:
 
 
 def refuse_skew(op: str, camera: Camera) -> None:
-    """Refuses a lens whose pixel axes are not at right angles, for conventions that have no place for it.
+    """Refuses a lens with distortion, or whose pixel axes are not at right angles, for conventions without either.
 
     Raises:
+        DistortedCameraError: the camera has distortion.
         ValueError: some camera's intrinsics have an entry (0, 1) or (1, 0) that is not 0.
     """
+    camera.require_pinhole(op)
     lens = camera.intrinsics.detach()
     skew = torch.maximum(lens[..., 0, 1].abs(), lens[..., 1, 0].abs()) / lens[..., 0, 0]
     if skew.numel() and float(skew.max()) > _SKEW:
@@ -60,11 +62,12 @@ def single_camera(op: str, camera: Camera) -> Camera:
     """The one camera, without a batch axis.
 
     Raises:
+        DistortedCameraError: it has distortion.
         ValueError: there are several.
     """
     if camera.world_to_camera.numel() != 16:
         raise ValueError(f"{op}: camera is a batch of {tuple(camera.world_to_camera.shape[:-2])}; index one, camera[0]")
-    return camera.map(lambda tensor: tensor.reshape(tensor.shape[-2:]))
+    return camera.require_pinhole(op).map(lambda tensor: tensor.reshape(tensor.shape[-2:]))
 
 
 def _lens(focal_x: Tensor, focal_y: Tensor, center_x: Tensor, center_y: Tensor) -> Float[Tensor, "*batch 3 3"]:
@@ -138,7 +141,7 @@ def to_clip(camera: Camera, near: float | int = 0.01, far: float | int = 100.0) 
     if not 0 < near < far < float("inf"):
         raise ValueError(f"to_clip: near is {near} and far {far}; expected 0 < near < far, in meters")
     height, width = camera.size
-    lens = camera.intrinsics.to(camera.world_to_camera)
+    lens = camera.require_pinhole("to_clip").intrinsics.to(camera.world_to_camera)
     zero, one = torch.zeros_like(lens[..., 0, 0]), torch.ones_like(lens[..., 0, 0])
     depth = (far + near) / (far - near)
     rows = [
@@ -159,7 +162,7 @@ def to_gsplat(camera: Camera) -> tuple[Float[Tensor, "c 4 4"], Float[Tensor, "c 
     Returns:
         (C, 4, 4) world-to-camera with OpenCV axes, (C, 3, 3) pixels, and the two sides in pixels. Differentiable.
     """
-    pose = camera.world_to_camera.reshape(-1, 4, 4)
+    pose = camera.require_pinhole("to_gsplat").world_to_camera.reshape(-1, 4, 4)
     lens = camera.intrinsics.reshape(-1, 3, 3)
     return pose, lens, camera.size[1], camera.size[0]
 

@@ -61,7 +61,7 @@ def band(camera: Camera, first: int, last: int) -> Camera:
     """The camera of the rows from `first` up to `last` of its image."""
     lens = camera.intrinsics.clone()
     lens[..., 1, 2] -= first
-    return Camera(camera.world_to_camera, lens, (last - first, camera.size[1]))
+    return camera.replace(intrinsics=lens, size=(last - first, camera.size[1]))
 
 
 class ProgressiveRenderer:
