@@ -5,8 +5,9 @@ A capture that was read with a FLAME model has parameters; to one with meshes of
 """
 
 import functools
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +31,9 @@ _SHARED_FACES = 0.9
 """Part of the head's faces that the capture's mesh has if the two are of one topology: mouths are closed and cut."""
 _FARTHEST = 0.02  # meters: a mean offset beyond this is no identity of the head
 _OFF_CENTER = 0.005  # image sides: principal points nearer to the center are at it
+_STEP_CAMERA = re.compile(r"\d+_(\d{1,4})")
+_IMAGE = re.compile(r"\.(png|jpe?g|frame)$", re.IGNORECASE)
+_LARGE_OFFSET = 2e-3  # meters: beyond, the meshes are hardly poses of the head
 _LEAST_OFFSET = 1e-6  # meters: smaller dynamic offsets are left out
 
 
@@ -62,12 +66,13 @@ def save_vhap(
     """Writes a capture in the layout of VHAP and GaussianAvatars so that `load_capture(folder, head=head)` returns the
     same meshes, images, mattes, splits and cameras.
 
-    Frames in a row with one head are the cameras of one time step. Parameters are written as recorded where the capture
-    was read with a FLAME model; otherwise they are fitted: shape and `static_offset` to the canonical mesh, rotations,
-    translation and expression to each step's, from the recorded expression and pose where these fit better than none.
-    `dynamic_offset` is the rest, which the reader adds to the rest shape before the joints are regressed. Vertices come
-    back to a micrometer; poses, expressions and joint transforms are those fitted. Labels, depth and landmarks have no
-    place in the layout. Cameras and heads stay where they are: VHAP moves both so that the mean translation is 0.
+    Frames with one head, to the bit, are the cameras of one time step; frames are written step by step. Parameters are
+    written as recorded where the capture was read with a FLAME model; otherwise they are fitted: shape and
+    `static_offset` to the canonical mesh, rotations, translation and expression to each step's, from the recorded
+    expression and pose where these fit better than none. `dynamic_offset` is what is left, which the reader adds to
+    the rest shape before the joints are regressed. Vertices come back to a micrometer; poses, expressions and joint
+    transforms are those fitted. Labels, depth and landmarks have no place in the layout. Cameras and heads stay where
+    they are: VHAP moves both so that the mean translation is 0.
 
     Args:
         capture: decoded one frame at a time, whatever its memory budget. Its head's frame is not applied.
@@ -95,9 +100,12 @@ def save_vhap(
     writer = VhapWriter(folder, capture.size, _named(source.canonical) | {"static_offset": source.static})
     squares: list[float] = []
     varies = False
+    steps = _time_steps(recording, indices)
+    cameras = _cameras(recording, steps)
+    written: list[int] = []
     bar = tqdm(total=len(indices), unit="frame", disable=not progress)
-    for rows, decoded in _time_steps(recording, indices):
-        arguments = source.arguments(rows[0], decoded)
+    for rows in steps:
+        arguments = source.arguments(rows[0], recording.decode_head(rows[0]))
         varies |= not torch.equal(arguments["shape"], source.canonical["shape"])
         dynamic = _numbers(arguments["offset"])[0] - source.static
         length = np.linalg.norm(dynamic, axis=-1)
@@ -105,16 +113,17 @@ def save_vhap(
         export.largest = max(export.largest, float(length.max(initial=0)))
         extra = {"dynamic_offset": dynamic} if length.max(initial=0) > _LEAST_OFFSET else {}
         writer.add_step(_named(arguments) | extra)
-        for row, camera in zip(rows, _cameras([capture.frame_names[row] for row in rows]), strict=True):
+        for row in sorted(rows, key=cameras.__getitem__):
             rgba = recording.decode_image(row)[0]
-            name = PurePosixPath(capture.frame_names[row]).stem
-            writer.add_image(rgba, recording.camera_to_world[row], recording.intrinsics[row], camera, name)
+            name = _IMAGE.sub("", PurePosixPath(capture.frame_names[row]).name)
+            writer.add_image(rgba, recording.camera_to_world[row], recording.intrinsics[row], cameras[row], name)
+            written.append(row)
             bar.update()
-        export.frames += len(rows)
     bar.close()
-    place = {frame: index for index, frame in enumerate(indices)}
+    export.frames = len(written)
+    place = {frame: index for index, frame in enumerate(written)}
     splits = {
-        name: [place[frame] for frame in rows.tolist() if frame in place] for name, rows in capture.splits.items()
+        name: sorted(place[frame] for frame in rows.tolist() if frame in place) for name, rows in capture.splits.items()
     }
     writer.finish(splits)
     export.steps, export.residual = len(squares), float(np.mean(squares)) ** 0.5
@@ -260,30 +269,40 @@ def _named(arguments: Arguments) -> dict[str, np.ndarray]:
     return joints | rows
 
 
-def _time_steps(recording: Recording, indices: list[int]) -> Iterator[tuple[list[int], DecodedHead]]:
-    """Runs of frames with one head: mesh, expression and pose equal to the bit."""
-    rows: list[int] = []
-    head: DecodedHead | None = None
+def _time_steps(recording: Recording, indices: list[int]) -> list[list[int]]:
+    """Frames with one head, mesh, expression and pose equal to the bit; in the order of their first frames."""
+    steps: dict[bytes, list[int]] = {}
     for frame in indices:
-        decoded = recording.decode_head(frame)
-        if head is not None and not _equal(decoded, head):
-            yield rows, head
-            rows = []
-        rows, head = [*rows, frame], decoded
-    if head is not None:
-        yield rows, head
+        head = recording.decode_head(frame)
+        digest = hashlib.sha256()
+        for values in (head.vertices, head.expression, head.pose):
+            digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
+        steps.setdefault(digest.digest(), []).append(frame)
+    return list(steps.values())
 
 
-def _equal(one: DecodedHead, other: DecodedHead) -> bool:
-    pairs = [(getattr(one, name), getattr(other, name)) for name in ("vertices", "expression", "pose")]
-    return all(a is b is None or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+def _cameras(recording: Recording, steps: list[list[int]]) -> dict[int, int]:
+    """The number of each frame's camera, different within a step.
 
-
-def _cameras(names: list[str]) -> list[int]:
-    """Numbers of the cameras of one step: from names STEP_CAMERA, as VHAP's, where all have one; else in order."""
-    matches = [re.fullmatch(r"\d+_(\d{1,4})", PurePosixPath(name).stem) for name in names]
-    numbers = [int(match[1]) for match in matches if match]
-    return numbers if len(set(numbers)) == len(names) else list(range(len(names)))
+    From names STEP_CAMERA, as VHAP's, where all have one; else one for each pose and lens, where cameras recur; else,
+    where every frame has a camera of its own, in the order of a step's frames.
+    """
+    frames = [frame for rows in steps for frame in rows]
+    matches = [_STEP_CAMERA.fullmatch(PurePosixPath(recording.frame_names[frame]).stem) for frame in frames]
+    known: dict[bytes, int] = {}
+    for frame in sorted(frames):
+        lens = recording.camera_to_world[frame].tobytes() + recording.intrinsics[frame].tobytes()
+        known.setdefault(lens, len(known))
+    numbers = {
+        frame: int(match[1])
+        if match
+        else known[recording.camera_to_world[frame].tobytes() + recording.intrinsics[frame].tobytes()]
+        for frame, match in zip(frames, matches, strict=True)
+    }
+    recur = all(matches) or (not any(matches) and len(known) <= 2 * max(len(rows) for rows in steps))
+    if recur and all(len({numbers[frame] for frame in rows}) == len(rows) for rows in steps):
+        return numbers
+    return {frame: number for rows in steps for number, frame in enumerate(rows)}
 
 
 def _limits(
@@ -293,9 +312,11 @@ def _limits(
     height, width = capture.size
     lenses = recording.intrinsics[indices]
     off = np.abs(lenses[:, :2, 2] - [width / 2, height / 2]).max(axis=0)
+    warning = "warning: " if export.residual > _LARGE_OFFSET else ""
+    unread = "; GaussianAvatars' code does not read it" if export.largest > _LEAST_OFFSET else ""
     lines = [
-        f"dynamic_offset: {1000 * export.residual:.3f} mm (root mean square), {1000 * export.largest:.2f} mm at most"
-        + ("; GaussianAvatars' code does not read it" if export.largest > _LEAST_OFFSET else "")
+        f"{warning}dynamic_offset: {1000 * export.residual:.3f} mm (root mean square), {1000 * export.largest:.2f} mm "
+        f"at most{unread}"
     ]
     if off.max() > _OFF_CENTER * max(capture.size):
         lines.append(

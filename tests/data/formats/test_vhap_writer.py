@@ -179,6 +179,30 @@ def test_eyelids_of_the_posed_mesh_become_offsets(tmp_path, head, write):
     assert torch.allclose(capture.state(range(4)).expression, again.state(range(4)).expression)
 
 
+def test_cameras_one_after_the_other_become_time_steps(tmp_path, head):
+    """A recording whose frames are sorted by camera, as NeRSemble's, with a camera that misses the first step."""
+    source = load_capture(vhap_folder.write(tmp_path / "a", head, steps=3), head=head, head_frame="keep", mouth="none")
+    order = [0, 2, 4, 3, 5]  # camera 0 at three steps, camera 1 at the last two
+    capture = hf.data.capture_from_arrays(
+        [(source.image(frame) * 255).round().byte().numpy() for frame in order],
+        source.camera(order),
+        [source.state(frame).vertices[0] for frame in order],
+        source.recording.canonical,
+        splits={"train": [0, 1, 3], "test": [2, 4]},
+    )
+    assert save_vhap(capture, tmp_path / "vhap", head).steps == 3
+    frames = json.loads((tmp_path / "vhap/transforms.json").read_text())["frames"]
+    assert [(f["timestep_index"], f["camera_index"]) for f in frames] == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
+    test = json.loads((tmp_path / "vhap/transforms_test.json").read_text())
+    assert [f["file_path"] for f in test["frames"]] == ["images/00002_00.png", "images/00002_01.png"]
+    assert test["timestep_indices"] == [2] and test["camera_indices"] == [0, 1]
+    again = load_capture(tmp_path / "vhap", head=head, head_frame="keep", mouth="none")
+    for row, frame in enumerate([0, 2, 3, 4, 5]):
+        assert (again.state(row).vertices - source.state(frame).vertices).abs().max() < 2e-6
+        assert (again.camera(row).world_to_camera - source.camera(frame).world_to_camera).abs().max() < 1e-6
+        assert torch.equal(again.image(row), source.image(frame))
+
+
 def test_there_and_back_again(tmp_path, head):
     """VHAP, then INSTA, then VHAP: the fit starts at the recorded parameters."""
     source = vhap_folder.write(tmp_path / "source", head, steps=2)
@@ -215,8 +239,10 @@ def test_what_cannot_be_written_is_named(written, head, tmp_path):
         save_vhap(capture, tmp_path / "a", head, frames=[])
     with pytest.raises(IndexError):
         save_vhap(capture, tmp_path / "a", head, frames=[4])
-    with pytest.raises(CaptureError, match="362 vertices, the head 4515"):
-        save_vhap(capture, tmp_path / "a", hf.synthetic.procedural_head())
+    less = vhap_folder.tiny_head()
+    less.template_vertices = less.template_vertices[:-1]
+    with pytest.raises(CaptureError, match="362 vertices, the head 361"):
+        save_vhap(capture, tmp_path / "a", less)
     other = vhap_folder.tiny_head()
     other.faces = other.faces.flip(0) * 0 + other.faces.roll(1, 0).clamp(max=360).flip(1)[:, [0, 0, 1]]
     with pytest.raises(CaptureError, match="of the head's faces"):
@@ -231,6 +257,28 @@ def test_what_cannot_be_written_is_named(written, head, tmp_path):
     with pytest.raises(ValueError, match="4 joints"):
         save_vhap(capture, tmp_path / "a", body)
     assert not Path(tmp_path / "a").exists()
+
+
+def test_meshes_that_are_no_poses_of_the_head_are_named(head, tmp_path):
+    """Offsets make any mesh exact while skinning has an inverse; large ones are warned of."""
+    posed, canonical, _, _ = _meshes(head)
+    random = torch.Generator().manual_seed(2)
+    view = tiny.camera(0.1, 0.1)
+    noisy = posed[1] + 8e-3 * torch.randn(posed[1].shape, generator=random)
+    frames = [_photographed(vertices, head.faces, view) for vertices in (posed[0], noisy)]
+    write_insta(tmp_path / "noisy", frames, canonical, head.faces, test_frames=1)
+    capture = load_capture(tmp_path / "noisy", head_frame="keep", mouth="none")
+    export = save_vhap(capture, tmp_path / "vhap", head)
+    assert any(line.startswith("warning: dynamic_offset") for line in export.report)
+    again = load_capture(tmp_path / "vhap", head=head, head_frame="keep", mouth="none")
+    assert (again.state(1).vertices[0] - noisy).abs().max() < 2e-6
+    mirrored = posed[1] * torch.tensor([-1.0, 1, 1])
+    frames[1] = _photographed(mirrored, head.faces, view)
+    write_insta(tmp_path / "mirrored", frames, canonical, head.faces, test_frames=1)
+    capture = load_capture(tmp_path / "mirrored", head_frame="keep", mouth="none")
+    with pytest.raises(CaptureError, match=r"frame images/00001.png: .*folds a vertex"):
+        save_vhap(capture, tmp_path / "b", head)
+    assert not list((tmp_path / "b").glob("transforms*.json"))
 
 
 def test_a_broken_frame_leaves_no_capture(head, tmp_path):
