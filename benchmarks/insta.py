@@ -8,6 +8,7 @@ are resumed, finished ones reused.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ def rendered(avatar: Any, capture: hf.data.Capture, frame: int) -> Tensor:
     return avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
 
 
-def by_region(avatar: Any, capture: hf.data.Capture) -> dict[str, float]:
-    """PSNR in dB over all pixels of each region in the test frames, on white."""
+def by_region(avatar: Any, capture: hf.data.Capture, frames: Sequence[int] | None = None) -> dict[str, float]:
+    """PSNR in dB over all pixels of each region in the test frames, or some, on white."""
 
     def colors(frame: int, pixels: PixelBatch) -> Tensor:
         return rendered(avatar, capture, frame).view(-1, 3)
 
-    return psnr_by_region(capture, capture.splits["test"].tolist(), colors)
+    return psnr_by_region(capture, capture.splits["test"].tolist() if frames is None else frames, colors)
 
 
 def telling_frames(capture: hf.data.Capture) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 
+import imageio.v2 as imageio
 import pytest
 import torch
 
@@ -49,6 +50,22 @@ def test_a_volume_becomes_gaussians_over_an_interruption(teacher, tmp_path, caps
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["psnr"] == pytest.approx(json.loads((out / "metrics.json").read_text())["psnr"], abs=1e-9)
     assert torch.isfinite(torch.tensor(figures["psnr"]))
+
+
+def test_a_capture_drives_gaussians(teacher, tmp_path):
+    """Driven by its own capture, the avatar looks as in that capture's frame; by a turned head it turns."""
+    capture, run = teacher.parent / "capture", tmp_path / "run"
+    command = ["train", "gaussian-avatars", "--capture", str(capture), "--out", str(run), "--steps", "2"]
+    assert main([*command, "--device", "cpu", "--set", "count=600", "hair=0.01"]) == 0
+    rest = ["--limit", "1", "--device", "cpu"]
+    assert main(["render", str(run), "--motion", str(capture), "--out", str(tmp_path / "both.gif"), *rest]) == 0
+    assert main(["render", str(run), "--out", str(tmp_path / "frames"), *rest]) == 0
+    (pair,) = imageio.mimread(tmp_path / "both.gif")
+    own = imageio.imread(next((tmp_path / "frames").iterdir())).astype(float)
+    assert pair.shape[:2] == (24, 48) and own.shape == (24, 24, 3)
+    driven = pair[:, 24:, :3].astype(float)
+    assert own.std() > 20  # there is a head
+    assert abs(driven - own).mean() < 4  # of 255; GIF has 256 colors
 
 
 @pytest.mark.parametrize(
