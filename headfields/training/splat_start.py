@@ -27,7 +27,7 @@ _EMPTY = 0.3
 @torch.no_grad()
 def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> None:
     """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty, and
-    those for hair (2 mm or more above their triangle) where labels say that there is none.
+    those for hair (2 mm or more above their triangle) that no frame shows, or where labels say that there is none.
 
     A Gaussian is in view where the mesh is not in front of it. Those that are never in view keep their color. A short
     training is spared what every image says. Call it before the trainer is made; do not in a run that is resumed.
@@ -81,7 +81,8 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
     away = avatar.deformer.rest(gaussians(), gaussians.face).means - frames_of_faces[..., 3]
     height = (away * frames_of_faces[..., 2]).sum(-1)
     over_skin = (height > _STANDS_OFF) & (in_view > 0) & (bare >= _BARE * in_view)
-    keep = (empty <= _EMPTY * inside_count) & ~over_skin
+    unseen = (height > _STANDS_OFF) & (weight == 0)
+    keep = (empty <= _EMPTY * inside_count) & ~over_skin & ~unseen
     if not bool(keep.all()):
         gaussians.take(keep.nonzero()[:, 0])
 
