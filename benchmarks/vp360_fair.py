@@ -9,14 +9,15 @@ expressions that occur nowhere else (`HELD_OUT`) swell and fade in them. "in" ar
 told by the drawn coefficients.
 
 Every row trains from the same seeds for the same number of steps. PSNR is over the pixels of head, face, mouth and hair
-(exact labels, matte opaque) of test frames, and of as many training frames. OUT gets fair.json, fair.png (truth and
-rows, the first seed) and overlay.png (the tracked meshes). Finished parts are reused, so several processes may share
-the rows.
+(exact labels, matte opaque) of test frames, and of as many training frames. OUT gets, after each row, fair.json and
+fair.md (mean and deviation over the seeds, and the differences to the first row, of which those are bold that Student's
+t-test of the pairs of seeds determines at 95 %), and at the end fair.png (truth and rows, the first seed) and
+overlay.png (the tracked meshes). Finished parts are reused and interrupted ones continued, and several processes may
+share the rows if each has seeds or rows of its own.
 """
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 import headfields as hf
+from benchmarks.rows import Figures, markdown, summary
 from benchmarks.vp360_ablation import head_vertices
 from headfields.cli import main as headfields
 from headfields.data import REGION_LABELS, load_capture, yaw_balanced_weights
@@ -104,11 +106,11 @@ def train(
         samples_per_step=chosen["samples"], frames_per_step=chosen["frames"], learning_rate=chosen["learning_rate"],
         network_learning_rate=chosen["network_learning_rate"], schedule=chosen["schedule"], seed=seed,
         frame_weights=yaw_balanced_weights(capture, vertices=head) if balanced else None, bar=False, device="cpu",
+        out=folder, picture_seconds=1e9,
     )  # fmt: skip
-    result = trainer.fit(steps=arguments.steps)
+    result = trainer.fit(steps=arguments.steps, resume=(folder / "checkpoint").exists())
     if result.interrupted:
-        raise SystemExit(f"interrupted at step {result.step}; the same command starts the row again")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise SystemExit(f"interrupted at step {result.step}; the same command continues")
     avatar.save(folder / "avatar.safetensors")
     figures = measured(avatar, capture, outside_of(recording, capture, tuple(rig.expression_names)))
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -182,21 +184,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS)[:4])
     arguments = parser.parse_args()
     recording, tracked, rig = prepared(arguments)
-    table: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[Figures]] = {}
     for seed in arguments.seeds:
         for name in arguments.only:
-            table.setdefault(name, []).append(train(name, seed, arguments, tracked, recording, rig))
-            print(name, seed, {key: round(value, 2) for key, value in table[name][-1].items()}, flush=True)
-    (arguments.out / "fair.json").write_text(json.dumps(table, indent=1) + "\n")
-    columns = [key for key in table[arguments.only[0]][0] if not key.endswith("frames")]
-    print(f"{'':18s}" + "".join(f"{column:>15s}" for column in columns))
-    for name, runs in table.items():
-        cells = []
-        for column in columns:
-            values = [run[column] for run in runs]
-            deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.2f}{deviation}")
-        print(f"{name:18s}" + "".join(f"{cell:>15s}" for cell in cells))
+            rows.setdefault(name, []).append(train(name, seed, arguments, tracked, recording, rig))
+            print(name, seed, {key: round(value, 2) for key, value in rows[name][-1].items()}, flush=True)
+            columns = [key for key in rows[arguments.only[0]][0] if not key.endswith("frames")]
+            table = summary(rows, columns, dict.fromkeys(arguments.only[1:], arguments.only[0]))
+            (arguments.out / "fair.json").write_text(json.dumps({"runs": rows, "table": table}, indent=1) + "\n")
+            (arguments.out / "fair.md").write_text(markdown(table, columns) + "\n")
+    print((arguments.out / "fair.md").read_text())
     pictures(arguments, tracked, recording, rig)
 
 
