@@ -20,7 +20,7 @@ from headfields.cli.presets import PRIORS, did_you_mean
 from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
 
 COMMANDS = (
-    "synth", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh", "export",
+    "demo", "synth", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh", "export",
     "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
     "inspect", "convert", "doctor",
 )  # fmt: skip
@@ -28,10 +28,11 @@ COMMANDS = (
 
 DESCRIPTION = """Differentiable head avatars: train one on a capture, measure it, look at it.
 
-A first hour: `headfields synth captures/demo` makes a capture, `headfields train insta --capture captures/demo
---out runs/demo --minutes 10` trains on it, `headfields evaluate runs/demo` measures the result and `headfields render
-runs/demo --mode turntable` shows it. Add --debug (or set HEADFIELDS_DEBUG=1) to see the traceback of an error, and
---import my_parts.py to a command on an avatar with parts of your own. `headfields --version` prints the version."""
+`headfields demo` does it all in four minutes. A first hour: `headfields synth captures/demo` makes a capture,
+`headfields train insta --capture captures/demo --out runs/demo --minutes 10` trains on it, `headfields evaluate
+runs/demo` measures the result and `headfields view runs/demo` shows it. Add --debug (or set HEADFIELDS_DEBUG=1) to see
+the traceback of an error, and --import my_parts.py to a command on an avatar with parts of your own. `headfields
+--version` prints the version."""
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # as PyTorch says it on the CPU and on CUDA

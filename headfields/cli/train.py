@@ -3,12 +3,13 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from headfields.cli import presets
-from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalInt
+from headfields.cli.argument_types import Count, NewRun, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 
 FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe")
@@ -28,8 +29,11 @@ _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the argumen
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL_HELP)],
     /,
-    capture: Folder,
-    out: NewRun,
+    capture: OptionalFolder = None,
+    out: NewRun = tyro.MISSING,  # required, behind an option that is not
+    live: OptionalFolder = None,
+    view: bool = False,
+    port: int = 8080,
     minutes: OptionalFloat = None,
     steps: OptionalInt = None,
     resume: bool = False,
@@ -63,6 +67,11 @@ def train(
     Args:
         capture: Folder of the capture.
         out: Folder of the run.
+        live: Folder of a capture that is still being written (or tracked), instead of --capture: frames join as they
+            come, with a higher share at first. Waits for the first ones. The run resumes as any other, with --live or,
+            once the capture is whole, --capture.
+        view: Show the avatar in the browser while it trains; needs viser (pip install 'headfields[viewer]').
+        port: Port of --view on this machine; the next free one if it is not free.
         minutes: Stop after this many minutes of training in total.
         steps: Stop after this many optimizer steps in total.
         resume: Continue from the run's checkpoint, with the model and options of its config.json.
@@ -102,11 +111,15 @@ def train(
 
     from headfields.cli import runs
     from headfields.runs.progress import NanLossError
+    from headfields.training.live import LiveFrames
+    from headfields.training.live_view import TrainingView
     from headfields.training.processes import PeerError
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
+    from headfields.viz.viewer.server import require_viser
 
     model = model.replace("-", "_")
+    folder = _one_folder(capture, live)
     presets.parse_overrides(model, list(set))  # before a large capture is read
     run, before = runs.start_or_resume(out, resume, "train", "model")
     torch_device = runs.choose_device(device)
@@ -129,14 +142,20 @@ def train(
     run.check_writable()
     treatment = mouth or before.get("mouth", "close" if before else chosen.mouth)
     head_frame = runs.head_frame(before) if before else "auto"
-    source = runs.open_capture(capture, memory, head_frame, treatment)
+    if live is not None and devices > 1:
+        raise CommandError(f"--live with --devices {devices}: frames would join at different steps; use one device")
+    source = (
+        runs.open_capture(folder, memory, head_frame, treatment)
+        if live is None
+        else _open_live(folder, memory, head_frame, treatment)
+    )
     arguments = presets.arguments_for(model, list(set), source, chosen)
     if before.get("model") == model and not set:
         arguments = before["arguments"]
     config: dict[str, Any] = {
         "model": model,
         "arguments": arguments,
-        "capture": str(capture.resolve()),
+        "capture": str(folder.resolve()),
         "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
         "mouth": getattr(source, "mouth", treatment),
         "seed": before.get("seed", 0) if seed is None else seed,
@@ -149,11 +168,16 @@ def train(
     if not before:
         chosen.start(avatar, source)
     with runs.one_line_warnings(), runs.one_line_errors():
+        own = chosen.trainer_arguments(avatar, source, **{name: options[name] for name in requested})
+        own |= {"learning_rates": options["learning_rates"]}
+        if live is not None:
+            own["callbacks"] = [*own.get("callbacks", ()), LiveFrames()]
+        if view:
+            require_viser()
+            own["callbacks"] = [*own.get("callbacks", ()), TrainingView(port=port)]
         trainer = Trainer(
             avatar, source, seed=config["seed"], out=out, device=torch_device, devices=devices,
-            loggers=[] if logger is None else [logger],
-            **chosen.trainer_arguments(avatar, source, **{name: options[name] for name in requested})
-            | {"learning_rates": options["learning_rates"]},
+            loggers=[] if logger is None else [logger], **own,
         )  # fmt: skip
         trainer.config = {**config, "trainer": trainer.config["trainer"]}
         runs.check_options(run, before, trainer.config)
@@ -173,6 +197,26 @@ def train(
         raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
     psnr = "" if math.isnan(result.psnr) else f", {result.psnr:.2f} dB in training"
     print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
+
+
+def _one_folder(capture: Path | None, live: Path | None) -> Path:
+    """The folder of the capture, which one of the two options names."""
+    folder = live if capture is None else capture
+    if folder is None or (live is not None and capture is not None):
+        raise CommandError("name one capture: --capture DIR, or --live DIR for one that is still being written")
+    return folder
+
+
+def _open_live(folder: Path, memory: int, head_frame: Any, mouth: Any) -> Any:
+    """A capture that is being written, once it has frames."""
+    from headfields.data.live import LEAST, LiveCapture, wait_for_frames
+
+    print(f"waiting for {LEAST} frames in {folder} ...", file=sys.stderr)
+    wait_for_frames(folder, LEAST)
+    source = LiveCapture(folder, memory, head_frame=head_frame, mouth="close" if mouth == "auto" else mouth)
+    for line in source.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return source
 
 
 def _training_options(

@@ -30,6 +30,7 @@ from headfields.data.head_frame import (
 from headfields.data.joined import JoinedCaptures
 from headfields.data.joint_fit import fit_joint_transforms
 from headfields.data.labels import REGION_LABELS
+from headfields.data.live import LiveCapture
 from headfields.data.load import load_capture
 from headfields.data.matter import matter_extent
 from headfields.data.mesh_labels import with_mesh_labels
@@ -48,6 +49,7 @@ __all__ = [
     "HeadFrame",
     "HeadMotion",
     "JoinedCaptures",
+    "LiveCapture",
     "MetricalTrackerFrame",
     "MetricalTrackerHead",
     "MonoNPHMSequence",

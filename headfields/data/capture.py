@@ -99,14 +99,19 @@ class Capture(Displayed):
         budget = int(memory_budget_mb * 2**20)
         # Vertices are smaller than images and slow to parse, so all of them are kept if a third of the budget allows.
         layout = self._decoder.layout()
-        self._heads = FrameCache(len(self), layout, self._decoder, budget // 3, "mesh and expression")
+        most = self._most_frames()
+        self._heads = FrameCache(most, layout, self._decoder, budget // 3, "mesh and expression")
         budget -= self._heads.slots * self._heads.bytes_per_frame
         decode = functools.partial(decode_pixels, recording)
-        self._images = FrameCache(len(self), pixel_layout(recording), decode, budget, "image, labels and depth")
+        self._images = FrameCache(most, pixel_layout(recording), decode, budget, "image, labels and depth")
         self.head_frame = self._decoder.head_frame = choose_head_frame(recording, head_frame, self.report)
 
     def __len__(self) -> int:
         return len(self.frame_names)
+
+    def _most_frames(self) -> int:
+        """The number of frames that there can be."""
+        return len(self)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{key} {len(value)}" for key, value in self.splits.items())

@@ -4,6 +4,8 @@ from headfields.runs.progress import NanLossError
 from headfields.training.callbacks import Callback
 from headfields.training.density import DensityControl
 from headfields.training.evaluation import evaluate, picture
+from headfields.training.live import LiveFrames
+from headfields.training.live_view import TrainingView
 from headfields.training.mcmc import MCMC
 from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.preset_losses import (
@@ -25,6 +27,7 @@ __all__ = [
     "Callback",
     "DensityControl",
     "FitResult",
+    "LiveFrames",
     "NanLossError",
     "PeerError",
     "Recipe",
@@ -32,6 +35,7 @@ __all__ = [
     "Requirement",
     "StepOutcome",
     "Trainer",
+    "TrainingView",
     "blendfield_losses",
     "capture_requirements",
     "correct_pose",

@@ -77,6 +77,10 @@ class BatchSource:
                 "renders whole patches; pass a multiple"
             )
 
+    def take_frames(self, frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None) -> None:
+        """Draws from other frames from now on, with these weights (F,) in place of the ones before."""
+        self._frames, self._frame_weights = frames, weights
+
     @property
     def patch_rays(self) -> int:
         """Rays of all patches of a step."""

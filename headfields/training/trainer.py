@@ -20,9 +20,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from headfields.data.live import LiveCapture
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.losses.surface import DepthPrior
@@ -308,7 +309,7 @@ class Trainer:
             optimizer=None if optimizer is None else identity(optimizer),
             parameter_groups=parameter_groups and [group["name"] for group in groups],
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
-            frames=_digest(self.frames),
+            frames=None if isinstance(capture, LiveCapture) else _digest(self.frames),  # they change while it runs
             frame_weights=_digest(self.frame_weights), pixel_weights=self.pixel_weights,
             callbacks=callback_names(callbacks), patch=patch, patches_per_step=patches_per_step,
             frozen=[name for name, parameter in avatar.named_parameters() if not parameter.requires_grad],
@@ -437,6 +438,28 @@ class Trainer:
         self._buffers = SharedBuffers(self.processes, self.avatar)
         if self.ema is not None:
             self.ema.resized(self.avatar)
+
+    def take_frames(self, frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None = None) -> None:
+        """Draws from other frames from the next step on, for a callback, as one that follows a live capture.
+
+        With several processes, each has to be given the same.
+
+        Args:
+            frames: (F,) indices of the capture, in place of its training frames.
+            weights: (F,) how often each of them is drawn, uniformly if None; positive.
+
+        Raises:
+            ValueError: there are no frames, or not one positive weight for each.
+        """
+        if not len(frames):
+            raise ValueError("Trainer.take_frames: frames is empty; pass at least one")
+        if weights is not None and (weights.shape != frames.shape or not bool((weights > 0).all())):
+            raise ValueError(
+                f"Trainer.take_frames: weights has shape {tuple(weights.shape)} for {len(frames)} frames; expected a "
+                "positive number for each"
+            )
+        self.frames = frames
+        self._batches.take_frames(frames, weights)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_convention import decide_convention
+from headfields.data.camera_convention import Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
@@ -29,7 +29,7 @@ from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
 
-__all__ = ["is_insta", "read_insta"]
+__all__ = ["OpenedInsta", "is_insta", "open_insta", "read_insta"]
 
 _OPTIONAL = {
     "exp_path": "expression coefficients",
@@ -87,6 +87,15 @@ def read_insta(folder: Path) -> Recording:
     Raises:
         CaptureError: names the file, the frame and the field.
     """
+    return open_insta(folder).recording
+
+
+def open_insta(folder: Path) -> "OpenedInsta":
+    """As `read_insta`, open for frames that are written later.
+
+    Raises:
+        CaptureError: as `read_insta`.
+    """
     report: list[str] = []
     canonical_path = folder / "canonical.obj"
     if not exists(canonical_path):
@@ -142,7 +151,7 @@ def read_insta(folder: Path) -> Recording:
     if labels - set(Label):
         report.append(f"warning: labels {sorted(labels - set(Label))[:8]} are not INSTA's; they belong to no region")
 
-    return Recording(
+    recording = Recording(
         path=folder,
         size=size,
         frame_names=[frame.name for frame in frames],
@@ -163,6 +172,59 @@ def read_insta(folder: Path) -> Recording:
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
         conventions=[convention],
     )
+    return OpenedInsta(recording, reader, decision)
+
+
+@dataclass
+class OpenedInsta:
+    """A folder that is open for further frames, which are read as the first ones were.
+
+    Attributes:
+        recording: the frames so far. Its lists and arrays are replaced; those handed out before stay as they were.
+        reader, decision: what decodes files of frames, and the convention of the cameras.
+    """
+
+    recording: Recording
+    reader: "_FrameReader"
+    decision: Decision
+
+    def append(self, frame: TransformsFrame) -> int:
+        """Adds a frame at the end of the recording, decoded once as a check, and returns its index; splits are left.
+
+        Raises:
+            CaptureError: a file is missing that the frames before have, or cannot be read, or the image has another
+                size; the recording stays as it was.
+        """
+        recording, reader = self.recording, self.reader
+        (files,) = _existing_files(recording.path, [frame], [])
+        first = vars(reader.files[0])
+        missing = [name for name, path in vars(files).items() if path is None and first[name] is not None]
+        if missing:
+            raise CaptureError(f"{frame.where}: no file of {', '.join(missing)}, which the frames before have")
+        size, _ = _sizes([frame], [files], [])
+        if size != recording.size:
+            raise CaptureError(
+                f"{frame.where}: the image is {size[1]}x{size[0]} pixels; those before are "
+                f"{recording.size[1]}x{recording.size[0]}"
+            )
+        matrix, lens = self.decision.camera_to_world(matrix_of(frame)), intrinsics_of(frame, size, [])
+        before = reader.frames, reader.files, reader.cameras
+        assert reader.cameras is not None
+        poses, lenses = reader.cameras
+        index = len(reader.frames)
+        frame = replace(frame, name=frame.path("file_path"))
+        reader.frames, reader.files = [*reader.frames, frame], [*reader.files, files]
+        reader.cameras = np.concatenate([poses, np.linalg.inv(matrix)[None]]), np.concatenate([lenses, lens[None]])
+        try:
+            reader.head(index)
+            reader.image(index)
+        except CaptureError:
+            reader.frames, reader.files, reader.cameras = before
+            raise
+        recording.camera_to_world = np.concatenate([recording.camera_to_world, matrix[None]])
+        recording.intrinsics = np.concatenate([recording.intrinsics, lens[None]])
+        recording.frame_names = [*recording.frame_names, frame.name]
+        return index
 
 
 def _existing_files(folder: Path, frames: list[TransformsFrame], report: list[str]) -> list[_Files]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import sys
 import threading
 import time
 import traceback
@@ -480,7 +481,13 @@ def _told(client: Any, what: str) -> Iterator[Any]:
 
 def _report(error: Exception) -> None:
     """An error of a thread: the viewer goes on, and the terminal has the reason."""
-    print("headfields view:", "".join(traceback.format_exception_only(error)).strip())
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if text != _reported.get("last"):  # the same one comes with every change
+        _reported["last"] = text
+        print("headfields view:", text, file=sys.stderr, flush=True)
+
+
+_reported: dict[str, str] = {}
 
 
 def _fov(camera: Camera) -> float:
