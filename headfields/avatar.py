@@ -51,6 +51,7 @@ from headfields.records import (
     Template,
     check_meters,
 )
+from headfields.transfer import any_directions
 
 _CHUNK = 1 << 13
 """Points at a time of `signed_distance` without a graph to keep: until its gradient is computed, a point needs up to
@@ -147,7 +148,7 @@ class AvatarField(Field):
                 "distances (headfields.decoders.NeuSDecoder), or canonicalize and decode for the density"
             )
         if directions is None:
-            directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+            directions = any_directions(points)
         if torch.is_grad_enabled() if create_graph is None else create_graph:
             return self._differentiated(points, directions, frame, color, True)
         chunks = []

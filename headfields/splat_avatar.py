@@ -35,6 +35,7 @@ from headfields.precision import full_precision
 from headfields.records import Camera, Canonical, HeadState, Splats, Template, check_meters
 from headfields.renderers.splats import SplatRenderer
 from headfields.saving import part_names
+from headfields.transfer import any_directions
 
 
 class SplatAvatar(Composition):
@@ -210,7 +211,7 @@ class SplatAvatar(Composition):
 
         points = repeated(rest)
         canonical = Canonical(
-            points=points, directions=points.new_tensor([0.0, 0.0, -1.0]).expand_as(points),
+            points=points, directions=any_directions(points),
             posed_points=posed.flatten(0, 1), frame=torch.arange(frames, device=points.device).repeat_interleave(count),
             valid=torch.ones(len(points), dtype=torch.bool, device=points.device), face=repeated(gaussians.face),
             barycentric=None if barycentric is None else repeated(barycentric),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -17,6 +18,13 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type == "cuda" and tensor.is_cpu and not tensor.requires_grad:
         return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def any_directions(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Directions, all along −z, for a call that needs the points alone; made on the device, so that none is sent."""
+    direction = points.new_zeros(3)
+    direction[2].fill_(-1.0)
+    return direction.expand_as(points)
 
 
 def send_numbers(numbers: Sequence[float | int | bool], dtype: torch.dtype, device: torch.device | str) -> Tensor:

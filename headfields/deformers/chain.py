@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from headfields.deformers.jacobian import jacobian
 from headfields.parts import Correction, Deformer, check_part
 from headfields.records import Canonical, HeadState, Rays, Splats
+from headfields.transfer import any_directions
 
 
 class Chain(Deformer):
@@ -119,7 +120,7 @@ class Chain(Deformer):
     ) -> list[Correction]:
         corrections: list[Correction] = []
         last = max((index for index, link in enumerate(self._links) if link.corrects), default=-1)
-        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)  # points do not depend on them
+        directions = any_directions(points)  # points do not depend on them
         for index, (link, own) in enumerate(zip(self._links[: last + 1], prepared, strict=False)):
             corrections += link.corrections(points, frame, own, jacobians)
             if index < last:

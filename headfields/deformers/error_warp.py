@@ -16,6 +16,7 @@ from headfields.ops.ray_box import ray_box
 from headfields.ops.rotations import left_jacobian, rotation_from_log_quaternion
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
+from headfields.transfer import any_directions
 
 _HEADS = ("rotation", "center", "translation")
 _OUTPUT_SPREAD = 1e-4
@@ -107,6 +108,7 @@ class ErrorWarp(Deformer):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.bands = bands
         self.start = start
+        self._note(0)
         self.coarse_to_fine = coarse_to_fine
         self.codes = LatentTable(frames, code_width, code_std)
         self.centered = centered
@@ -127,6 +129,18 @@ class ErrorWarp(Deformer):
 
     def at_step(self, step: int) -> None:
         self.step.fill_(step)
+        self._note(step)
+
+    @property
+    def _is_on(self) -> bool:
+        """Whether the step has come. A GPU is waited for only where something else than `at_step` has set the step."""
+        tensor, version = self._noted
+        if tensor is not self.step or version != self.step._version:
+            self._note(int(self.step))
+        return self._on
+
+    def _note(self, step: int) -> None:
+        self._on, self._noted = step >= self.start, (self.step, self.step._version)
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         return self.box
@@ -148,11 +162,13 @@ class ErrorWarp(Deformer):
                 self.drawn[index] = True
             used = self.drawn[:, None].to(codes)
             codes = codes - (used * self.codes.table).sum(dim=0) / used.sum().clamp_min(1)
-        return FrameCodes(codes, self.window().to(codes)) if int(self.step) >= self.start else None
+        return FrameCodes(codes, self.window().to(codes)) if self._is_on else None
 
     def window(self) -> Float[Tensor, " bands"]:
         """Weight of each band of the encoding at the current step, in [0, 1]."""
-        progress = min(int(self.step) / self.coarse_to_fine, 1.0) if self.coarse_to_fine else 1.0
+        if not self.coarse_to_fine:
+            return frequency_window(self.bands, 1.0, device=self.step.device)
+        progress = (self.step / self.coarse_to_fine).clamp_max(1.0)
         return frequency_window(self.bands, progress, device=self.step.device)
 
     def forward(
@@ -221,7 +237,7 @@ class ErrorWarp(Deformer):
             return []
         if jacobians:
             return [Correction(points, *self.jacobian(points, frame, prepared))]
-        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        directions = any_directions(points)
         return [Correction(points, self(points, directions, frame, prepared).points)]
 
     def _of_frame(self, output: Tensor, prepared: FrameCodes, frame: Tensor) -> Tensor:

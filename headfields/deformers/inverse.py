@@ -12,6 +12,7 @@ from headfields.ops.implicit import implicit_root
 from headfields.ops.transforms import may_be_differentiated
 from headfields.parts import Deformer
 from headfields.records import Inverse
+from headfields.transfer import any_directions
 
 
 def invert(
@@ -110,7 +111,7 @@ class _Search:
     diverge: float
 
     def canonical(self, x: Float[Tensor, "n 3"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-        directions = x.new_tensor([0.0, 0.0, -1.0]).expand_as(x)
+        directions = any_directions(x)
         return self.deformer(x, directions, frame, self.prepared).points
 
     def with_jacobian(

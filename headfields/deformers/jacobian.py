@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.parts import Deformer
+from headfields.transfer import any_directions
 
 
 def jacobian(
@@ -36,7 +37,7 @@ def jacobian(
     own = getattr(deformer, "jacobian", None)
     if own is not None:
         return own(points, frame, prepared)
-    directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)  # points do not depend on them
+    directions = any_directions(points)  # points do not depend on them
     return point_jacobian(lambda x: deformer(x, directions, frame, prepared).points, points)
 
 

@@ -10,12 +10,13 @@ import functools
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from headfields.data.labels import labels_of
 from headfields.parts import Field, Rendering
 from headfields.records import Batch, Canonical
+from headfields.renderers.padded import PaddedSamples
 from headfields.transfer import send_numbers
 
 
@@ -80,6 +81,37 @@ def field_of(name: str, rendering: Rendering) -> Field:
             f"{name} loss: the rendering has no field; an avatar keeps it in training mode (avatar.train())"
         )
     return rendering.field
+
+
+def drawn_by_weight(weights: Float[Tensor, " m"], count: int) -> Int[Tensor, " count"]:
+    """`count` of M > 0 rows, drawn with replacement in proportion to their weights; the host waits for no device.
+
+    One row is drawn in each of `count` equal parts of the weights' sum, so sums over the rows vary less than over
+    independent ones, with the same mean. Rows of weight 0 are not drawn, unless the sum is not positive, when all that
+    is known of a row is that it exists.
+    """
+    ends = weights.double().cumsum(0)
+    part = torch.arange(count, device=ends.device) + torch.rand(count, dtype=ends.dtype, device=ends.device)
+    place = torch.minimum(part / count * ends[-1], ends[-1].nextafter(torch.zeros_like(ends[-1])))  # rounding
+    return torch.searchsorted(ends, place, right=True).clamp_max(len(ends) - 1)
+
+
+def drawn_evenly(rendering: Rendering, rows: int, count: int) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+    """At most `count` of the `rows` samples of a rendering, drawn with equal probability (with replacement), and what
+    each stands for: a sum over them has the mean of that over all samples. All, where there are no more than `count`.
+
+    Samples in buffers of a fixed size are drawn from those that are no padding; the host waits for no device.
+    """
+    device, samples = rendering.opacity.device, rendering.samples
+    padded = samples if isinstance(samples, PaddedSamples) else None
+    if rows <= count:
+        shares = torch.ones(rows, device=device) if padded is None else padded.is_sample.to(rendering.opacity)
+        return torch.arange(rows, device=device), shares
+    if padded is None:
+        return torch.randint(rows, (count,), device=device), torch.full((count,), rows / count, device=device)
+    number = padded.count
+    drawn = (torch.rand(count, dtype=torch.double, device=device) * number).long().clamp_max(rows - 1)
+    return drawn, (number / count).to(rendering.opacity).expand(count)
 
 
 def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:

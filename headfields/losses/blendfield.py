@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headfields.deformers.blendfield import Blendfield
 from headfields.encoders.color_fields import ColorFields
-from headfields.losses.base import check_positive, field_of, samples_of, zero_of
+from headfields.losses.base import check_positive, drawn_by_weight, field_of, samples_of, zero_of
 from headfields.networks.field_basis import blend_fields
 from headfields.parts import Field, Rendering
 from headfields.records import HeadState, PixelBatch
@@ -38,11 +38,11 @@ class _BlendfieldLoss(ABC):
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; `batch` is ignored."""
-        points, frame = _draw_points(self.name, rendering, self.samples)
+        points, frame, any_weight = _draw_points(self.name, rendering, self.samples)
         loss = zero_of(rendering)
         field = field_of(self.name, rendering)
         for blendfield in _blendfields(self.name, field):
-            loss = loss + self.sum_over(blendfield, points, frame, field.state) / max(len(points), 1)
+            loss = loss + self.sum_over(blendfield, points, frame, field.state) * any_weight / max(len(points), 1)
         return loss
 
     @abstractmethod
@@ -172,13 +172,15 @@ class CoefficientSmoothness(_BlendfieldLoss):
         return (blend_fields(_in_meters(blendfield, points), frame, deviation) / self.unit).square().sum()
 
 
-def _draw_points(name: str, rendering: Rendering, count: int) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"]]:
-    """Canonical points of samples, drawn by their weights (with replacement), and their frames; detached."""
+def _draw_points(
+    name: str, rendering: Rendering, count: int
+) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"], Float[Tensor, ""]]:
+    """Canonical points of samples, drawn by their weights (with replacement), their frames, and 1, or 0 where no sample
+    has a weight; detached."""
     canonical, weights = samples_of(name, rendering)
-    if not bool(weights.sum() > 0):
-        return canonical.points[:0], canonical.frame[:0]
-    drawn = torch.multinomial(weights, count, replacement=True)
-    return canonical.points[drawn], canonical.frame[drawn]
+    any_weight = (weights.sum() > 0).to(weights)
+    drawn = drawn_by_weight(weights, count) if len(weights) else torch.zeros_like(canonical.frame)
+    return canonical.points[drawn], canonical.frame[drawn], any_weight
 
 
 def _blendfields(name: str, field: Field) -> list[Blended]:

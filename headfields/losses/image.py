@@ -113,7 +113,10 @@ def _differing(
     rendered: Float[Tensor, "p 3 h w"], target: Float[Tensor, "p 3 h w"]
 ) -> tuple[Float[Tensor, "p 3 y x"], Float[Tensor, "p 3 y x"]]:
     """The rectangle in which images differ, and two windows' reach around it: beyond it they are alike, SSIM is 1 there
-    and has no gradient. Most of an image of a head is background."""
+    and has no gradient. Most of an image of a head is background. On a GPU, which would have to be waited for to know
+    it, the whole images."""
+    if not rendered.is_cpu:
+        return rendered, target
     differs = (rendered.detach() != target).any(0).any(0)
     reach = WINDOW - 1
     sides = []

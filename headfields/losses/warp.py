@@ -9,7 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.losses.base import check_positive, check_rays, field_of, mean_over_rays, samples_of, zero_of
+from headfields.losses.base import (
+    check_positive,
+    check_rays,
+    drawn_by_weight,
+    drawn_evenly,
+    field_of,
+    mean_over_rays,
+    samples_of,
+    zero_of,
+)
 from headfields.ops.log_strain import log_strain
 from headfields.parts import Correction, Rendering
 from headfields.records import Canonical, PixelBatch
@@ -51,12 +60,11 @@ class Elastic:
         """The loss; gradients flow to the correction's parameters alone."""
         check_rays(self.name, rendering, batch)
         canonical, weights = samples_of(self.name, rendering)
-        total = weights.sum()
-        if len(weights) <= self.samples or not bool(total > 0):
+        if len(weights) <= self.samples:
             drawn, shares = torch.arange(len(weights), device=weights.device), weights
         else:
-            drawn = torch.multinomial(weights, self.samples, replacement=True)
-            shares = (total / self.samples).expand(self.samples)
+            drawn = drawn_by_weight(weights, self.samples)
+            shares = (weights.sum() / self.samples).expand(self.samples)
         loss = zero_of(rendering)
         for correction in _corrections(self.name, rendering, canonical[drawn], jacobians=True):
             assert correction.jacobian is not None
@@ -97,13 +105,11 @@ class WarpMagnitude:
         """The loss in square units; gradients flow to the correction's parameters alone."""
         check_rays(self.name, rendering, batch)
         canonical, _ = samples_of(self.name, rendering)
-        count, device = len(canonical), canonical.points.device
-        all_fit = count <= self.samples
-        drawn = torch.arange(count, device=device) if all_fit else torch.randint(count, (self.samples,), device=device)
+        drawn, shares = drawn_evenly(rendering, len(canonical), self.samples)
         loss = zero_of(rendering)
         for correction in _corrections(self.name, rendering, canonical[drawn]):
-            squared = ((correction.after - correction.before) / self.unit).square().sum()
-            loss = loss + squared * (count / max(len(drawn), 1)) / max(len(batch), 1)
+            squared = ((correction.after - correction.before) / self.unit).square().sum(-1)
+            loss = loss + (squared * shares).sum() / max(len(batch), 1)
         return loss
 
 

@@ -11,6 +11,7 @@ from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer, Field
 from headfields.records import Canonical, FieldValues
+from headfields.transfer import any_directions
 
 Space = Literal["posed", "canonical"]
 DENSITY_LEVEL = 140.0
@@ -89,7 +90,7 @@ class FieldSource:
 
         Differentiable in the points and in the parameters of the parts, as those are.
         """
-        record = self.canonical(points, points.new_tensor([0.0, 0.0, -1.0]).expand_as(points))
+        record = self.canonical(points, any_directions(points))
         decoded: FieldValues = self.field.decode(record, color=False)
         if self.distance:
             assert decoded.distance is not None

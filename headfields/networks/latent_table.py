@@ -115,7 +115,7 @@ class LatentTable(Part):
 
         Raises:
             TypeError: index holds no integers.
-            IndexError: there is no such row.
+            IndexError: there is no such row (on CUDA, the device's own error).
         """
         self._check("index", index)
         return self.table[index]
@@ -141,8 +141,7 @@ class LatentTable(Part):
                 f"no {_INDEX[self.by]}: a capture fills frame_id, headfields.data.JoinedCaptures also identity and "
                 f"sequence; or pass state.replace({_INDEX[self.by]}=...), (B,) integers"
             )
-        if index.device.type == "cpu":  # elsewhere a check would wait for the device; the trainer checks beforehand
-            self._check("index", index)
+        self._check("index", index)
         codes = self.table[index]
         if torch.is_grad_enabled():
             self.trained[index] = True
@@ -208,6 +207,8 @@ class LatentTable(Part):
     def _check(self, name: str, index: Tensor) -> None:
         check_integer("LatentTable", name, index)
         check_shape("LatentTable", name, index, "B")
+        if not index.is_cpu:  # the device's own error: a check would wait for it
+            return
         low, high = torch.stack(torch.aminmax(index)).tolist() if len(index) else (0, 0)
         if low < 0 or high >= len(self):
             raise IndexError(

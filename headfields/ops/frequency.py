@@ -54,7 +54,10 @@ def frequency_encoding(
 
 
 def frequency_window(
-    bands: int, progress: float, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    bands: int,
+    progress: float | Float[Tensor, ""],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
 ) -> Float[Tensor, " bands"]:
     """Coarse-to-fine weights for `frequency_encoding`: (1 − cos(π clamp(progress · bands − k, 0, 1))) / 2 for band k.
 
@@ -62,7 +65,7 @@ def frequency_window(
 
     Args:
         bands: number of bands.
-        progress: the part of training that is done, in [0, 1].
+        progress: the part of training that is done, in [0, 1]; a number, or a tensor on the device.
         dtype, device: dtype and device of the result.
 
     Returns:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, require_shapes
+from headfields.ops.eigen import symmetric_eigen
 from headfields.ops.transforms import define_transforms
 
 LEAST = 1e-12
@@ -55,7 +56,8 @@ def _spectrum(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     c = c.detach()
     sound = c.isfinite().all(dim=-1).all(dim=-1)
     # The identity in place of matrices that are not finite, or the solver fails for the whole batch.
-    values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], c, torch.eye(3, dtype=c.dtype).to(c.device)))
+    identity = torch.eye(3, dtype=c.dtype, device=c.device)
+    values, vectors = symmetric_eigen(torch.where(sound[:, None, None], c, identity))
     return values.clamp_min(LEAST), vectors, torch.where(sound, 0.0, torch.nan).to(c.dtype)
 
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
+from headfields.ops.eigen import symmetric_eigen
 from headfields.ops.rotations import rotation_matrices
 
 __all__ = ["fit_rigid", "nearest_rotation", "rigid_transform"]
@@ -91,11 +92,9 @@ def _nearest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
     covariance = torch.where(finite, covariance, torch.eye(3, dtype=covariance.dtype, device=covariance.device))
     scale = covariance.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(covariance.dtype).tiny)
     moment = covariance / scale
-    with torch.no_grad():
-        u, _, vh = torch.linalg.svd(moment.detach())  # no_grad alone would let tangents of forward mode pass
-        flip = torch.ones_like(u[..., 0])
-        flip[..., 2] = torch.linalg.det(u @ vh).sign()
-        rotation = (u * flip[..., None, :]) @ vh
+    with torch.no_grad():  # no_grad alone would let tangents of forward mode pass
+        decomposed = _by_singular_vectors if moment.is_cpu else _by_eigenvectors
+        rotation = decomposed(moment.detach())
     identity = torch.eye(3, dtype=moment.dtype, device=moment.device)
     for _ in range(2):
         turned = rotation.transpose(-1, -2) @ moment  # symmetric, once the rotation is right
@@ -109,6 +108,35 @@ def _nearest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return rotation, (rotation * covariance).sum(dim=(-2, -1))
 
 
+def _by_singular_vectors(moment: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    u, _, vh = torch.linalg.svd(moment)
+    flip = torch.ones_like(u[..., 0])
+    flip[..., 2] = torch.linalg.det(u @ vh).sign()
+    return (u * flip[..., None, :]) @ vh
+
+
+def _by_eigenvectors(moment: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The same rotation without a wait for the device: the two largest singular vectors of each side, from the
+    eigenvectors of MᵀM, and their cross products."""
+    m = moment.double()
+    vectors = symmetric_eigen((m.mT @ m).reshape(-1, 3, 3))[1].reshape(m.shape)
+    first, second = vectors[..., 2], vectors[..., 1]
+    tiny = torch.finfo(m.dtype).tiny
+    images = (m @ vectors[..., [2, 1]]).unbind(-1)
+    left = images[0] / images[0].norm(dim=-1, keepdim=True).clamp_min(tiny)
+    left = torch.where((images[0] == 0).all(-1, keepdim=True), first, left)  # any rotation fits a matrix of zeros
+    other = images[1] - (images[1] * left).sum(-1, keepdim=True) * left
+    # Of points on one line: any direction across it, that of the axis along which it is shortest.
+    axis = torch.nn.functional.one_hot(left.abs().argmin(-1), 3).to(m)
+    across = torch.linalg.cross(left, axis)
+    flat = other.norm(dim=-1, keepdim=True) <= 1e-12 * images[0].norm(dim=-1, keepdim=True)
+    other = torch.where(flat, across, other)
+    other = other / other.norm(dim=-1, keepdim=True)
+    u = torch.stack([left, other, torch.linalg.cross(left, other)], dim=-1)
+    v = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+    return (u @ v.mT).to(moment.dtype)
+
+
 def rigid_transform(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
     """(..., 4, 4) homogeneous matrices of x → R x + t. Differentiable to any order.
 
@@ -117,5 +145,6 @@ def rigid_transform(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor
         translation: (..., 3) t, meters.
     """
     top = torch.cat([rotation, translation[..., None]], dim=-1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    bottom = torch.zeros_like(top[..., :1, :])
+    bottom[..., 3].fill_(1.0)
     return torch.cat([top, bottom], dim=-2)

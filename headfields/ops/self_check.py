@@ -206,6 +206,21 @@ def check_softplus(device: torch.device) -> Pairs:
     )
 
 
+def check_eigenvectors(device: torch.device) -> Pairs:
+    """`symmetric_eigen` against PyTorch's values, and the matrices that its vectors put together again."""
+    from headfields.ops.eigen import symmetric_eigen
+
+    factors = torch.rand(64, 3, 3, dtype=torch.float64)
+    matrices = factors.mT @ factors
+    matrices[:8] = torch.diag_embed(matrices[:8].diagonal(dim1=-2, dim2=-1).floor())  # equal values, and zero
+    values, vectors = (result.cpu() for result in symmetric_eigen(matrices.to(device)))
+    return [
+        (values, torch.linalg.eigvalsh(matrices)),
+        ((vectors * values[:, None]) @ vectors.mT, matrices),
+        (vectors.mT @ vectors, torch.eye(3, dtype=torch.float64).expand(64, 3, 3)),
+    ]
+
+
 def check_rays(device: torch.device) -> Pairs:
     """First hits on a fan of triangles, and the interval within a margin of it, against the plane's equation."""
     from headfields.ops.triangle_bvh import TriangleBVH
@@ -402,6 +417,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),
     ("splat", check_splat),
+    ("symmetric_eigen", check_eigenvectors),
     ("triangle_frames", check_triangle_frames),
 ]
 """The registry: name and check of every operation that has kernels."""

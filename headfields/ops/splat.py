@@ -33,6 +33,8 @@ class Splatted(Record):
         radii: (C, N) three standard deviations on screen along the longer axis, low-pass included, pixels (3DGS's
             radius, not rounded); 0 where the Gaussian is not drawn. No gradient.
         counts: (C, N) pixels in which it is drawn.
+        entries: () number of pairs of a Gaussian and a tile of 16 × 16 pixels that it may touch, on CUDA (and in Warp
+            on the CPU); 0 in C++ and in float64, which have no lists of them.
     """
 
     color: Float[Tensor, "c h w d"]
@@ -42,6 +44,7 @@ class Splatted(Record):
     normal: Float[Tensor, "c h w 3"]
     radii: Float[Tensor, "c n"]
     counts: Int[Tensor, "c n"]
+    entries: Int[Tensor, ""]
 
 
 def splat(
@@ -59,6 +62,7 @@ def splat(
     low_pass: float | int = 0.3,
     screen: Float[Tensor, "c n 2"] | None = None,
     screen_absolute: Float[Tensor, "c n 2"] | None = None,
+    room: int = 0,
 ) -> Splatted:
     """Draws N Gaussians in C cameras, blended from front to back in order of depth (ties: of index).
 
@@ -87,6 +91,8 @@ def splat(
             centers: the signed mean gradient that densification reads.
         screen_absolute: (C, N, 2) whose values are not read. Its "gradient" is the sum over pixels of the magnitudes of
             the centers' gradients (AbsGS, Ye et al. 2024); it is no derivative.
+        room: most entries of the tiles' lists (`Splatted.entries`), on CUDA; 0 makes them as long as they need to be,
+            for which the host waits. Where `entries` exceeds it, the images are those of a part of the Gaussians.
 
     Returns:
         `Splatted`.
@@ -100,7 +106,7 @@ def splat(
 
     Raises:
         TypeError: an argument is not a floating-point tensor.
-        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass negative.
+        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass or room negative.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
     et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
@@ -126,6 +132,8 @@ def splat(
         raise ValueError(f"splat: near is {near}; expected a positive number of meters")
     if not low_pass >= 0:
         raise ValueError(f"splat: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
+    if room < 0:
+        raise ValueError(f"splat: room is {room}; expected a number of entries, or 0 for as many as are needed")
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -158,10 +166,12 @@ def splat(
         )  # fmt: skip
         offset = None if screen is None else screen.to(dtype)
         magnitudes = None if screen_absolute is None else screen_absolute.to(dtype)
-        color, through, depth, normal, median, _, counts = _rasterize(rows, carried, offset, magnitudes, height, width)
+        color, through, depth, normal, median, _, counts, entries = _rasterize(
+            rows, carried, offset, magnitudes, height, width, room
+        )
         if background is not None:
             color = color + through[..., None] * background.to(dtype)
-        return Splatted(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts)
+        return Splatted(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
 
 
 def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -> Tensor:
@@ -189,7 +199,7 @@ def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tenso
 
 
 _Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of the projection
-_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -366,20 +376,27 @@ def _rasterize(
     screen_absolute: Tensor | None,
     height: int,
     width: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Color, transmittance, depth, normal, median depth, where each pixel ended, and the pixels of each Gaussian."""
+    room: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, and the
+    number of entries of the tiles' lists."""
     _check_rasterize("splat_rasterize", rows, colors, screen, screen_absolute, height, width)
     if not _has_kernel(rows):
         every = reference.rasterize(rows, colors, screen, screen_absolute, height, width)
         color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
-        return color, through, depth, normal, *every[4:]
+        return color, through, depth, normal, *every[4:], _no_entries(rows)
     _require_kernel("splat_rasterize", colors, screen, screen_absolute)
     inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
     if not use_native(rows):
-        return _splat_warp.rasterize(*inputs, height, width)
+        return _splat_warp.rasterize(*inputs, height, width, room)
     out = _empty_images(rows, colors, height, width)
-    native.splat_rasterize(*inputs, height, width, *out, torch.get_num_threads())
+    native.splat_rasterize(*inputs, height, width, *out[:-1], torch.get_num_threads())
+    out[-1].zero_()
     return out
+
+
+def _no_entries(rows: Tensor) -> Tensor:
+    return torch.zeros((), dtype=torch.int64, device=rows.device)
 
 
 def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Images:
@@ -388,11 +405,12 @@ def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Ima
     return (
         rows.new_empty(*image, d), rows.new_empty(image), rows.new_empty(image), rows.new_empty(*image, 3),
         rows.new_empty(image), rows.new_empty(image, dtype=torch.int32), rows.new_empty(c, n, dtype=torch.int32),
+        rows.new_empty((), dtype=torch.int64),
     )  # fmt: skip
 
 
 @_rasterize.register_fake
-def _(rows, colors, screen, screen_absolute, height, width):
+def _(rows, colors, screen, screen_absolute, height, width, room=0):
     return _empty_images(rows, colors, height, width)
 
 
@@ -410,6 +428,7 @@ def _rasterize_backward(
     last: Tensor,
     height: int,
     width: int,
+    room: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of rows and colors for those of images, and of `screen_absolute` where it is given."""
     op, (c, n) = "splat_rasterize_backward", rows.shape[:2]
@@ -430,13 +449,13 @@ def _rasterize_backward(
             *outer, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
         )
     else:
-        to_rows, to_colors = _splat_warp.rasterize_backward(outer, *inputs, magnitudes, *ends, height, width)
+        to_rows, to_colors = _splat_warp.rasterize_backward(outer, *inputs, magnitudes, *ends, height, width, room)
     return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
 
 @_rasterize_backward.register_fake
 def _(
-    to_color, to_through, to_depth, to_normal, rows, colors, screen, screen_absolute, light, last, height, width
+    to_color, to_through, to_depth, to_normal, rows, colors, screen, screen_absolute, light, last, height, width, room=0
 ):  # fmt: skip
     magnitudes = rows.new_empty(0) if screen_absolute is None else rows.new_empty(screen_absolute.shape)
     return rows.new_empty(rows.shape), colors.new_empty(colors.shape), magnitudes
@@ -461,7 +480,7 @@ def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
     rows, colors, screen, screen_absolute, *ctx.size = inputs
     ctx.save_for_backward(rows, colors, screen, screen_absolute, output[1], output[5])
     ctx.set_materialize_grads(False)  # an image that the loss does not use costs nothing
-    ctx.mark_non_differentiable(output[4], output[5], output[6])
+    ctx.mark_non_differentiable(*output[4:])
 
 
 def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
@@ -470,11 +489,11 @@ def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
         gradients = _rasterize_backward(*grads[:4], rows, colors, screen, screen_absolute, light, last, *ctx.size)
     else:
         gradients = _OneDerivative.apply(
-            reference.rasterize_backward, ctx.size, *grads[:4], rows, colors, screen, screen_absolute
+            reference.rasterize_backward, tuple(ctx.size[:2]), *grads[:4], rows, colors, screen, screen_absolute
         )
     to_rows, to_colors, magnitudes = gradients
     to_screen = None if screen is None else to_rows[..., :2].clone()
-    return to_rows, to_colors, to_screen, None if screen_absolute is None else magnitudes, None, None
+    return to_rows, to_colors, to_screen, None if screen_absolute is None else magnitudes, None, None, None
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
@@ -525,9 +544,13 @@ def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 define_transforms(_colors, reference.harmonic_colors)
 define_transforms(_colors_backward, _plain_colors_backward)
+def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows)
+
+
 define_transforms(_project, reference.project)
 define_transforms(_project_backward, _plain_project_backward)
-define_transforms(_rasterize, reference.rasterize)
+define_transforms(_rasterize, _plain_rasterize)
 define_transforms(
     _rasterize_backward, None, remedy="project and rasterize of headfields.ops.reference.splat have every derivative"
 )

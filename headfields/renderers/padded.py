@@ -6,7 +6,7 @@ samples are the first rows of a buffer, and the rows behind them, the padding, r
 belongs to no ray of the rendering, and no gradient reaches it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ choice: growing copies nothing, and a smaller size saves the time of the rows th
 
 
 NAMES = ("marched", "samples", "visible")
-"""The buffers of a step: along the rays; at valid points; those that the camera sees."""
+"""The buffers of a step that marches: along the rays; at valid points; those that the camera sees."""
 
 
 class Buffers:
@@ -39,15 +39,18 @@ class Buffers:
 
     Args:
         device: device of the counts.
+        names: the buffers, in the order in which a step fills them; each has what the one before it leaves over.
 
     Attributes:
+        names: as above.
         rows: the sizes.
-        needed: (3,) int64: the samples of the last call, those without room among them, in the order of `NAMES`.
+        needed: (B,) int64: the samples of the last call, those without room among them, in the order of `names`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, names: Sequence[str] = NAMES) -> None:
+        self.names = tuple(names)
         self.rows: dict[str, int] = {}
-        self.needed = torch.zeros(len(NAMES), dtype=torch.long, device=device)
+        self.needed = torch.zeros(len(self.names), dtype=torch.long, device=device)
         self._limits = torch.zeros_like(self.needed)
 
     def size(self, name: str, count: Callable[[], Tensor]) -> int:
@@ -59,12 +62,12 @@ class Buffers:
     def resize(self, rows: Mapping[str, int]) -> None:
         """Sets all sizes; a buffer without one gets it at its next use."""
         self.rows = dict(rows)
-        limits = [self.rows.get(name, 0) for name in NAMES]
+        limits = [self.rows.get(name, 0) for name in self.names]
         self._limits.copy_(send_numbers(limits, torch.long, self.needed.device))
 
     def note(self, name: str, needed: Int[Tensor, ""]) -> None:
         """Counts the samples of a call."""
-        self.needed[NAMES.index(name)].copy_(needed)
+        self.needed[self.names.index(name)].copy_(needed)
 
     def overflow(self) -> Bool[Tensor, ""]:
         """Whether the last call had more samples than room."""
@@ -76,14 +79,14 @@ class Buffers:
         What follows a buffer that overflowed has not had all of its samples: it gets a new size at its next use.
         """
         rows = dict(self.rows)
-        for place, name in enumerate(NAMES):
+        for place, name in enumerate(self.names):
             if name not in rows or name not in most:
                 continue
             overflows, fitting = most[name] > rows[name], _rows_for(most[name])
             if overflows or fitting < SHRINK * rows[name]:
                 rows[name] = fitting
             if overflows:
-                for later in NAMES[place + 1 :]:
+                for later in self.names[place + 1 :]:
                     rows.pop(later, None)
         changed = rows != self.rows
         if changed:

@@ -13,6 +13,7 @@ from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.padded import Buffers, PaddedSamples, compact, finite_without_samples
+from headfields.transfer import any_directions
 
 
 def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
@@ -204,7 +205,7 @@ class OccupancySampler(Sampler):
             self.grid.opacity.fill_(-1.0)
         points = low + torch.rand(self.refresh_points, 3, device=low.device) * (high - low)
         frame = torch.randint(len(field.state), (self.refresh_points,), device=low.device)
-        directions = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        directions = any_directions(points)
         canonical = field.canonicalize(points, directions, frame)
         canonical = canonical[canonical.valid.nonzero()[:, 0]]
         self.grid.observe(self._where(canonical), field.density(canonical))

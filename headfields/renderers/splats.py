@@ -7,6 +7,7 @@ from torch import Tensor
 from headfields.ops.splat import splat
 from headfields.parts import Part, Rendering
 from headfields.records import Camera, Splats
+from headfields.renderers.padded import Buffers
 
 
 class SplatRenderer(Part):
@@ -19,12 +20,18 @@ class SplatRenderer(Part):
 
     Attributes:
         absolute: whether renderings in training mode have `screen_absolute`, for density control; not saved.
+        sample_buffers: size of the lists of Gaussians by tile in a training step, so that a GPU is not waited for and
+            its graph can be captured; None, the default: as long as they are. `Trainer` sets it.
 
     Raises:
         ValueError: near is not positive.
     """
 
     absolute: bool = False
+    takes_buffers = True
+    buffer_names = ("tiles",)
+    """The one buffer: pairs of a Gaussian and a tile of the image."""
+    sample_buffers: Buffers | None = None
 
     def __init__(self, antialiased: bool = False, near: float = 0.01) -> None:
         super().__init__()
@@ -56,11 +63,15 @@ class SplatRenderer(Part):
         if self.training and torch.is_grad_enabled():
             screen = splats.means.new_zeros(*splats.means.shape[:-1], 2, requires_grad=True)
             absolute = torch.zeros_like(screen, requires_grad=True) if self.absolute else None
+        buffers = self.sample_buffers if self.training else None
         result = splat(
             splats.means, splats.quaternions, splats.scales, splats.opacities, colors, camera, background,
             harmonics=splats.colors is None, antialiased=self.antialiased, near=self.near,
-            screen=screen, screen_absolute=absolute,
+            screen=screen, screen_absolute=absolute, room=0 if buffers is None else buffers.rows.get("tiles", 0),
         )  # fmt: skip
+        if buffers is not None:
+            buffers.size("tiles", lambda: result.entries)
+            buffers.note("tiles", result.entries)
         return Rendering(
             rgb=result.color, opacity=result.opacity, depth=result.depth * ray_length(camera, result.depth),
             normal=result.normal, splats=splats, splatted=result if self.training else None, screen=screen,

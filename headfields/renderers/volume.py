@@ -10,7 +10,7 @@ from torch import Tensor
 from headfields.ops.compositing import composite, exclusive_sum, ray_offsets, weights_from_density
 from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import Canonical, Rays, Samples
-from headfields.renderers.padded import Buffers, PaddedSamples, compact, composite_padded
+from headfields.renderers.padded import NAMES, Buffers, PaddedSamples, compact, composite_padded
 
 
 class VolumeRenderer(Renderer):
@@ -48,6 +48,11 @@ class VolumeRenderer(Renderer):
         self.sampler = sampler
         self.early_stop = early_stop
         self.sample_buffers: Buffers | None = None
+
+    @property
+    def buffer_names(self) -> tuple[str, ...]:
+        """The buffers of `sample_buffers`."""
+        return NAMES if self.early_stop else NAMES[:2]
 
     @property
     def takes_buffers(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["HOOKS", "Callback", "callback_states", "check_callbacks", "load_callback_states"]
 
-HOOKS = ("on_start", "on_step", "on_picture", "on_checkpoint", "on_end")
+HOOKS = ("on_start", "on_launch", "on_step", "on_picture", "on_checkpoint", "on_end")
 
 
 class Callback:
@@ -22,6 +22,14 @@ class Callback:
 
     def on_start(self, trainer: Any) -> None:
         """A call of `Trainer.fit` begins; a resumed run has been loaded."""
+
+    def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
+        """The gradients of a step are there, and the optimizer has taken it if `taken` () is true; on a GPU the device
+        alone knows, and may run all of this from a graph. So it draws no random numbers, reads no tensor, makes none
+        that it keeps, and writes to those it has; the number of the step, from 0, may be compared and nothing else.
+
+        A callback with this hook does not read the figures of a step in `on_step`, which on a GPU are not there yet.
+        """
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """A step has ended: `outcome` is its `StepOutcome`, and `trainer.progress.step` the number of steps so far."""

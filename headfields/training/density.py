@@ -109,6 +109,7 @@ class DensityControl:
         self.last: dict[str, int] = {}
         self._sum: Tensor | None = None
         self._drawn: Tensor | None = None
+        self._sizes = torch.zeros(0)
 
     def on_start(self, trainer: Any) -> None:
         """Checks the trainer, and has the renderer keep what it reads."""
@@ -121,18 +122,23 @@ class DensityControl:
                 f"{len(gaussians)}; they belong to another run"
             )
 
+        self._allocate(gaussians)
+
+    def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
+        """Adds the step's gradients if the optimizer has taken it."""
+        if step < self.stop:
+            self._add(rendering, taken)
+
     def on_step(self, trainer: Any, outcome: Any) -> None:
-        """Adds the step's gradients, and acts where it is due."""
-        step = trainer.progress.step
-        if outcome.not_finite or outcome.rendering is None or step > self.stop:
+        """Acts where it is due."""
+        step, gaussians = trainer.progress.step, trainer.avatar.gaussians
+        if outcome.not_finite or step > self.stop:
             return
-        gaussians = trainer.avatar.gaussians
-        self._add(gaussians, outcome.rendering)
         if step > self.start and step % self.every == 0:
             check_moments("DensityControl", trainer.optimizer, gaussians)
             was_reset = self.reset_every is not None and step > self.reset_every
             generator = step_generator(self.seed, step)
-            self._refine(gaussians, trainer.optimizer, world_sizes(outcome.rendering), was_reset, generator)
+            self._refine(gaussians, trainer.optimizer, was_reset, generator)
             trainer.resized()
         if self.reset_every is not None and step % self.reset_every == 0:
             self._reset(gaussians, trainer.optimizer)
@@ -151,21 +157,29 @@ class DensityControl:
             if len(self._sum) != len(self._drawn):
                 raise ValueError("DensityControl: its statistics are of different numbers of Gaussians")
 
-    @torch.no_grad()
-    def _add(self, gaussians: Gaussians, rendering: Any) -> None:
+    def _allocate(self, gaussians: Gaussians) -> None:
+        """The sums, zero where there are none yet, on the device of the Gaussians; a step adds to these tensors."""
+        device = gaussians.position.device
         if self._sum is None or self._drawn is None:
-            self._sum = torch.zeros(len(gaussians), device=gaussians.position.device)
+            self._sum = torch.zeros(len(gaussians), device=device)
             self._drawn = torch.zeros_like(self._sum)
-        self._sum, self._drawn = (each.to(gaussians.position.device) for each in (self._sum, self._drawn))
+        self._sum, self._drawn = self._sum.to(device), self._drawn.to(device)
+        self._sizes = torch.zeros_like(self._sum)
+
+    @torch.no_grad()
+    def _add(self, rendering: Any, taken: Bool[Tensor, ""]) -> None:
+        assert self._sum is not None and self._drawn is not None
+        sizes = world_sizes(rendering)
+        self._sizes.copy_(torch.where(taken, sizes, self._sizes))
         screen = rendering.screen_absolute if self.absolute else rendering.screen
         if screen is None or screen.grad is None:  # nothing was drawn
             return
         height, width = rendering.opacity.shape[-2:]
-        frames = len(screen)
         # 3DGS differentiates by coordinates in [-1, 1], and the loss of one image; here of the mean over frames.
-        unit = screen.new_tensor([0.5 * width, 0.5 * height]) * frames
-        drawn = rendering.splatted.radii > 0
-        self._sum += ((screen.grad * unit).norm(dim=-1) * drawn).sum(0).float()
+        across, down = (0.5 * side * len(screen) for side in (width, height))
+        length = torch.hypot(screen.grad[..., 0] * across, screen.grad[..., 1] * down)
+        drawn = (rendering.splatted.radii > 0) & taken
+        self._sum += torch.where(drawn, length, 0.0).sum(0).float()
         self._drawn += drawn.sum(0)
 
     @torch.no_grad()
@@ -173,12 +187,11 @@ class DensityControl:
         self,
         gaussians: Gaussians,
         optimizer: torch.optim.Optimizer,
-        sizes: Float[Tensor, " n"],
         was_reset: bool,
         generator: torch.Generator,
     ) -> None:
         assert self._sum is not None and self._drawn is not None
-        count, device = len(gaussians), gaussians.position.device
+        count, device, sizes = len(gaussians), gaussians.position.device, self._sizes
         mean = self._sum / self._drawn.clamp_min(1)
         grows = mean >= self.gradient
         room = max(self.most - count, 0)
@@ -208,8 +221,8 @@ class DensityControl:
         self.last = {
             "cloned": len(clones), "split": len(parents), "pruned": int(drop.sum()), "count": len(gaussians),
         }  # fmt: skip
-        self._sum = torch.zeros(len(gaussians), device=device)
-        self._drawn = torch.zeros_like(self._sum)
+        self._sum = self._drawn = None
+        self._allocate(gaussians)
 
     @torch.no_grad()
     def _reset(self, gaussians: Gaussians, optimizer: torch.optim.Optimizer) -> None:

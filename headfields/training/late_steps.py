@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.renderers.padded import NAMES, Buffers
+from headfields.records import Batch
+from headfields.renderers.padded import Buffers
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.nonfinite import BufferBackup
 
@@ -28,9 +29,8 @@ class LateStep:
     Attributes:
         step: its number, from 0.
         frames: the B frames.
-        state, target: what the host gave the device, to find the frames that are not finite.
-        ray_frame: the row of the state that each ray sees.
-        rays: number of rays.
+        state, batch: what the host gave the device, to find the frames that are not finite.
+        rays: number of rays, or pixels.
         seconds: time of training until it began.
         rate: learning rate.
     """
@@ -38,8 +38,7 @@ class LateStep:
     step: int
     frames: Tensor
     state: Any
-    target: Tensor
-    ray_frame: Tensor
+    batch: Batch
     rays: int
     seconds: float
     rate: float
@@ -47,8 +46,8 @@ class LateStep:
     def suspects(self, seen: list[float]) -> Bool[Tensor, " b"]:
         """Frames with a state or target that is not finite, or with a rendered color, `seen` (B), that is not."""
         suspects = torch.tensor(seen) > 0
-        bad = ~self.target.isfinite().all(dim=1)
-        suspects[self.ray_frame[bad].cpu()] = True
+        bad = ~self.batch.target.isfinite().all(dim=-1)
+        suspects[self.batch.frame[bad].cpu()] = True
         for name in ("vertices", "expression", "pose"):
             values = getattr(self.state, name, None)
             if values is not None:
@@ -108,6 +107,10 @@ class FigureTable:
 class LateSteps:
     """The device's part of a step, after the gradients.
 
+    Attributes:
+        pending: steps whose figures have not been read.
+        taken: () whether the optimizer took the last step, on the device.
+
     Args:
         parameters: what is trained, by name.
         optimizer: takes `found_inf`, as PyTorch's fused ones do.
@@ -116,6 +119,7 @@ class LateSteps:
         buffers: sizes of the samples' buffers; None: there are none.
         losses: number of losses.
         frames: B, the number of frames of a step.
+        needs_samples: whether a step without samples has no gradient, so that the optimizer leaves all as it is.
     """
 
     def __init__(
@@ -127,13 +131,22 @@ class LateSteps:
         buffers: Buffers | None,
         losses: int,
         frames: int,
+        needs_samples: bool,
         device: torch.device,
     ) -> None:
+        self._needs_samples = needs_samples
         self._parameters, self._optimizer, self._ema = parameters, optimizer, ema
         self._backup, self._buffers, self._losses, self._frames = backup, buffers, losses, frames
-        width = losses + 2 + len(parameters) + frames + 2 + (0 if buffers is None else len(NAMES))
+        width = losses + 2 + len(parameters) + frames + 2 + (0 if buffers is None else len(buffers.names))
         self.table = FigureTable(width, device)
         self.pending: list[LateStep] = []
+        self.taken = torch.zeros((), dtype=torch.bool, device=device)
+
+    def resized(self, parameters: Mapping[str, Tensor], backup: BufferBackup) -> None:
+        """Takes note of parameters and buffers of other sizes; their names stay."""
+        self._parameters, self._backup = parameters, backup
+        if self._buffers is not None and not self._needs_samples:
+            self._buffers.resize({})  # of more Gaussians
 
     def take(self, figures: Float[Tensor, " f"], seen: Float[Tensor, " b"]) -> None:
         """Checks a step, takes it if it is finite, and writes its figures down. The host waits for nothing.
@@ -151,7 +164,8 @@ class LateSteps:
         overflow = torch.zeros_like(finite) if buffers is None else buffers.overflow()
         fits = finite & ~overflow
         # Without samples nothing has a gradient: as packed ones have none then, the optimizer leaves all as it is.
-        moves = fits if buffers is None else fits & (figures[-1] > 0)
+        moves = fits & (figures[-1] > 0) if self._needs_samples else fits
+        self.taken = moves
         optimizer: Any = self._optimizer
         optimizer.grad_scale, optimizer.found_inf = None, (~moves).float()
         optimizer.step()
@@ -175,7 +189,8 @@ class LateSteps:
         (squared_error, samples), rest = rest[:2], rest[2:]
         norms, rest = rest[: len(self._parameters)], rest[len(self._parameters) :]
         seen, (taken, overflow, *needed) = rest[: self._frames], rest[self._frames :]
+        names = () if self._buffers is None else self._buffers.names
         return StepFigures(
             losses, squared_error, samples, norms, seen, bool(taken), bool(overflow),
-            {name: int(count) for name, count in zip(NAMES, needed, strict=False)},
+            {name: int(count) for name, count in zip(names, needed, strict=True)},
         )  # fmt: skip

@@ -201,6 +201,10 @@ class StepGraph:
         self._replay()
         return None
 
+    def forget(self) -> None:
+        """Has the step captured anew: what it holds is of other sizes."""
+        self._change, self._quiet, self._replay = "the number of Gaussians", 0, None
+
     def _capture(self, batch: Any, state: Any, step: int) -> None:
         """Captures the step, or says why not."""
         self._captured_at = [each for each in self._captured_at if each > step - WINDOW] + [step]

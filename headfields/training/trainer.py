@@ -27,7 +27,6 @@ from headfields.data.live import LiveCapture
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.losses.surface import DepthPrior
-from headfields.records import PixelBatch
 from headfields.renderers.padded import Buffers, PaddedSamples
 from headfields.runs import checkpoint
 from headfields.runs.ema import ExponentialMovingAverage
@@ -100,8 +99,8 @@ class _Drawn:
     def seen(self, count: int) -> Float[Tensor, " b"]:
         """1 for rows of the state, of at most `count`, with a rendered color that is not finite; no wait."""
         rgb = self.rendering.rgb.detach()
-        bad = (~rgb.isfinite().all(dim=1)).to(rgb)
-        return bad.new_zeros(count).scatter_reduce_(0, self.batch.rays.frame.long(), bad, "amax")
+        bad = (~rgb.isfinite().all(dim=-1)).to(rgb).flatten()
+        return bad.new_zeros(count).scatter_reduce_(0, self.batch.frame.long().flatten(), bad, "amax")
 
 
 class Trainer:
@@ -438,6 +437,10 @@ class Trainer:
         self._buffers = SharedBuffers(self.processes, self.avatar)
         if self.ema is not None:
             self.ema.resized(self.avatar)
+        if self._late is not None:
+            self._late.resized(self._trained, self._backup)
+        if self._graph is not None:
+            self._graph.forget()
 
     def take_frames(self, frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None = None) -> None:
         """Draws from other frames from the next step on, for a callback, as one that follows a live capture.
@@ -697,6 +700,8 @@ class Trainer:
             self._skip(outcome.not_finite, monitor)
         elif self._drawn is not None:
             outcome = dataclasses.replace(outcome, rendering=self._drawn.rendering)
+            taken = torch.ones((), dtype=torch.bool, device=self.device)
+            self._call_launched(outcome.rendering, taken, self.progress.step)
         self._drawn = None
         self.progress.step += 1
         monitor.share_seconds(outcome.seconds)
@@ -721,15 +726,14 @@ class Trainer:
             return "several processes train together"
         if self.scaler is not None:
             return "precision is '16-mixed', whose scale of the loss is read; 'bf16-mixed' has none"
-        if getattr(self.avatar, "whole_images", False):
-            return f"{type(self.avatar).__name__} renders whole images"
         optimizer: Any = self.optimizer
         fused = all(group.get("fused") for group in optimizer.param_groups)
         if not (getattr(optimizer, "_step_supports_amp_scaling", False) and fused):
             return f"{type(optimizer).__name__} takes no step that the device may refuse; build it with fused=True"
         for name, callback in zip(callback_names(self.callbacks), self.callbacks, strict=True):
             method = getattr(callback, "on_step", None)
-            if method is not None and getattr(method, "__func__", None) is not Callback.on_step:
+            reads = method is not None and getattr(method, "__func__", None) is not Callback.on_step
+            if reads and not _has_launch_hook(callback):
                 return f"the callback {name} has on_step, which reads the figures of each step"
         return ""
 
@@ -752,13 +756,14 @@ class Trainer:
             yield
             return
         renderer = getattr(self.avatar, "renderer", None)
-        buffers = Buffers(self.device) if getattr(renderer, "takes_buffers", False) else None
+        takes_buffers = getattr(renderer, "takes_buffers", False)
+        buffers = Buffers(self.device, renderer.buffer_names) if takes_buffers else None  # type: ignore[union-attr]
         if buffers is not None:
             renderer.sample_buffers = buffers  # type: ignore[union-attr]
             buffers.resize(self.progress.extra.get("sample_rows", {}))
         self._late = LateSteps(
             self._trained, self.optimizer, self.ema, self._backup, buffers, len(self.losses), self.frames_per_step,
-            self.device,
+            takes_buffers and not getattr(self.avatar, "whole_images", False), self.device,
         )  # fmt: skip
         rates = [group["lr"] for group in self.optimizer.param_groups]
         stream: Any = None
@@ -792,14 +797,12 @@ class Trainer:
         assert self._late is not None
         self._do_due(monitor)
         batch, frames, _, rays = self._batches.draw(self.rays_now, self.random.generator)
-        assert isinstance(batch, PixelBatch)  # whole images take no late steps
         own_state = self.capture.state(frames)
         sent, state = batch.to(self.device), own_state.to(self.device)
         self._prepare(state, decay)
         seconds, rate = self.progress.seconds, self.learning_rate * decay
-        step = LateStep(
-            self.progress.step, frames, own_state, batch.target, batch.rays.frame, rays, seconds, rate
-        )  # fmt: skip
+        pixels = max(batch.alpha[:1].numel(), 1)  # of an image, or one of a ray
+        step = LateStep(self.progress.step, frames, own_state, batch, rays * pixels, seconds, rate)
         if self._graph is None:
             self._launch(sent, state, self.progress.step)
         else:
@@ -812,7 +815,10 @@ class Trainer:
         if self.progress.step % READ_EVERY == 0:
             self._read_figures(monitor)
             self._adapt_sizes()
-        return StepOutcome({}, math.nan, rays, seconds, False)
+        outcome = StepOutcome({}, math.nan, rays * pixels, seconds, False)
+        if any(hasattr(callback, "on_step") for callback in self.callbacks):
+            self._call("on_step", outcome=outcome)
+        return outcome
 
     def _launch(self, batch: Any, state: Any, step: Any) -> None:
         """The device's part of a step."""
@@ -821,7 +827,14 @@ class Trainer:
         assert self._drawn is not None
         with torch.no_grad():
             self._late.take(figures, self._drawn.seen(self.frames_per_step))
+        self._call_launched(self._drawn.rendering, self._late.taken, step)
         self._drawn = None
+
+    def _call_launched(self, rendering: Any, taken: Tensor, step: Any) -> None:
+        """Calls the callbacks' part in what is launched: no random number, nothing that the host reads."""
+        for callback in self.callbacks:
+            if _has_launch_hook(callback):
+                callback.on_launch(trainer=self, rendering=rendering, taken=taken, step=step)
 
     def _report_graph(self, monitor: TrainingMonitor) -> None:
         """Writes to the log that steps are not captured any more, and why."""
@@ -1128,6 +1141,11 @@ class Trainer:
 
     def _average_swapped(self) -> contextlib.AbstractContextManager[None]:
         return self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
+
+
+def _has_launch_hook(callback: Any) -> bool:
+    method = getattr(callback, "on_launch", None)
+    return method is not None and getattr(method, "__func__", None) is not Callback.on_launch
 
 
 def _check_limits(steps: int | None, minutes: int | float | None) -> None:

@@ -48,7 +48,8 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     lens = (camera.world_to_camera, camera.intrinsics, 20, 35, 0.01, 0.3, True)
     splats = torch.ops.headfields.splat_project(*gaussians, *lens)[0]
     carried, shift = torch.rand(1, n, 2), torch.rand(2, n, 2)
-    color, light, depth, normal, _, last, _ = torch.ops.headfields.splat_rasterize(splats, carried, shift, None, 20, 35)
+    images = torch.ops.headfields.splat_rasterize(splats, carried, shift, None, 20, 35, 0)
+    color, light, depth, normal, _, last, *_ = images
     symmetric = (lambda m: m @ m.mT)(torch.rand(n, 3, 3).double())
     return {
         "hash_grid": (points, table, *grid),
@@ -84,6 +85,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "deformation_gradients_backward": (torch.rand(2, faces, 3, 4), corners, corners[0], triangles, "area",
                                            [True, True]),
         "crossed_edges": (occupied,),
+        "symmetric_eigen": (symmetric,),
         "log_strain": (symmetric,),
         "log_strain_backward": (symmetric[:, 0, 0], symmetric),
         "log_strain_double_backward": (symmetric, symmetric[:, 0, 0], symmetric),
@@ -92,8 +94,9 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "symmetric_solve": (torch.rand(n, 2), system.key),
         "splat_project": (*gaussians, *lens),
         "splat_project_backward": (splats, *gaussians, *lens),
-        "splat_rasterize": (splats, carried, shift, None, 20, 35),
-        "splat_rasterize_backward": (color, light, depth, normal, splats, carried, shift, shift, light, last, 20, 35),
+        "splat_rasterize": (splats, carried, shift, None, 20, 35, 64),
+        "splat_rasterize_backward": (color, light, depth, normal, splats, carried, shift, shift, light, last, 20, 35,
+                                     64),
         "bvh_refit": (torch.rand(2, vertices, 3), *tree._tree[1:5], tree._levels),
         "closest_triangle": (points, mesh, *tree._tree, 1.0, True),
         "raycast": (points, directions, mesh, *tree._tree, 10.0, True),

@@ -513,3 +513,25 @@ def test_gsplat_projects_alike():
 def test_what_does_not_fit_is_named(change, error, message):
     with pytest.raises(error, match=message):
         hf.ops.splat(**{**scene(dtype=torch.float32), **change})
+
+
+def test_lists_of_a_fixed_size(monkeypatch):
+    """Room for all entries changes nothing; less is reported, as the number that is needed."""
+    arguments = scene(n=40, size=(40, 50), dtype=torch.float32)
+    grads = []
+    with dispatch.use_cpu_backend("warp"):
+        for room in (0, 1 << 12):
+            given = {kind: arguments[kind].clone().requires_grad_() for kind in KINDS}
+            image = hf.ops.splat(*given.values(), arguments["camera"], room=room)
+            (image.color.square().sum() + image.depth.sum()).backward()
+            grads.append((image, [tensor.grad for tensor in given.values()]))
+        (exact, one), (roomy, other) = grads
+        assert 40 < int(exact.entries) == int(roomy.entries) < 1 << 12
+        for name in ("color", "opacity", "depth", "normal", "counts"):
+            assert torch.equal(getattr(exact, name), getattr(roomy, name))
+        for mine, theirs in zip(one, other, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        less = hf.ops.splat(*(arguments[kind] for kind in KINDS), arguments["camera"], room=30)
+        assert int(less.entries) == int(exact.entries) and less.color.isfinite().all()
+    with pytest.raises(ValueError, match="splat: room is -1"):
+        hf.ops.splat(*(arguments[kind] for kind in KINDS), arguments["camera"], room=-1)

@@ -6,6 +6,7 @@ import torch
 from headfields.losses import L1DSSIM, SplatExtent, SplatOpacity
 from headfields.training import MCMC, DensityControl, Trainer
 from tests.test_splat_avatar import Colored, avatar
+from tests.training.test_late_steps import late as late
 
 
 def make(control, out=None, seed=0):
@@ -42,6 +43,21 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(name, tmp_path):
     assert all(torch.equal(*pair) for pair in zip(numbers(whole), numbers(resumed), strict=True))
     for ours, theirs in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
         assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("name", ["density", "absolute"])
+def test_late_steps_are_those_that_are_waited_for(name, late, monkeypatch):
+    """Gaussians that grow and are reset between steps of which the host has read nothing."""
+    own = make(CONTROLS[name]())
+    own.fit(steps=13)
+    monkeypatch.setattr(Trainer, "_why_prompt", lambda self: "as on a CPU")
+    prompt = make(CONTROLS[name]())
+    prompt.fit(steps=13)
+    assert own.graph_reason == ("" if late == "captured" else "a test") and prompt.graph_reason
+    assert len(own.avatar.gaussians) == len(prompt.avatar.gaussians) > 30
+    for mine, theirs in zip(numbers(own), numbers(prompt), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert own.avatar.renderer.sample_buffers is None
 
 
 def test_the_losses_are_means_in_posed_space():

@@ -89,7 +89,7 @@ def list_tiles(
     gaussians: wp.array(dtype=wp.int32),
 ):
     """An entry for each tile of each Gaussian, before `ends`: camera and tile, then depth, as a number to sort by. The
-    bits of depths, which are positive, rise with them."""
+    bits of depths, which are positive, rise with them. Entries for which there is no room are left out."""
     c, i = wp.tid()
     box = tiles_of(rows, screen, c, i, height, width)
     across = (width + tile_side - 1) / tile_side
@@ -99,8 +99,9 @@ def list_tiles(
     for y in range(box[2], box[3] + 1):
         for x in range(box[0], box[1] + 1):
             tile = wp.int64((c * down + y) * across + x)
-            keys[at] = wp.lshift(tile, wp.int64(32)) + depth
-            gaussians[at] = i
+            if at < wp.int64(keys.shape[0]):
+                keys[at] = wp.lshift(tile, wp.int64(32)) + depth
+                gaussians[at] = i
             at = at + wp.int64(1)
 
 
