@@ -544,6 +544,8 @@ def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 define_transforms(_colors, reference.harmonic_colors)
 define_transforms(_colors_backward, _plain_colors_backward)
+
+
 def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows)
 
