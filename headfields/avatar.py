@@ -495,12 +495,14 @@ class Avatar(Composition):
             warn_of_inverse(camera, field.posed_bounds())
             dtype = state.vertices.dtype
             rays = camera.rays().map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-            parts = []
-            for begin in range(0, max(len(rays), 1), chunk):
-                piece = slice(begin, begin + chunk)
+
+            def draw(piece: slice) -> Rendering:
                 result = self.renderer(rays[piece], field, color[piece].to(dtype))
                 _check_rendering(self.renderer, result, len(rays[piece].frame))
-                parts.append(result.replace(samples=None, weights=None))
+                return result.replace(samples=None, weights=None)
+
+            pieces = [slice(begin, begin + chunk) for begin in range(0, max(len(rays), 1), chunk)]
+            parts = self.renderer.draw_pieces(pieces, draw, state.vertices.device)
         height, width = camera.size
 
         def image(name: str) -> Any:

@@ -374,9 +374,13 @@ def unbuilt_on_error(avatar: "Composition") -> Iterator[None]:
 
 def warn_of_inverse(camera: Camera, box: Float[Tensor, "2 3"]) -> None:
     """Warns if the head lies outside the image, and would lie inside if world_to_camera were inverted."""
-    corners = torch.cartesian_prod(*box.detach().double().cpu().unbind(dim=1))
-    pose = camera.world_to_camera.detach().double().cpu().reshape(4, 4)
-    lens = camera.intrinsics.detach().double().cpu().reshape(3, 3)
+    numbers = [box.detach().flatten(), camera.world_to_camera.detach().flatten(), camera.intrinsics.detach().flatten()]
+    if numbers[1].device == numbers[0].device:  # a GPU is waited for once
+        low_high, own, lens = torch.cat([x.double() for x in numbers]).cpu().split([6, 16, 9])
+    else:
+        low_high, own, lens = (x.double().cpu() for x in numbers)
+    corners = torch.cartesian_prod(*low_high.reshape(2, 3).unbind(dim=1))
+    pose, lens = own.reshape(4, 4), lens.reshape(3, 3)
     height, width = camera.size
 
     def image(pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

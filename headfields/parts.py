@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -745,6 +745,18 @@ class Renderer(SizedPart):
             background: (N, 3) color behind each ray, sRGB in [0, 1].
         """
         _undefined(self, "forward")
+
+    def draw_pieces(
+        self, pieces: Sequence[slice], draw: Callable[[slice], "Rendering"], device: torch.device
+    ) -> "list[Rendering]":
+        """`draw` of each piece of an image's rays; a renderer may prepare something for each, and draw a piece again.
+
+        Args:
+            pieces: the rays of each.
+            draw: calls the renderer with them.
+            device: that of the state.
+        """
+        return [draw(piece) for piece in pieces]
 
     def due(self, step: int) -> bool:
         """Whether `update` has to be called before this training step."""

@@ -8,6 +8,7 @@ belongs to no ray of the rendering, and no gradient reaches it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,8 @@ from torch.nn.functional import pad
 from headfields.ops.compositing import composite
 from headfields.records import Canonical, Samples
 from headfields.transfer import send_numbers
+
+Drawn = TypeVar("Drawn")
 
 ROWS_PER_RAY = 64
 """Padding is composited as further rays of so many rows, so that no thread of a kernel gets all of it. Own choice."""
@@ -134,7 +137,16 @@ class PaddedSamples(Samples):
 def compact(
     samples: PaddedSamples, canonical: Canonical, mask: Bool[Tensor, " m"], buffers: Buffers, name: str
 ) -> tuple[PaddedSamples, Canonical]:
-    """The samples where the mask is true, in order, in the buffer `name`; padding repeats them in turn.
+    """The samples where the mask is true and their canonical points, as `compact_rows`."""
+    kept, index = compact_rows(samples, mask, buffers, name)
+    return kept, canonical[index]
+
+
+def compact_rows(
+    samples: PaddedSamples, mask: Bool[Tensor, " m"], buffers: Buffers, name: str
+) -> tuple[PaddedSamples, Int[Tensor, " kept"]]:
+    """The samples where the mask is true, in order, in the buffer `name`, and the row of each; padding repeats them in
+    turn.
 
     Without any, all rows are padding, in the place of the first one.
     """
@@ -154,7 +166,42 @@ def compact(
         ray=samples.ray[index], start=start, end=torch.where(is_sample, end, start),
         offsets=pad(rank, (1, 0))[samples.offsets].clamp_max(rows), is_sample=is_sample,
     )  # fmt: skip
-    return kept, canonical[index]
+    return kept, index
+
+
+class ImageBuffers:
+    """The buffers of the pieces of an image, kept from image to image: the host waits once for each image.
+
+    Args:
+        names: those of each piece's `Buffers`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._buffers: dict[Any, Buffers] = {}
+
+    def draw(
+        self, pieces: Sequence[slice], device: torch.device, draw: Callable[[slice, Buffers], Drawn]
+    ) -> list[Drawn]:
+        """Draws each piece into its buffers, those of an image before; pieces that overflow are drawn once more.
+
+        A piece that is drawn for the first time gets its sizes then, for which the host waits.
+        """
+        used = []
+        for place, piece in enumerate(pieces):
+            key = place, piece.stop - piece.start, device
+            if key not in self._buffers:
+                self._buffers[key] = Buffers(device, self._names)
+            used.append(self._buffers[key])
+        drawn = [draw(piece, buffers) for piece, buffers in zip(pieces, used, strict=True)]
+        needed = torch.stack([buffers.needed for buffers in used]).tolist() if used else []
+        for place, (buffers, counts) in enumerate(zip(used, needed, strict=True)):
+            most = dict(zip(self._names, counts, strict=True))
+            overflows = any(most[name] > rows for name, rows in buffers.rows.items())
+            buffers.fit(most)
+            if overflows:
+                drawn[place] = draw(pieces[place], buffers)
+        return drawn
 
 
 def finite_without_samples(samples: PaddedSamples, canonical: Canonical) -> Canonical:

@@ -1,6 +1,7 @@
 """Volume rendering of a density field."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor
 from headfields.ops.compositing import composite, exclusive_sum, ray_offsets, weights_from_density
 from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import Canonical, Rays, Samples
-from headfields.renderers.padded import NAMES, Buffers, PaddedSamples, compact, composite_padded
+from headfields.renderers.padded import (
+    NAMES,
+    Buffers,
+    ImageBuffers,
+    PaddedSamples,
+    compact_rows,
+    composite_padded,
+)
 
 
 class VolumeRenderer(Renderer):
@@ -48,6 +56,8 @@ class VolumeRenderer(Renderer):
         self.sampler = sampler
         self.early_stop = early_stop
         self.sample_buffers: Buffers | None = None
+        self._image_buffers: ImageBuffers | None = None
+        self._piece_buffers: Buffers | None = None  # while a piece of an image is drawn
 
     @property
     def buffer_names(self) -> tuple[str, ...]:
@@ -63,12 +73,30 @@ class VolumeRenderer(Renderer):
         self.sampler.build(bounds)
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
-        if self.sample_buffers is not None and self.training and len(rays):
-            padded, canonical = self.sampler.padded(rays, field, self.sample_buffers)
+        buffers = self.sample_buffers if self.training else self._piece_buffers
+        if buffers is not None and len(rays):
+            padded, canonical = self.sampler.padded(rays, field, buffers)
             assert isinstance(padded, PaddedSamples)
-            return self._shade_padded(padded, canonical, field, background, self.sample_buffers)
+            return self._shade_padded(padded, canonical, field, background, buffers)
         samples, canonical = self.sampler(rays, field)
         return self.shade(samples, canonical, rays, field, background)
+
+    def draw_pieces(
+        self, pieces: Sequence[slice], draw: Callable[[slice], Rendering], device: torch.device
+    ) -> list[Rendering]:
+        if device.type == "cpu" or not self.takes_buffers:
+            return super().draw_pieces(pieces, draw, device)
+        if self._image_buffers is None:
+            self._image_buffers = ImageBuffers(self.buffer_names)
+
+        def into(piece: slice, buffers: Buffers) -> Rendering:
+            self._piece_buffers = buffers
+            try:
+                return draw(piece)
+            finally:
+                self._piece_buffers = None
+
+        return self._image_buffers.draw(pieces, device, into)
 
     def _shade_padded(
         self,
@@ -78,26 +106,31 @@ class VolumeRenderer(Renderer):
         background: Float[Tensor, "n 3"],
         buffers: Buffers,
     ) -> Rendering:
-        """As `shade`, in training, of padded samples."""
+        """As `shade`, of padded samples."""
         if self.early_stop:
             with torch.no_grad():
-                (density,) = field.decode(canonical, color=False).require("density")
+                first = field.decode(canonical, color=False)
+                (density,) = first.require("density")
                 self._observe_padded(samples, canonical, density)
                 optical = density.masked_fill(~samples.is_sample, 0.0) * (samples.end - samples.start)
-                visible = exclusive_sum(optical, offsets=samples.packing()) <= -math.log(self.early_stop)
-            samples, canonical = compact(samples, canonical, visible, buffers, "visible")
-        density, color = field.decode(canonical).require("density", "rgb")
-        if not self.early_stop:
-            self._observe_padded(samples, canonical, density.detach())
+                visible = self._visible(optical, exclusive_sum(optical, offsets=samples.packing()))
+            samples, index = compact_rows(samples, visible, buffers, "visible")
+            canonical = canonical[index]
+            values = field.decode(canonical) if torch.is_grad_enabled() else field.color(first[index], canonical)
+        else:
+            values = field.decode(canonical)
+            self._observe_padded(samples, canonical, values.require("density")[0].detach())
+        density, color = values.require("density", "rgb")
         packing = samples.packing()
         density = density.masked_fill(~samples.is_sample, 0.0)  # a padding row's may be infinite, and its length is 0
         weights = weights_from_density(density, samples.start, samples.end, offsets=packing)
         rgb, opacity, depth = composite_padded(weights, color, samples, packing, background)
-        return Rendering(
-            rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, canonical=canonical, field=field
-        )
+        training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
+        return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **training_inputs)
 
     def _observe_padded(self, samples: PaddedSamples, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
+        if not self.training:
+            return
         # A sampler observes no NaN.
         self.sampler.observe(canonical, density.masked_fill(~samples.is_sample, torch.nan))
 
@@ -109,7 +142,8 @@ class VolumeRenderer(Renderer):
             with torch.no_grad():
                 first = field.decode(canonical, color=False)
                 (density,) = first.require("density")
-                visible = self._visible(samples, density, len(rays)).nonzero()[:, 0]
+                optical = density * (samples.end - samples.start)
+                visible = self._visible(optical, exclusive_sum(optical, samples.ray, len(rays))).nonzero()[:, 0]
             if self.training:
                 self.sampler.observe(canonical, density)
             samples, canonical = samples[visible], canonical[visible]
@@ -126,9 +160,7 @@ class VolumeRenderer(Renderer):
         training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights, **training_inputs)
 
-    def _visible(self, samples: Samples, density: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
-        optical = density * (samples.end - samples.start)
-        before = exclusive_sum(optical, samples.ray, rays)
+    def _visible(self, optical: Float[Tensor, " m"], before: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:
         visible = before <= -math.log(self.early_stop)
         if not self.training:
             weight = -torch.expm1(-optical) * torch.exp(-before)

@@ -1,12 +1,10 @@
 """Samples that losses draw: in proportion to weights, never padding, without reading a device."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 
 from headfields.losses.base import drawn_by_weight, drawn_evenly
+from headfields.parts import Rendering
 from headfields.records import Samples
 from headfields.renderers.padded import PaddedSamples
 
@@ -32,11 +30,11 @@ def test_weights_without_a_sum_give_rows_that_exist(value: float) -> None:
         assert bool(((drawn >= 0) & (drawn < rows)).all())
 
 
-def rendering(padded: int | None, rows: int) -> Any:
+def rendering(padded: int | None, rows: int) -> Rendering:
     samples = Samples(torch.zeros(rows, dtype=torch.long), torch.zeros(rows), torch.ones(rows))
     if padded is not None:
         samples = PaddedSamples.of(samples, torch.tensor([0, rows - padded]))
-    return SimpleNamespace(opacity=torch.zeros(1), samples=samples)
+    return Rendering(rgb=torch.zeros(1, 3), opacity=torch.zeros(1), depth=torch.zeros(1), samples=samples)
 
 
 @pytest.mark.parametrize("rows", [0, 40, 4000])

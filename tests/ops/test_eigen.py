@@ -8,7 +8,12 @@ from headfields.ops.dispatch import use_cpu_backend
 from headfields.ops.eigen import symmetric_eigen
 from headfields.ops.log_strain import log_strain
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+    ),
+]
 
 
 def matrices() -> torch.Tensor:

@@ -112,6 +112,7 @@ def train(model: str) -> dict[str, Any]:
         if hasattr(trainer.avatar, "field"):
             actions["refine"] = lambda: evaluate(trainer.avatar, source, refine={"steps": 1})
             actions["mesh"] = lambda: hf.mesh.extract(trainer.avatar.field(state), resolution=16)
+        actions["render"]()  # the first image measures the buffers of the next
         for name, action in actions.items():
             device.reset()
             action()

@@ -11,7 +11,7 @@ from headfields.models import insta
 from headfields.ops.dispatch import use_cpu_backend
 from headfields.ops.occupancy import march, march_padded
 from headfields.records import PixelBatch
-from headfields.renderers import OccupancySampler, VolumeRenderer
+from headfields.renderers import OccupancySampler, VolumeRenderer, padded
 from headfields.renderers.padded import GRANULE, NAMES, Buffers
 from tests.training.ball import BallCapture
 
@@ -204,3 +204,31 @@ def test_march_padded_is_march(backend: str, dtype: torch.dtype) -> None:
         places = lambda s: origins[s.ray] + s.middle[:, None] * directions[s.ray]  # noqa: E731
         inside = ((places(beyond) >= small[0]) & (places(beyond) < small[1])).all(dim=1)[: int(most)]
         assert int(needed) == len(kept) + int((~inside).sum())
+
+
+def test_an_image_in_buffers_is_that_of_packed_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first image measures its pieces; those of a head that comes nearer overflow and are drawn again."""
+    capture, avatar = BallCapture(), ball(cull=False)
+    avatar.eval()
+    state = capture.state(torch.tensor([0]))
+    near = capture.camera(torch.tensor([0]))[0]
+    far = near.replace(world_to_camera=near.world_to_camera + 0.6 * torch.eye(4)[2][:, None] * torch.eye(4)[3])
+    expected = {name: avatar.render(camera, state, chunk=200) for name, camera in (("near", near), ("far", far))}
+    own = VolumeRenderer.draw_pieces
+
+    def as_on_a_gpu(self, pieces, draw, device):
+        monkeypatch.setattr(padded, "Buffers", lambda _, names: Buffers(torch.device("cpu"), names))
+        return own(self, pieces, draw, torch.device("cuda"))
+
+    monkeypatch.setattr(VolumeRenderer, "draw_pieces", as_on_a_gpu)
+    monkeypatch.setattr(padded, "GRANULE", 8)
+    drawn = []
+    avatar.renderer.register_forward_hook(lambda *_: drawn.__setitem__(-1, drawn[-1] + 1))
+    for name in ("far", "far", "near", "far"):
+        drawn.append(0)
+        image = avatar.render(far if name == "far" else near, state, chunk=200)
+        for field in ("rgb", "opacity", "depth"):
+            torch.testing.assert_close(getattr(image, field), getattr(expected[name], field), rtol=1e-5, atol=2e-6)
+    assert expected["near"].opacity.sum() > 2 * expected["far"].opacity.sum() > 0
+    assert drawn[0] == drawn[1] == 6 and drawn[2] > 6, "pieces that overflow are drawn once more"
+    assert avatar.renderer._piece_buffers is None and avatar.renderer.sample_buffers is None
