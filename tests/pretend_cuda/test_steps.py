@@ -21,8 +21,8 @@ CEILINGS = {
 }
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
 they are never raised, but for launches in exchange for waits (samples in buffers of a fixed size), or where more is
-counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device, became PyTorch operations. A
-replayed graph is one launch; a step that waits is not captured."""
+counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device,
+became PyTorch operations. A replayed graph is one launch; a step that waits is not captured."""
 
 CAPTURED = {"insta": 430, "monoavatar": 2190, "vp360": 760, "gaussian_avatars": 480}
 """What a replayed graph runs, at most."""
