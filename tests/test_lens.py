@@ -204,6 +204,29 @@ def test_images_are_undistorted(lens):
     assert hf.ops.undistort_pixels(torch.tensor([[torch.nan, 3.0]]), view).isnan().all()
 
 
+def test_undistorted_images_and_points_are_opencvs(lens):
+    """OpenCV counts pixels from the center of the first, and interpolates at 32nds of a pixel."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV, the oracle of this test, is not installed")
+    view = camera(lens, (96, 128))
+    view = view.replace(intrinsics=torch.tensor([[140.0, 0, 66], [0, 144, 44], [0, 0, 1]], dtype=torch.float64))
+    y, x = torch.meshgrid(torch.linspace(0, 9, 96), torch.linspace(0, 12, 128), indexing="ij")
+    image = torch.stack([x.sin() * y.cos(), (0.7 * x + y).sin(), (x - y).cos()], dim=-1) / 2 + 0.5
+    matrix, numbers = view.intrinsics.numpy(), lens.numpy()
+    corner = matrix.copy()
+    corner[:2, 2] -= 0.5
+    points = np.random.default_rng(0).uniform([5, 5], [120, 90], (50, 2))[:, None]
+    if len(lens) == 5:
+        expected = cv2.undistort(image.numpy(), corner, numbers)
+        moved = cv2.undistortPoints(points, matrix, numbers, None, matrix)
+    else:
+        expected = cv2.fisheye.undistortImage(image.numpy(), corner, numbers, Knew=corner)
+        moved = cv2.fisheye.undistortPoints(points, matrix, numbers, None, matrix)
+    ours = hf.ops.undistort_image(image.double(), view).numpy()
+    inside = (slice(4, -4), slice(4, -4))
+    assert np.abs(ours - expected)[inside].max() < 5e-3 < np.abs(image.numpy() - expected)[inside].max() / 10
+    assert np.abs(hf.ops.undistort_pixels(torch.from_numpy(points[:, 0]), view).numpy() - moved[:, 0]).max() < 2e-3
+
+
 def test_wrong_arguments_of_undistortion_are_named(lens):
     view = camera(lens).map(lambda tensor: tensor.float())
     with pytest.raises(ValueError, match="has no distortion"):
