@@ -1,18 +1,19 @@
 """A rigged template reduced to the joints and expressions that are tracked, and the Jacobian of its surface points."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.rotations import left_jacobian, rotation_matrices
 from headfields.records import HeadState, Record
 from headfields.rigging.rigged_template import RiggedTemplate
 
-__all__ = ["BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
+__all__ = ["BODY_JOINTS", "BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
 
-_JOINTS = ("torso", "neck", "head", "jaw")
+BODY_JOINTS = ("torso", "neck", "head", "jaw")
 _SHARE = 0.01
 """Fraction of all skinning weights that a joint must move, and must leave alone, to be distinguished from the motion of
 the whole body."""
@@ -77,26 +78,32 @@ class PosedBody(Record):
 class TrackedBody:
     """A rig reduced to tracked joints and expressions; equal to the rig in every such pose.
 
-    Tracked joints are torso, neck, head and jaw, except those that move all or nothing of the template: they cannot be
-    distinguished from the motion of the whole body. Tracked expressions are those with names, or the first ones.
+    Tracked joints are `joints`, except those that move all or nothing of the template: they cannot be distinguished
+    from the motion of the whole body. Tracked expressions are those with names, or the first ones.
 
     Args:
         rig: the rigged template.
         expressions: maximum number.
+        joints: names of the joints, parents first.
+        scales: (E,) standard deviation of each tracked coefficient from 0; that of the options if None.
+        blendshapes: (E,) which coefficients are weights of blendshapes, from 0 to 1; none if None.
 
     Attributes:
         names, index: names of the tracked joints and their indices in the rig.
         expressions: indices of the tracked expressions in the rig.
     """
 
-    def __init__(self, rig: RiggedTemplate, expressions: int = 50) -> None:
-        self.rig = rig
+    def __init__(
+        self, rig: RiggedTemplate, expressions: int = 50, joints: Sequence[str] = BODY_JOINTS,
+        scales: Float[Tensor, " e"] | None = None, blendshapes: Bool[Tensor, " e"] | None = None,
+    ) -> None:  # fmt: skip
+        self.rig, self.scales, self.blendshapes = rig, scales, blendshapes
         count = len(rig.expression_names) or rig.expression_count
         moves = rig.expression_basis.norm(dim=2).amax(dim=1) > _STILL if rig.expression_count else torch.zeros(0)
         self.expressions = [k for k in range(count) if bool(moves[k])][:expressions]
         total, subtree = float(rig.weights.sum()), _subtrees(rig.parents)
         carried = {name: float(rig.weights[:, subtree[j]].sum()) / total for name, j in rig.joints.items()}
-        self.names = [name for name in _JOINTS if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE]
+        self.names = [name for name in joints if rig.joints.get(name, 0) and _SHARE * 0.2 < carried[name] < 1 - _SHARE]
         self.index = [rig.joints[name] for name in self.names]
         nearest: list[int] = []  # for each joint the row of the tracked joint that moves it; row 0 is fixed
         for joint, parent in enumerate(rig.parents):
@@ -154,6 +161,30 @@ class TrackedBody:
     def _blend(self, rotations: Float[Tensor, "b 3 3"], rest: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
         each = torch.einsum("bij,vj->bvi", rotations, rest)
         return (self.weights.T[..., None] * each).sum(0)
+
+    @property
+    def landmark_count(self) -> int:
+        """Number of landmarks that a frame's are compared with: 68, or 0 if the rig has others."""
+        fixed = 0 if self.rig.landmark_faces is None else len(self.rig.landmark_faces)
+        total = fixed + (0 if self.rig.contour is None else self.rig.contour.faces.shape[1])
+        return total if total == 68 else 0
+
+    def landmarks(self, pose: BodyPose) -> tuple[Int[Tensor, "l 3"], Float[Tensor, "l 3"]]:
+        """Vertices (L, 3) and barycentric coordinates (L, 3) of the landmarks; the contour's depend on the pose."""
+        rig = self.rig
+        assert rig.landmark_faces is not None and rig.landmark_barycentric is not None
+        faces, weights = rig.landmark_faces, rig.landmark_barycentric
+        if rig.contour is not None:
+            flip = pose.world_to_camera.new_tensor([1.0, -1.0, -1.0])[:, None]
+            row = rig.contour.rows((flip * pose.world_to_camera[:3, :3])[None])[0]
+            faces = torch.cat([rig.contour.faces[row], faces])
+            weights = torch.cat([rig.contour.barycentric[row], weights])
+        return rig.faces[faces], weights.to(rig.template_vertices)
+
+    def landmark_points(self, pose: BodyPose) -> Float[Tensor, "l 3"]:
+        """The landmarks (L, 3) in camera space."""
+        corners, weights = self.landmarks(pose)
+        return (weights[..., None] * self.posed(pose).local[corners]).sum(1)
 
     def jacobian(
         self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]

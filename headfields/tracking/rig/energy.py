@@ -21,6 +21,9 @@ from headfields.tracking.rig.surface import RigSurface, VisibleSurface
 
 __all__ = ["Energy", "MotionPrior", "PoseEnergy", "prior_scales"]
 
+_OUTSIDE = 0.05
+"""Scale of a blendshape's weight below 0 or above 1."""
+
 
 @dataclass(frozen=True)
 class MotionPrior:
@@ -45,7 +48,7 @@ class Energy:
         center: (3,) of the step's rotation, in camera space.
         parts: value of each term.
         iou: intersection over union of silhouette and matte.
-        visible: the visible surface.
+        visible: the visible surface; None if only landmarks count.
     """
 
     value: float
@@ -54,7 +57,7 @@ class Energy:
     center: Float[Tensor, "3"]
     parts: dict[str, float]
     iou: float
-    visible: VisibleSurface = field(repr=False)
+    visible: VisibleSurface | None = field(repr=False)
 
 
 class _Sums:
@@ -88,18 +91,19 @@ class PoseEnergy:
         light: (9, 3) coefficients of `SHLighting`; None leaves the photometric term out.
         expected: pose predicted from earlier frames.
         options: scales.
+        lens: whether the last parameter of a step is the logarithm of the focal length.
     """
 
     def __init__(
-        self, body: TrackedBody, surface: RigSurface, observation: RigObservation, level: Level,
-        light: Float[Tensor, "9 3"] | None, expected: MotionPrior, options: RigTrackingOptions,
+        self, body: TrackedBody, surface: RigSurface | None, observation: RigObservation, level: Level,
+        light: Float[Tensor, "9 3"] | None, expected: MotionPrior, options: RigTrackingOptions, lens: bool = False,
     ) -> None:  # fmt: skip
         self.body, self.surface, self.level, self.light = body, surface, level, light
+        self.width, self._lens = body.width + lens, lens
         self.expected, self.scales, self.pixels = expected, options.scales, options.pixels
         self.side = max(level.camera.size)
         self.landmarks = observation.landmarks * (self.side / max(observation.camera.size))
-        rig = body.rig
-        usable = rig.landmark_faces is not None and len(rig.landmark_faces) == 68
+        usable = body.landmark_count == 68
         self.known = (
             self.landmarks.isfinite().all(dim=1).nonzero()[:, 0] if usable else torch.zeros(0, dtype=torch.long)
         )
@@ -108,15 +112,20 @@ class PoseEnergy:
         """The energy at a pose."""
         body, level, scales = self.body, self.level, self.scales
         posed = body.posed(pose)
+        sums = _Sums(self.width)
+        if self.surface is None:
+            self._landmarks(sums, pose, posed)
+            center = posed.local.mean(dim=0)
+            self._priors(sums, pose, center)
+            return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, 1.0, None)
         visible = self.surface.visible(posed, level.camera)
-        sums = _Sums(body.width)
         pixel = visible.mask.nonzero()
-        counts = visible.clear & level.inside[visible.mask]
+        counts = visible.clear & (level.inside & ~level.free)[visible.mask]
         rendered = torch.full_like(level.rgb, torch.nan)
         if self.light is not None:
             rendered[visible.mask] = visible.albedo * (sh_basis(visible.normals) @ self.light)
         edge_mask = outline(visible.mask)
-        on_edge = edge_mask[visible.mask]
+        on_edge = edge_mask[visible.mask] & visible.outlined
         colors = self.light is not None and scales.color_weight > 0
         if colors:
             # evenly over the image by a fixed rule, so that the energy is a function of the pose
@@ -134,16 +143,17 @@ class PoseEnergy:
         self._outlines(sums, visible, pixel[rows[keep]], moved[keep])
         self._landmarks(sums, pose, posed)
         self._priors(sums, pose, center)
-        both = (visible.mask & level.mask).sum() / (visible.mask | level.mask).sum().clamp_min(1)
-        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, float(both), visible)
+        both = level.overlap(visible.mask)
+        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, both, visible)
 
-    def _projected(self, local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]) -> Float[Tensor, "n 2 p"]:
-        """The Jacobian of the points' pixels."""
+    def _projected(self, local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]) -> Float[Tensor, "n 2 q"]:
+        """The Jacobian of the points' pixels, the focal length's last if it is a parameter."""
         lens = self.level.camera.intrinsics.reshape(3, 3)
         depth = local[:, 2].clamp_min(1e-3)[:, None, None]
         out = torch.stack([lens[0, 0] * slope[:, 0], lens[1, 1] * slope[:, 1]], 1)
         ratio = torch.stack([lens[0, 0] * local[:, 0], lens[1, 1] * local[:, 1]], 1)[..., None] / depth
-        return (out - ratio * slope[:, 2:]) / depth
+        moved = (out - ratio * slope[:, 2:]) / depth
+        return torch.cat([moved, ratio], 2) if self._lens else moved
 
     def _colors(self, sums: _Sums, rendered: Tensor, pixel: Tensor, moved: Tensor) -> None:
         level, scale = self.level, float(self.scales.color)
@@ -173,14 +183,19 @@ class PoseEnergy:
         level = self.level
         scale = max(float(self.scales.outline) * self.side, 0.5)
         row, column = pixel.unbind(1)
-        if not len(pixel) or not len(level.outline):
+        if not len(pixel):
             return
         reach = 8.0  # width of ρ in scales: a distant outline is not an outlier
         weight = reach**2 * float(self.scales.outline_weight) * self.side / (len(pixel) + len(level.outline))
-        residual = (level.distance[row, column] + 0.5) / scale / reach
-        slope = torch.einsum("nk,nkp->np", level.slope[row, column], moved) / scale / reach
+        beyond = level.distance[row, column] + 0.5
+        beyond = torch.where(level.open[row, column], beyond.clamp_min(0), beyond)
+        residual = beyond / scale / reach
+        acts = (beyond != 0).to(beyond.dtype)[:, None]
+        slope = acts * torch.einsum("nk,nkp->np", level.slope[row, column], moved) / scale / reach
         sums.add("outline", residual, slope, True, weight, residual.square())
         centers = pixel.flip(-1).float() + 0.5
+        if not len(level.outline):
+            return
         own = signed_distance(visible.mask)
         across, down = torch.gradient(own, dim=(1, 0))
         normal = torch.nn.functional.normalize(torch.stack([across, down], -1)[row, column], dim=1, eps=1e-6)
@@ -195,10 +210,8 @@ class PoseEnergy:
     def _landmarks(self, sums: _Sums, pose: BodyPose, posed: PosedBody) -> None:
         if not len(self.known):
             return
-        rig = self.body.rig
-        assert rig.landmark_faces is not None and rig.landmark_barycentric is not None
-        corners = rig.faces[rig.landmark_faces[self.known]]
-        weights = rig.landmark_barycentric[self.known].to(rig.template_vertices)
+        corners, weights = self.body.landmarks(pose)
+        corners, weights = corners[self.known], weights[self.known]
         slope, _ = self.body.jacobian(pose, posed, corners, weights)
         local = (weights[..., None] * posed.local[corners]).sum(1)
         moved = self._projected(local, slope)
@@ -211,13 +224,18 @@ class PoseEnergy:
         sums.add("landmarks", residual, moved / scale / reach, True, weight, residual.square().sum(1))
 
     def _priors(self, sums: _Sums, pose: BodyPose, center: Tensor) -> None:
-        eye = torch.eye(self.body.width)
+        eye = torch.eye(self.body.width, self.width)
         joints = pose.turns.numel()
         parameters = torch.cat([pose.turns.flatten(), pose.expression]).cpu()
         scale = prior_scales(self.body, self.scales)
         residual = parameters / scale
         slope = eye[6:] / scale[:, None]
         sums.add("prior", residual, slope, False, 1.0, residual.square())
+        if self.body.blendshapes is not None:
+            weights = parameters[joints:]
+            excess = (weights.clamp_max(0) + (weights - 1).clamp_min(0)) * self.body.blendshapes / _OUTSIDE
+            rows = eye[6 + joints :] * ((excess != 0)[:, None] / _OUTSIDE)
+            sums.add("range", excess, rows, False, 1.0, excess.square())
         expected = self.expected.pose
         if expected is None:
             return
@@ -234,8 +252,9 @@ class PoseEnergy:
 
 def prior_scales(body: TrackedBody, scales: TermScales) -> Float[Tensor, " q"]:
     """Standard deviations of joints and coefficients from rest."""
-    turns = [float(getattr(scales, name)) for name in body.names for _ in range(3)]
-    return torch.tensor([*turns, *[float(scales.expression)] * len(body.expressions)])
+    turns = [float(getattr(scales, name.split("_")[-1])) for name in body.names for _ in range(3)]
+    own = torch.full((len(body.expressions),), float(scales.expression)) if body.scales is None else body.scales
+    return torch.cat([torch.tensor(turns), own])
 
 
 def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Tensor, " p"]:

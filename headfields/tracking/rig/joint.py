@@ -1,7 +1,7 @@
 """The joint fit of all frames: the sum of their energies, with a penalty on second differences of the poses."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -26,7 +26,7 @@ def smooth_together(
     body: TrackedBody, surface: RigSurface, poses: Mapping[int, BodyPose], light: Tensor,
     observation: Callable[[int], RigObservation], options: RigTrackingOptions,
     show: Callable[[int, int], None] = lambda step, frame: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False, cuts: Sequence[int] = (),
 ) -> dict[int, BodyPose] | None:  # fmt: skip
     """Poses of all frames after `options.joint_steps` Gauss-Newton steps on the sum of all energies.
 
@@ -40,6 +40,7 @@ def smooth_together(
         options: scales and steps.
         show: called with step and row of the frame.
         stop: asked before each frame whether to stop.
+        cuts: frames that begin another shot; motion is not smooth across them.
 
     Returns:
         Poses by frame; None if stopped. Frames whose own energy grows by more than half, or is not finite, keep their
@@ -49,7 +50,10 @@ def smooth_together(
     width = body.width
     initial_energy: dict[int, float] = {}
     spacing = min((b - a for a, b in pairwise(frames)), default=1)
-    triples = [k for k in range(len(frames) - 2) if frames[k + 2] - frames[k] == 2 * spacing]
+    triples = [
+        k for k in range(len(frames) - 2)
+        if frames[k + 2] - frames[k] == 2 * spacing and not any(frames[k] < cut <= frames[k + 2] for cut in cuts)
+    ]  # fmt: skip
     joints, expressions = 3 * len(body.index), len(body.expressions)
     scale = motion_scales(options.scales, joints, expressions).double() * float(options.scales.smooth)
     stiffness = (1 / scale.square()).numpy()

@@ -1,5 +1,6 @@
 """A frame as the rig tracker sees it: a pyramid of images, mattes and distances to their outlines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,10 @@ class Level(Record):
         mask: (H, W) matte above 0.5.
         distance: (H, W) to its outline, pixels, negative inside.
         slope: (H, W, 2) of the distance.
-        outline: (Q, 2) pixel centers (x, y) just inside the outline.
+        outline: (Q, 2) pixel centers (x, y) just inside the outline, where it is the template's.
         camera: the lens, at the origin.
+        free: (H, W) where the person is not the template (hair, clothes): neither colors nor overlap count.
+        open: (H, W) whether the nearest outline is of such matter: the template may end inside of it.
     """
 
     rgb: Float[Tensor, "h w 3"]
@@ -40,6 +43,14 @@ class Level(Record):
     slope: Float[Tensor, "h w 2"]
     outline: Float[Tensor, "q 2"]
     camera: Camera
+    free: Bool[Tensor, "h w"]
+    open: Bool[Tensor, "h w"]
+
+    def overlap(self, mask: Bool[Tensor, "h w"]) -> float:
+        """Intersection over union of a silhouette and the matte, where the person is the template."""
+        counts = ~self.free
+        both, either = mask & self.mask & counts, (mask | self.mask) & counts
+        return float(both.sum() / either.sum().clamp_min(1))
 
 
 @dataclass(frozen=True)
@@ -62,13 +73,16 @@ class RigObservation:
         return int(self.landmarks.isfinite().all(dim=1).sum())
 
 
-def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions) -> RigObservation:
+def rig_observation(
+    source: FrameSource, frame: int, options: RigTrackingOptions, free_labels: Sequence[int] = ()
+) -> RigObservation:
     """Reads a frame.
 
     Args:
         source: the capture.
         frame: its index.
         options: sizes of the levels.
+        free_labels: labels of what the template lacks.
 
     Raises:
         FrameFailure: "unreadable", or "mask" if the matte has too few pixels.
@@ -77,6 +91,7 @@ def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions
         image = source.image(frame)
         captured = source.camera([frame])
         landmarks = source.landmarks(frame)
+        label = source.label(frame) if free_labels else None
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
     lens = captured.require_pinhole("tracking").intrinsics.reshape(-1, 3, 3)[0].float()
@@ -90,10 +105,11 @@ def rig_observation(source: FrameSource, frame: int, options: RigTrackingOptions
     if landmarks is None:
         landmarks = torch.full((68, 2), torch.nan)
     sides = [min(side, max(camera.size)) for side in options.levels]
-    return RigObservation(tuple(_level(image, camera, side) for side in sides), landmarks.float(), camera)
+    free = None if label is None else torch.isin(label.long(), torch.tensor(list(free_labels)))
+    return RigObservation(tuple(_level(image, camera, side, free) for side in sides), landmarks.float(), camera)
 
 
-def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:
+def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int, free: Bool[Tensor, "h w"] | None) -> Level:
     reduced = camera.scaled(side / max(camera.size))
     matte = image[..., 3:]
     channels = torch.cat([image[..., :3] * matte + 1 - matte, matte], -1)
@@ -102,13 +118,30 @@ def _level(image: Float[Tensor, "h w 4"], camera: Camera, side: int) -> Level:
             channels.movedim(-1, 0)[None], reduced.size, mode="bilinear", antialias=True, align_corners=False
         )[0].movedim(0, -1)
     mask = channels[..., 3] > 0.5
+    hidden = torch.zeros_like(mask)
+    if free is not None:
+        hidden = (
+            torch.nn.functional.adaptive_avg_pool2d(free[None, None].float(), (mask.shape[0], mask.shape[1]))[0, 0]
+            > 0.3
+        )
+    edge, near_free = outline(mask), torch.nn.functional.max_pool2d(hidden[None, None].float(), 5, 1, 2)[0, 0] > 0
     distance = signed_distance(mask)
     across, down = torch.gradient(distance, dim=(1, 0))
     x, y = torch.gradient(channels[..., :3], dim=(1, 0))
     return Level(
         rgb=channels[..., :3].contiguous(), gradient=torch.stack([x, y], -1), inside=distance < -1.0, mask=mask,
-        distance=distance, slope=torch.stack([across, down], -1), outline=_centers(outline(mask)), camera=reduced,
+        distance=distance, slope=torch.stack([across, down], -1), outline=_centers(edge & ~near_free), camera=reduced,
+        free=hidden, open=_nearest(edge, near_free),
     )  # fmt: skip
+
+
+def _nearest(edge: Bool[Tensor, "h w"], values: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """At each pixel the value of the nearest pixel of the edge."""
+    if not bool(edge.any()) or not bool(values.any()):
+        return torch.zeros_like(values)
+    index = distance_transform_edt(~edge.cpu().numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(index).long().to(values.device)
+    return values[rows, columns]
 
 
 def signed_distance(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:

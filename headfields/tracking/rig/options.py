@@ -18,7 +18,7 @@ class TermScales:
             differences is attributed to light; 0 for none.
         outline: scale of the silhouette's outline, as a fraction of the image's side.
         landmarks: scale of a landmark's error, as a fraction of the image's side.
-        torso, neck, head, jaw: scale of the angle of a joint from rest, radians.
+        torso, neck, head, jaw, eye: scale of the angle of a joint from rest, radians.
         expression: scale of a coefficient's deviation from 0.
         motion_turn, motion_shift: scale of the whole body's deviation from its extrapolated motion, radians and meters
             per frame.
@@ -37,6 +37,7 @@ class TermScales:
     neck: float | int = 0.35
     head: float | int = 0.35
     jaw: float | int = 0.25
+    eye: float | int = 0.2
     expression: float | int = 0.6
     motion_turn: float | int = 0.15
     motion_shift: float | int = 0.02

@@ -37,11 +37,11 @@ def rig_picture(
     visible = surface.visible(posed, level.camera)
     rendered = torch.ones_like(level.rgb)
     rendered[visible.mask] = (visible.albedo * (sh_basis(visible.normals) @ light)).clamp(0, 1)
-    both = visible.mask & level.inside
+    both = visible.mask & level.inside & ~level.free
     squared = (rendered - level.rgb).square().mean(dim=-1)[both]
     errors = {
         "psnr": float(-10 * torch.log10(squared.mean().clamp_min(1e-10))) if len(squared) else 0.0,
-        "iou": float((visible.mask & level.mask).sum() / (visible.mask | level.mask).sum().clamp_min(1)),
+        "iou": level.overlap(visible.mask),
     }
     overlay = 0.7 * level.rgb + 0.3
     overlay[outline(level.mask)] = overlay.new_tensor([0.15, 0.35, 1.0])
@@ -49,9 +49,8 @@ def rig_picture(
     picture = Image.fromarray(tile(overlay))
     detected = observation.landmarks
     known = detected.isfinite().all(dim=1)
-    rig = body.rig
-    if bool(known.any()) and rig.landmark_faces is not None and len(rig.landmark_faces) == 68:
-        points = rig.landmarks(posed.local[None])[0]
+    if bool(known.any()) and body.landmark_count == 68:
+        points = body.landmark_points(pose)
         lens = Camera(torch.eye(4), observation.camera.intrinsics, observation.camera.size)
         projected = lens.project(points[None].cpu())[0][0]
         errors["landmarks_px"] = float((projected - detected)[known].norm(dim=1).mean())

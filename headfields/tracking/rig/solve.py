@@ -103,14 +103,16 @@ def landmark_start(body: TrackedBody, observation: RigObservation, options: RigT
         FrameFailure: "landmarks", too few are known, or no pose fits them.
     """
     rig = body.rig
-    if rig.landmark_faces is None or len(rig.landmark_faces) != 68:
+    if body.landmark_count != 68:
         raise FrameFailure("landmarks", "the rig does not have 68 landmarks to start from; rig it again")
     if observation.landmark_count < options.landmark_count:
         raise FrameFailure(
             "landmarks", f"the frame has {observation.landmark_count} known landmarks; at least "
             f"{options.landmark_count} are needed to start tracking"
         )  # fmt: skip
-    points = rig.landmarks(rig.template_vertices[None])[0]
+    facing = body.at_rest(torch.diag(rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
+    corners, weights = body.landmarks(facing)
+    points = (weights[..., None] * rig.template_vertices[corners]).sum(1)
     try:
         pose, _ = landmark_pose(points.cpu(), observation.landmarks.cpu(), observation.camera)
     except (ValueError, RuntimeError) as error:

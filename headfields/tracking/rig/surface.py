@@ -30,6 +30,7 @@ class VisibleSurface(Record):
         albedo: (N, 3) of the texture.
         normals: (N, 3) in camera space.
         facing: (N,) cosine of normal and direction to the camera.
+        outlined: (N,) whether the template's outline is the person's here.
     """
 
     mask: Bool[Tensor, "h w"]
@@ -38,6 +39,7 @@ class VisibleSurface(Record):
     albedo: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
     facing: Float[Tensor, " n"]
+    outlined: Bool[Tensor, " n"]
 
     @property
     def clear(self) -> Bool[Tensor, " n"]:
@@ -52,10 +54,16 @@ class RigSurface:
 
     Args:
         rig: the template; gray without a texture.
+        colors: (V, 3) albedo of vertices in place of the texture.
+        outlined: (V,) vertices where the template's outline is the person's; all if None. A head ends at its neck where
+            the person does not.
     """
 
-    def __init__(self, rig: RiggedTemplate) -> None:
-        self.faces = rig.faces
+    def __init__(
+        self, rig: RiggedTemplate, colors: Float[Tensor, "v 3"] | None = None,
+        outlined: Bool[Tensor, " v"] | None = None,
+    ) -> None:  # fmt: skip
+        self.faces, self._colors, self._outlined = rig.faces, colors, outlined
         rest = rig.template_vertices
         self._bvh = TriangleBVH(rig.faces, rest[None])
         textured = rig.texture is not None and rig.uv is not None and rig.uv_faces is not None
@@ -90,7 +98,9 @@ class RigSurface:
         corners = self.faces[face]
         normals = (weights[..., None] * vertex_normals(body.local, self.faces)[corners]).sum(1)
         normals = torch.nn.functional.normalize(normals, dim=1)
-        if self._uv is None:
+        if self._colors is not None:
+            albedo = (weights[..., None] * self._colors[corners]).sum(1)
+        elif self._uv is None:
             albedo = weights.new_full((len(met), 3), 0.6)
         else:
             size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # meters per pixel
@@ -99,4 +109,7 @@ class RigSurface:
             albedo = sample_texture(texture, (weights[..., None] * self._uv[face]).sum(1))
         facing = -(normals * rays.directions[met]).sum(1)
         mask = (hit.face >= 0).view(camera.size)
-        return VisibleSurface(mask, corners, weights, albedo, normals, facing)
+        outlined = torch.ones_like(facing, dtype=torch.bool)
+        if self._outlined is not None:
+            outlined = self._outlined[corners].all(1)
+        return VisibleSurface(mask, corners, weights, albedo, normals, facing, outlined)

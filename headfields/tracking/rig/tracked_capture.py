@@ -8,6 +8,7 @@ import torch
 
 from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.data.untracked import UntrackedRecording
 from headfields.mesh.mesh import Mesh
 from headfields.tracking.rig.body import TrackedBody
 from headfields.tracking.rig.fit import RigFit
@@ -16,7 +17,9 @@ __all__ = ["write_tracked_capture"]
 
 
 @torch.no_grad()
-def write_tracked_capture(out: str | Path, capture: Capture, body: TrackedBody, fits: Mapping[int, RigFit]) -> Path:
+def write_tracked_capture(
+    out: str | Path, capture: Capture | UntrackedRecording, body: TrackedBody, fits: Mapping[int, RigFit]
+) -> Path:
     """Writes the tracked frames as a capture that `load_capture` and `headfields train vp360` read.
 
     The motion of the whole body (a turning chair) is in the cameras, that of neck, head, jaw and face in the meshes.

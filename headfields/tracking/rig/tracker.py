@@ -17,9 +17,11 @@ from torch import nn
 
 from headfields.data.capture import Capture
 from headfields.data.frame_indices import frame_indices
+from headfields.data.untracked import UntrackedRecording
 from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
+from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.energy import Energy, MotionPrior
@@ -62,13 +64,14 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
 
     fit_type = RigFit
     both_ways = True
-    capture: Capture
     options: RigTrackingOptions
+    cuts: Sequence[int] = ()
+    """Frames that begin another shot: each starts from its own landmarks."""
 
     def __init__(
         self,
         rig: RiggedTemplate,
-        capture: Capture,
+        capture: FrameSource,
         out: str | Path,
         options: RigTrackingOptions | None = None,
         frames: Sequence[int] | None = None,
@@ -79,6 +82,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         super().__init__(capture, out, options, ordered, bar=bar)
         self.rig = rig
         self.body, self.surface = TrackedBody(rig, options.expressions), RigSurface(rig)
+        self.light = LightSums.empty()  # what is known of it before the first frame
         self._step = min((later - earlier for earlier, later in pairwise(self.frames)), default=1)
 
     @property
@@ -87,7 +91,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
 
     @property
     def landmark_count(self) -> int:
-        return 0 if self.rig.landmark_faces is None else len(self.rig.landmark_faces)
+        return self.body.landmark_count
 
     @property
     def fits_jointly(self) -> bool:
@@ -114,6 +118,7 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         poses = smooth_together(
             self.body, self.surface, {frame: fit.pose for frame, fit in fits.items()}, sums.coefficients(),
             self.observation, self.options, lambda step, row: show(step * len(fits) + row + 1, total, ""), stop,
+            self.cuts,
         )  # fmt: skip
         if poses is None:
             return None
@@ -124,21 +129,22 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
 
     def export(self, result: Tracking[RigFit]) -> None:
         """Writes the tracked capture."""
-        if result.fits:
+        if result.fits and isinstance(self.capture, Capture | UntrackedRecording):
             result.capture = write_tracked_capture(self.folder.path / "capture", self.capture, self.body, result.fits)
 
     def _start(self, frame: int, observation: RigObservation) -> RigFit:
         """The first frame: pose from landmarks and outlines, then light and pose in turns."""
+        known = self.light.coefficients() if float(self.light.count) > 0 else None
         pose, energy = solve_frame(
-            self.body, self.surface, observation, [landmark_start(self.body, observation, self.options)], None,
+            self.body, self.surface, observation, [landmark_start(self.body, observation, self.options)], known,
             MotionPrior(), self.options, first=True,
         )  # fmt: skip
-        for _ in range(2 if self.options.scales.color_weight > 0 else 0):
-            light = self._with_light(LightSums.empty(), energy, observation).coefficients()
+        for _ in range(2 if self.options.scales.color_weight > 0 and known is None else 0):
+            light = self._with_light(self.light, energy, observation).coefficients()
             pose, energy = solve_frame(
                 self.body, self.surface, observation, [pose], light, MotionPrior(), self.options, first=True
             )
-        return self._checked(frame, pose, self._with_light(LightSums.empty(), energy, observation), energy, observation)
+        return self._checked(frame, pose, self._with_light(self.light, energy, observation), energy, observation)
 
     def _follow(self, observation: RigObservation, turn: FrameTurn[RigFit]) -> RigFit:
         """A later frame: from the extrapolated motion of the nearest frames, and from landmarks if those look lost."""
@@ -146,6 +152,13 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         behind = sorted((f for f in fits if (f - frame) * sign < 0), key=lambda f: abs(f - frame))
         last = fits[behind[0]]
         gap = abs(behind[0] - frame) / self._step
+        if any(min(behind[0], frame) < cut <= max(behind[0], frame) for cut in self.cuts):
+            start = landmark_start(self.body, observation, self.options)
+            light = last.light.coefficients()
+            pose, energy = solve_frame(
+                self.body, self.surface, observation, [start], light, MotionPrior(), self.options, first=True
+            )
+            return self._checked(frame, pose, self._with_light(last.light, energy, observation), energy, observation)
         steady = len(behind) > 1 and gap == 1 and abs(behind[1] - behind[0]) == self._step
         extrapolated = extrapolated_pose(last.pose, fits[behind[1]].pose if steady else None)
         starts: list[BodyPose] = [extrapolated]
@@ -165,16 +178,14 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         known = observation.landmarks.isfinite().all(dim=1)
         if observation.landmark_count < self.options.landmark_count or self.landmark_count != len(known):
             return False
-        points = self.rig.landmarks(self.body.posed(pose).local[None])
-        pixels = observation.camera.project(points)[0].reshape(-1, 2)
+        pixels = observation.camera.project(self.body.landmark_points(pose)[None])[0].reshape(-1, 2)
         apart = (pixels - observation.landmarks)[known].norm(dim=1).median()
         return not bool(apart <= _ASTRAY * max(observation.camera.size))
 
     def _overlap(self, pose: BodyPose, observation: RigObservation) -> float:
         """Intersection over union of silhouette and matte on the coarsest level."""
         level = observation.levels[0]
-        mask = self.surface.visible(self.body.posed(pose), level.camera).mask
-        return float((mask & level.mask).sum() / (mask | level.mask).sum().clamp_min(1))
+        return level.overlap(self.surface.visible(self.body.posed(pose), level.camera).mask)
 
     def _checked(
         self, frame: int, pose: BodyPose, light: LightSums, energy: Energy, observation: RigObservation
@@ -188,7 +199,8 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
 
     def _with_light(self, sums: LightSums, energy: Energy, observation: RigObservation) -> LightSums:
         level, surface = observation.levels[-1], energy.visible
-        keep = surface.clear & level.inside[surface.mask]
+        assert surface is not None
+        keep = surface.clear & (level.inside & ~level.free)[surface.mask]
         colors = level.rgb[surface.mask][keep]
         scale = float(self.options.scales.color)
         return fitted_light(sums, surface.albedo[keep], surface.normals[keep], colors, scale)
