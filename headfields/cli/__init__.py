@@ -20,8 +20,8 @@ from headfields.cli.presets import PRIORS, did_you_mean
 from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
 
 COMMANDS = (
-    "demo", "synth", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh", "export",
-    "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
+    "demo", "synth", "capture", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh",
+    "export", "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
     "inspect", "convert", "doctor",
 )  # fmt: skip
 """In the order of the help text."""

@@ -47,11 +47,22 @@ def open_capture(
 
 
 def open_frames(path: Path, memory: int) -> Any:
-    """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, or NeRFace's data set."""
-    from headfields.data import load_mononphm, load_nerface
+    """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
+    without meshes."""
+    from headfields.data import load_mononphm, load_nerface, load_untracked
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
+    from headfields.data.untracked import is_untracked
 
+    if is_untracked(path):
+        recording = load_untracked(path)
+        if recording.intrinsics is None and recording.default_focal is not None:
+            print(
+                f"warning: {path}: the focal length is unknown; {recording.default_focal:.0f} pixels are taken",
+                file=sys.stderr,
+            )
+            recording = recording.with_focal(recording.default_focal)
+        return recording
     if is_mononphm(path):
         return load_mononphm(path)
     return load_nerface(path) if is_nerface(path) else open_capture(path, memory)

@@ -27,7 +27,8 @@ def track_template(
 
     Args:
         rig: The file of `headfields rig`, with its texture.
-        capture: Folder of the capture; at least one frame needs landmarks, to start from.
+        capture: Folder of the capture; at least one frame needs landmarks, to start from. Or `tracking/recording` of
+            `headfields capture`.
         out: Folder of the run.
         frames: Only the first N frames.
         every: Only every Nth frame.
@@ -49,7 +50,7 @@ def track_template(
     template = RiggedTemplate.from_file(rig)
     if template.texture is None and not no_color:
         raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or pass --no-color")
-    source = runs.open_capture(capture, memory)
+    source = runs.open_frames(capture, memory)
     options = RigTrackingOptions.quick() if quick else RigTrackingOptions()
     if no_color:
         options = options.without_color()
@@ -58,4 +59,6 @@ def track_template(
     numbers = list(range(0, len(source), every))[:frames]
     tracked = run_tracker(RigTracker(template, source, out, options, numbers), out, len(numbers), resume)
     print_errors(tracked, len(numbers))
+    if tracked.capture is None:
+        return
     print(f"next: headfields train vp360 --capture {tracked.capture} --out AVATAR --minutes 10")

@@ -132,7 +132,9 @@ class _Frames:
         self.names.append(frame.name)
         self.thumbnails.append(small)
         points = np.full((68, 2), np.nan, np.float32)
-        if float(small.mean()) < BLACK:
+        if frame.fault is not None:
+            self.faults[row] = frame.fault
+        elif float(small.mean()) < BLACK:
             self.faults[row] = f"{frame.name} is black; nothing can be made out in it"
         else:
             try:

@@ -33,6 +33,7 @@ class SourceFrame:
         stem: its name without suffix, which files of detections are matched by; `"00012"` of a video.
         rgb: (H, W, 3) sRGB.
         alpha: (H, W) matte of an image file that has one, else None.
+        fault: why the frame cannot be decoded (it is black then); None if it can.
     """
 
     index: int
@@ -40,6 +41,7 @@ class SourceFrame:
     stem: str
     rgb: UInt8[np.ndarray, "h w 3"]
     alpha: UInt8[np.ndarray, "h w"] | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class VideoSource:
         return max(self.rate / self.rate_limit, 1.0) * self.every
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        """Decodes one frame after another.
+        """Decodes one frame after another; an image that cannot be decoded, or has another size, has a `fault`.
 
         Raises:
-            CaptureError: an image cannot be decoded or has another size, or the video ends before its first frame.
+            CaptureError: the video ends before its first frame.
         """
         selected = self._indices()
         following = next(selected)
@@ -111,8 +113,11 @@ class VideoSource:
 
     def _image(self, index: int, file: Path) -> SourceFrame:
         where = f"frame {index} ({file.name})"
-        rgba = decode_image(file, where, "image", "rgba", self.size)
-        alpha = rgba[..., 3] if image_header(file, where, "image", "rgba").has_alpha else None
+        try:
+            rgba = decode_image(file, where, "image", "rgba", self.size)
+            alpha = rgba[..., 3] if image_header(file, where, "image", "rgba").has_alpha else None
+        except CaptureError as error:
+            return SourceFrame(index, where, file.stem, np.zeros((*self.size, 3), np.uint8), None, str(error))
         return SourceFrame(index, where, file.stem, np.ascontiguousarray(rgba[..., :3]), alpha)
 
 

@@ -6,6 +6,11 @@
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_fit import FrameFit
 from headfields.tracking.frame_source import FrameSource
+from headfields.tracking.head.identity import HeadIdentity, fit_identity
+from headfields.tracking.head.options import HeadTrackingOptions
+from headfields.tracking.head.rig import HeadModel
+from headfields.tracking.head.tracked_capture import write_tracked_head
+from headfields.tracking.head.tracker import HeadTracker
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
 from headfields.tracking.prior.fit import PriorFit
@@ -40,6 +45,10 @@ __all__ = [
     "FrameSource",
     "FrameTracker",
     "FrameTurn",
+    "HeadIdentity",
+    "HeadModel",
+    "HeadTracker",
+    "HeadTrackingOptions",
     "LabelClasses",
     "LandmarkDetector",
     "LandmarkPoints",
@@ -61,10 +70,12 @@ __all__ = [
     "Tracking",
     "TrackingPrior",
     "WeightSchedule",
+    "fit_identity",
     "landmark_pose",
     "open_prior",
     "prior_landmarks",
     "read_mononphm",
     "write_mononphm",
     "write_tracked_capture",
+    "write_tracked_head",
 ]

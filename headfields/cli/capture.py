@@ -1,0 +1,151 @@
+"""`headfields capture`: a capture that models train on, from a video or a folder of images."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from headfields.cli.argument_types import Count, OptionalFile, OptionalFloat, OptionalInt
+from headfields.cli.errors import CommandError, Interrupted
+
+Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FOLDER")]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+
+def capture(
+    source: Source,
+    head: Annotated[str, tyro.conf.arg(metavar="FLAME.npz|ICT.npz|procedural")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    landmarks: OptionalPath = None,
+    mattes: OptionalPath = None,
+    labels: OptionalPath = None,
+    face_landmarker: OptionalFile = None,
+    segmenter: OptionalFile = None,
+    landmark_onnx: OptionalFile = None,
+    matte_onnx: OptionalFile = None,
+    every: Count = 1,
+    fps: OptionalFloat = None,
+    frames: OptionalInt = None,
+    crop: Annotated[str, tyro.conf.arg(metavar="auto|none|X,Y,W,H")] = "auto",
+    size: OptionalInt = 512,
+    focal: OptionalFloat = None,
+    quick: bool = False,
+    stage1_only: bool = False,
+    resume: bool = False,
+) -> None:
+    """Make a capture from a recording: `headfields capture VIDEO --head procedural --out DIR --landmarks FOLDER`.
+
+    Fits a parametric head: identity and focal length from several frames together, then pose, jaw, eyes and expression
+    of each frame to landmarks, outlines and colors, then all frames together, smoothly. DIR becomes a capture in
+    INSTA's layout, with depth and labels of the mesh where the recording has none: `headfields train insta --capture
+    DIR`. It also gets errors.json (how well each frame fits, and why frames failed), overlay.mp4, and in `tracking/`
+    what a run needs to go on. Landmarks and mattes come from files of any detector, or from a model file of yours;
+    nothing is downloaded. Frames that cannot be used are named and left out. Ctrl-C stops cleanly; the same command
+    with --resume continues.
+
+    Args:
+        source: A video, turned as its metadata says, or a folder of images.
+        head: A model in FLAME's or SMPL-X's format with 68 landmarks, an npz of blendshapes, or "procedural".
+        out: Folder of the capture.
+        landmarks: Folder with one file a frame (.pts, .txt, .json, .npy, .npz), or one file of all frames: 68 points in
+            iBUG's order or MediaPipe's 478. If not given, `landmarks/` in a SOURCE folder, if there is one.
+        mattes: Folder of images, one a frame; not needed for images with alpha. Or `mattes/` in SOURCE.
+        labels: Folder of label images in INSTA's numbering. Or `labels/` or `seg_mask/` in SOURCE.
+        face_landmarker: MediaPipe's face_landmarker.task (pip install headfields[capture]).
+        segmenter: MediaPipe's selfie_multiclass_256x256.tflite or selfie_segmenter.tflite: mattes, and labels.
+        landmark_onnx: A network of landmarks.
+        matte_onnx: A network of mattes.
+        every: Only every Nth frame.
+        fps: Only so many frames per second of a video.
+        frames: Only the first N of the frames that are left.
+        crop: A square around the face of all frames, whole images, or a box in pixels.
+        size: Largest side of the capture's images, pixels.
+        focal: Focal length of the source in pixels, if known; fitted otherwise.
+        quick: Smaller images and fewer steps.
+        stage1_only: Leave the pass over all frames together out.
+        resume: Continue the run in DIR.
+    """
+    from dataclasses import replace
+
+    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
+    from headfields.data.labels import labels_of
+    from headfields.data.video import open_video
+    from headfields.runs.folder import RunFolder, RunWriteError
+    from headfields.runs.lock import RunLockedError
+    from headfields.synthetic import procedural_head
+    from headfields.tracking.failures import FrameFailure
+    from headfields.tracking.head.options import HeadTrackingOptions
+    from headfields.tracking.head.recording import check_run, fitted_identity, opened_head, prepared
+    from headfields.tracking.head.rig import HeadModel
+    from headfields.tracking.head.tracker import HeadTracker
+
+    check_frames(frames, every)
+    if fps is not None and fps <= 0:
+        raise CommandError(f"--fps is {fps}; expected a positive number")
+    if focal is not None and focal <= 0:
+        raise CommandError(f"--focal is {focal}; expected a positive number of pixels")
+    box = _crop(crop)
+    options = HeadTrackingOptions.quick() if quick else HeadTrackingOptions()
+    if stage1_only:
+        options = replace(options, frame=replace(options.frame, joint_steps=0))
+    video = open_video(source, every, fps, frames)
+    files, detectors = _detections(
+        source, landmarks, mattes, labels, face_landmarker, segmenter, landmark_onnx, matte_onnx
+    )
+    model = HeadModel.of(procedural_head() if head == "procedural" else opened_head(head), options.identities)
+    free = labels_of("hair", "cloth", "ears") if model.one_sided else labels_of("hair", "cloth", "ears", "neck")
+    begun = {"source": source.resolve(), "head": head, "every": every, "fps": fps, "frames": frames, "crop": crop,
+             "size": size, "focal": focal, "quick": quick}  # fmt: skip
+    run = out / "tracking" / "run"
+    try:
+        RunFolder(out).check_writable()
+        check_run(out, begun, resume)
+        recording = prepared(video, out, files, detectors, box, size, focal)
+        identity = None if recording is None else fitted_identity(model, recording, out, options, free)
+    except FrameFailure as failure:
+        raise CommandError(f"{source}: {failure}") from failure
+    except (FileExistsError, RunLockedError, RunWriteError) as error:
+        raise CommandError(str(error)) from error
+    if recording is None or identity is None:
+        raise Interrupted("interrupted; the same command with --resume continues")
+    tracker = HeadTracker(model, identity, recording, run, options, free, None, out)
+    tracked = run_tracker(tracker, run, len(recording), (run / "config.json").is_file())
+    for line in (*recording.report, *identity.report):
+        print(line)
+    print_errors(tracked, len(recording))
+    print(f"next: headfields train insta --capture {out} --out AVATAR --minutes 10")
+
+
+def _crop(crop: str) -> Any:
+    if crop in ("auto", "none"):
+        return crop
+    try:
+        left, top, width, height = (int(part) for part in crop.split(","))
+    except ValueError:
+        raise CommandError(f"--crop is {crop!r}; expected auto, none, or left,top,width,height in pixels") from None
+    return left, top, width, height
+
+
+def _detections(
+    source: Path, landmarks: Path | None, mattes: Path | None, labels: Path | None, face_landmarker: Path | None,
+    segmenter: Path | None, landmark_onnx: Path | None, matte_onnx: Path | None,
+) -> tuple[Any, list[Any]]:  # fmt: skip
+    """Files and detectors as the command line names them; folders beside a source's images count too."""
+    from headfields.data.detectors import DetectionFiles, MediaPipeFaces, MediaPipeSegmenter, OnnxDetector
+
+    def beside(path: Path | None, *names: str) -> Path | None:
+        return path or next((source / name for name in names if (source / name).is_dir()), None)
+
+    files = DetectionFiles(
+        beside(landmarks, "landmarks"), beside(mattes, "mattes", "masks"), beside(labels, "labels", "seg_mask")
+    )
+    detectors: list[Any] = []
+    if face_landmarker is not None:
+        detectors.append(MediaPipeFaces(face_landmarker))
+    if landmark_onnx is not None:
+        detectors.append(OnnxDetector(landmark_onnx, "landmarks"))
+    if matte_onnx is not None:
+        detectors.append(OnnxDetector(matte_onnx, "matte"))
+    if segmenter is not None:
+        detectors.append(MediaPipeSegmenter(segmenter))
+    return files, detectors

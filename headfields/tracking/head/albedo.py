@@ -1,0 +1,122 @@
+"""Albedo of a head's vertices and light of a recording, estimated from frames whose pose is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.renderers.lighting import sh_basis
+from headfields.tracking.rig.body import BodyPose, TrackedBody
+from headfields.tracking.rig.light import LightSums, fitted_light
+from headfields.tracking.rig.observation import Level
+from headfields.tracking.rig.surface import RigSurface
+
+__all__ = ["estimated_albedo"]
+
+_ROUNDS = 3
+_SHADE = 0.15
+"""Irradiance below which a pixel says little of the albedo."""
+_SCALE = 0.08
+"""Scale of Geman and McClure's function of a pixel's color, sRGB in [0, 1]."""
+_SKIN = 0.6
+"""Mean albedo, which a brighter light would otherwise be traded for."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """The pixels of a frame that count: vertices and barycentric coordinates, normals, cosine of the view, color."""
+
+    corners: Int[Tensor, "n 3"]
+    weights: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+    facing: Float[Tensor, " n"]
+    rgb: Float[Tensor, "n 3"]
+
+    def albedo(self, colors: Float[Tensor, "v 3"]) -> Float[Tensor, "n 3"]:
+        """Colors of vertices at the pixels."""
+        return (self.weights[..., None] * colors[self.corners]).sum(1)
+
+
+def estimated_albedo(
+    body: TrackedBody, surface: RigSurface, poses: Sequence[BodyPose], levels: Sequence[Level]
+) -> tuple[Float[Tensor, "v 3"], LightSums]:
+    """Colors of vertices without light, and one light in camera space, by turns.
+
+    A vertex's color is the robust mean, over frames, of the pixels on its faces divided by their irradiance. Vertices
+    that no frame shows have their neighbors' color. sRGB as stored, our own choice as in the rig tracker.
+
+    Args:
+        body, surface: the head; the surface's own colors are not used.
+        poses: of K frames.
+        levels: the K frames.
+
+    Returns:
+        (V, 3) in [0, 1], and the light's normal equations.
+    """
+    views: list[_View] = []
+    for pose, level in zip(poses, levels, strict=True):
+        visible = surface.visible(body.posed(pose), level.camera)
+        keep = visible.clear & (level.inside & ~level.free)[visible.mask]
+        views.append(
+            _View(
+                visible.corners[keep], visible.weights[keep], visible.normals[keep], visible.facing[keep],
+                level.rgb[visible.mask][keep],
+            )
+        )  # fmt: skip
+    count = len(body.rig.template_vertices)
+    colors = [view.rgb for view in views if len(view.rgb)]
+    mean = torch.cat(colors).median(0).values if colors else torch.full((3,), _SKIN)
+    albedo = (mean * (_SKIN / mean.mean().clamp_min(1e-3))).expand(count, 3).clone()
+    for _ in range(_ROUNDS):
+        light = _light(albedo, views)
+        albedo = _filled(_means(albedo, light.coefficients(), views), body.rig.faces)
+        albedo = (albedo * (_SKIN / albedo.mean().clamp_min(1e-3))).clamp(0, 1.5)
+    return albedo, _light(albedo, views)
+
+
+def _light(albedo: Float[Tensor, "v 3"], views: Sequence["_View"]) -> LightSums:
+    """The light of all frames under an albedo."""
+    light = LightSums.empty()
+    for view in views:
+        if len(view.rgb):
+            light = fitted_light(light, view.albedo(albedo), view.normals, view.rgb, 2 * _SCALE)
+    return light
+
+
+def _means(albedo: Float[Tensor, "v 3"], light: Float[Tensor, "9 3"], views: Sequence["_View"]) -> Float[Tensor, "v 3"]:
+    """Weighted means at vertices, NaN where no pixel is."""
+    total, weight = torch.zeros_like(albedo), torch.zeros(len(albedo), 1)
+    for view in views:
+        shade = (sh_basis(view.normals) @ light).clamp_min(_SHADE)
+        residual = (view.albedo(albedo) * shade - view.rgb).square().sum(1)
+        trust = view.facing * (_SCALE**2 / (_SCALE**2 + residual)).square().clamp_min(1e-3)
+        each = (view.weights.square() * trust[:, None])[..., None]
+        corners = view.corners.flatten()
+        total.index_add_(0, corners, (each * (view.rgb / shade)[:, None]).reshape(-1, 3))
+        weight.index_add_(0, corners, each.reshape(-1, 1))
+    return torch.where(weight > 1e-4, total / weight.clamp_min(1e-9), torch.nan)
+
+
+def _filled(colors: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
+    """Colors with those of vertices without any diffused from their neighbors, ring by ring."""
+    known = colors.isfinite().all(1)
+    if not bool(known.any()):
+        return torch.full_like(colors, _SKIN)
+    mean = colors[known].mean(0)
+    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    ends = torch.cat([ends, ends.flip(1)])
+    out = torch.where(known[:, None], colors, 0.0)
+    while not bool(known.all()):
+        source = known[ends[:, 1]] & ~known[ends[:, 0]]
+        if not bool(source.any()):
+            out[~known] = mean
+            break
+        near = ends[source]
+        total = torch.zeros_like(out).index_add_(0, near[:, 0], out[near[:, 1]])
+        count = torch.zeros(len(out)).index_add_(0, near[:, 0], torch.ones(len(near)))
+        reached = count > 0
+        out[reached] = total[reached] / count[reached, None]
+        known = known | reached
+    return out

@@ -1,0 +1,81 @@
+"""`headfields capture` on a folder of images: the capture, resuming, and what is said of bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headfields.cli import main
+from headfields.data import load_capture
+from tests.tracking.head.conftest import drawn  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(scope="module")
+def folder(drawn, tmp_path_factory):  # noqa: F811
+    path = tmp_path_factory.mktemp("images")
+    (path / "landmarks").mkdir()
+    for row in range(4):
+        image = drawn.recording.decode_image(row)
+        if row == 1:
+            image = image * np.uint8([0, 0, 0, 1])
+        Image.fromarray(image).save(path / f"{row:05d}.png")
+        np.save(path / "landmarks" / f"{row:05d}.npy", drawn.recording.decode_landmarks(row))
+    return path
+
+
+def run(folder, out, *options):
+    return main(["capture", str(folder), "--head", "procedural", "--out", str(out), "--quick", "--stage1-only",
+                 "--size", "64", *options])  # fmt: skip
+
+
+def test_a_folder_becomes_a_capture_and_resumes(folder, tmp_path, capsys):
+    out = tmp_path / "me"
+    assert run(folder, out) == 0
+    said = capsys.readouterr()
+    assert "frame 1 (00001.png) is black" in said.err and "1 of 4 frames failed" in said.err
+    assert f"next: headfields train insta --capture {out}" in said.out
+    capture = load_capture(out)
+    assert len(capture) == 3 and max(capture.size) <= 64
+    errors = json.loads((out / "errors.json").read_text())
+    assert set(errors["frames"]) == {"0", "2", "3"} and set(errors["failed"]) == {"1"}
+    before = (out / "transforms.json").read_bytes()
+    assert run(folder, out) == 1 and "--resume continues it" in capsys.readouterr().err
+    (out / "transforms.json").unlink()  # as if killed while the capture was written
+    (out / "tracking" / "run" / "fits" / "stage1" / "00003.safetensors").unlink()
+    assert run(folder, out, "--resume") == 0
+    assert (out / "transforms.json").read_bytes() == before
+    assert run(folder, out, "--resume", "--focal", "300") == 1
+    assert "begun with --focal None, not 300.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--crop", "big"), "--crop is 'big'; expected auto, none, or left,top,width,height"),
+        (("--fps", "0"), "--fps is 0.0"),
+        (("--focal", "-3"), "--focal is -3.0"),
+        (("--landmarks", "none"), "none"),
+        (("--face-landmarker", "none.task"), "not downloaded"),
+        (("--every", "0"), "--every 0"),
+    ],
+)
+def test_bad_options_are_named(folder, tmp_path, capsys, options, message):
+    assert run(folder, tmp_path / "out", *options) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_sources_are_named(folder, tmp_path, capsys):
+    (tmp_path / "noise.mp4").write_bytes(b"no video" * 99)
+    assert run(tmp_path / "noise.mp4", tmp_path / "out") == 1
+    assert "cannot be decoded as a video" in capsys.readouterr().err
+    assert run(folder, folder) == 1
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    faceless = tmp_path / "faceless"
+    faceless.mkdir()
+    Image.fromarray(np.full((64, 64, 4), 99, np.uint8)).save(faceless / "0.png")
+    assert run(faceless, tmp_path / "out2") == 1
+    assert "no face in any of 1 frames" in capsys.readouterr().err
+    assert main(["capture", str(folder), "--head", str(tmp_path / "none.npz"), "--out", str(tmp_path / "o")]) == 1
+    assert "none.npz" in capsys.readouterr().err

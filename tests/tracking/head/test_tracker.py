@@ -1,0 +1,153 @@
+"""Identity, focal length, frames and capture of a drawn recording; frames and recordings that are bad."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from headfields.data import load_capture
+from headfields.heads import BlendshapeHead
+from headfields.mesh import Mesh, SurfaceTree
+from headfields.ops.similarity import fit_similarity
+from headfields.tracking import FrameFailure, HeadIdentity, HeadModel, HeadTracker, fit_identity
+
+
+@pytest.fixture(scope="module")
+def model(drawn):
+    return HeadModel.of(drawn.head)
+
+
+@pytest.fixture(scope="module")
+def identity(model, drawn, options):
+    return fit_identity(model, drawn.recording, options)
+
+
+@pytest.fixture(scope="module")
+def tracked(model, drawn, identity, options, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tracked")
+    tracker = HeadTracker(model, identity, drawn.recording, out / "run", options, capture=out / "capture", bar=False)
+    return tracker, tracker.run(), out
+
+
+def face_error(drawn, row, vertices):
+    """Mean distance of corresponding vertices of the face, millimeters, after the best similarity."""
+    face = drawn.head.faces[drawn.head.derived_regions()["face"]].unique()
+    moved = fit_similarity(vertices[face].double(), drawn.vertices[row][face].double()).apply(vertices[face].double())
+    return 1e3 * float((moved - drawn.vertices[row][face]).norm(dim=1).mean())
+
+
+def test_identity_comes_nearer_to_the_person(model, drawn, identity):
+    mean = drawn.head.template_vertices
+    person = drawn.head(shape=drawn.shape).vertices[0]
+    own = model.rig(identity.coefficients).template_vertices
+    face = drawn.head.faces[drawn.head.derived_regions()["face"]].unique()
+
+    def error(vertices):
+        moved = fit_similarity(vertices[face].double(), person[face].double()).apply(vertices[face].double())
+        return 1e3 * float((moved - person[face]).norm(dim=1).mean())
+
+    assert error(own) < 0.6 * error(mean)
+    assert identity.focal_source == "fitted" and 0.7 < identity.focal / 230.0 < 1.4
+    assert len(identity.poses) == 4 and identity.colors.shape == mean.shape
+
+
+def test_frames_follow_the_person(drawn, tracked):
+    tracker, result, _ = tracked
+    assert sorted(result.stage2) == list(range(6)) and not result.failed
+    for row, fit in result.fits.items():
+        assert fit.errors["iou"] > 0.95 and fit.errors["landmarks_px"] < 1.0
+        assert face_error(drawn, row, tracker.body.state([fit.pose]).vertices[0]) < 1.8
+    jaw = [float(fit.pose.turns[tracker.body.names.index("jaw"), 0]) for _, fit in sorted(result.fits.items())]
+    assert jaw[-1] - jaw[0] > 0.1
+
+
+def test_the_capture_loads_with_depth_and_labels(drawn, tracked):
+    tracker, result, out = tracked
+    capture = load_capture(out / "capture")
+    assert len(capture) == 6 and capture.recording.has_depth and capture.recording.has_label
+    assert not [line for line in capture.warnings if "align" in line]
+    for row in (0, 5):
+        assert torch.equal(capture.image(row), drawn.recording.image(row))
+        depth = capture.recording.decode_image(row)[2]
+        hit = depth > 0
+        assert np.abs(hit.astype(int) - (drawn.recording.image(row)[..., 3] > 0.5).numpy()).mean() < 0.05
+        near = float(tracker.body.posed(result.fits[row].pose).local[:, 2].min())
+        assert abs(depth[hit].min() / 1000 - near) < 0.004
+    errors = json.loads((out / "capture" / "errors.json").read_text())
+    assert set(errors["frames"]) == {str(row) for row in range(6)} and (out / "capture" / "overlay.mp4").is_file()
+
+
+def test_identity_is_saved_exactly_and_stops(model, drawn, identity, options, tmp_path):
+    identity.save(tmp_path / "identity.safetensors")
+    again = HeadIdentity.load(tmp_path / "identity.safetensors")
+    assert torch.equal(again.coefficients, identity.coefficients) and torch.equal(again.colors, identity.colors)
+    assert again.focal == identity.focal and list(again.report) == list(identity.report)
+    assert fit_identity(model, drawn.recording, options, stop=lambda: True) is None
+    with pytest.raises(FileNotFoundError):
+        HeadIdentity.load(tmp_path / "none.safetensors")
+
+
+def test_bad_frames_are_named_and_nothing_else_is_lost(model, drawn, identity, options, tmp_path):
+    """Frame 1 is black, frame 2 has no face, the landmarks of frame 3 are another's; a cut before frame 4."""
+    source = drawn.recording
+
+    def marks(row):
+        points = source.decode_landmarks(row)
+        return None if row == 2 else points[::-1].copy() if row == 3 else points
+
+    recording = dataclasses.replace(
+        source, decode_landmarks=marks, failed={1: "frame 1 is black; nothing can be made out in it"}, cuts=(4,)
+    )
+    tracker = HeadTracker(model, identity, recording, tmp_path / "run", options, bar=False)
+    result = tracker.run()
+    assert set(result.failed) == {1} and "is black" in str(result.failed[1])
+    assert sorted(result.fits) == [0, 2, 3, 4, 5]
+    for row in (2, 3, 5):  # colors and outlines hold what landmarks do not say, or say wrongly
+        assert result.fits[row].errors["iou"] > 0.9
+    assert face_error(drawn, 5, tracker.body.state([result.fits[5].pose]).vertices[0]) < 2.0
+    assert len(load_capture(result.capture)) == 5
+
+
+def test_a_head_that_does_not_turn_leaves_the_focal_length_open(model, frontal, options):
+    identity = fit_identity(model, frontal.recording, dataclasses.replace(options, rounds=0))
+    assert identity.focal_source == "default" and identity.focal == pytest.approx(1.2 * 96)
+    assert any("do not determine the focal length" in line and "--focal" in line for line in identity.report)
+    known = fit_identity(model, frontal.recording.with_focal(230.0), dataclasses.replace(options, rounds=0))
+    assert known.focal_source == "given" and known.focal == 230.0
+
+
+@pytest.mark.slow
+def test_blendshapes_are_tracked_too(blendshapes, drawn, options, tmp_path):
+    model = HeadModel.of(blendshapes)
+    identity = fit_identity(model, drawn.recording, options)
+    tracker = HeadTracker(
+        model, identity, drawn.recording, tmp_path / "run", options, frames=[0, 5], capture=tmp_path / "capture",
+        bar=False,
+    )  # fmt: skip
+    result = tracker.run()
+    jaw = [float(result.fits[row].pose.expression[0]) for row in (0, 5)]
+    assert jaw[0] < 0.3 and jaw[1] > 0.6 and max(jaw) < 1.1 and min(jaw) > -0.1
+    capture = load_capture(tmp_path / "capture")
+    assert len(capture) == 2 and capture.recording.expression_width == 2
+
+
+def test_recordings_without_a_face_and_heads_without_landmarks(model, drawn, blendshapes, options):
+    blind = dataclasses.replace(drawn.recording, decode_landmarks=lambda row: None)
+    with pytest.raises(FrameFailure, match="no frame has enough landmarks"):
+        fit_identity(model, blind, options)
+    bare = BlendshapeHead(blendshapes.template_vertices, blendshapes.faces, blendshapes.expression_basis)
+    with pytest.raises(ValueError, match="has not iBUG's 68 landmarks"):
+        HeadModel.of(bare)
+
+
+def test_a_surface_is_near_the_person(drawn, tracked):
+    tracker, result, _ = tracked
+    fit = result.fits[3]
+    local = tracker.body.posed(fit.pose).local
+    view = drawn.cameras[3]
+    pose = view.world_to_camera.reshape(4, 4)
+    points = drawn.vertices[3] @ pose[:3, :3].T + pose[:3, 3]
+    moved = fit_similarity(points.double(), local.double()).apply(points.double()).float()
+    assert float(SurfaceTree(Mesh(local, drawn.head.faces)).distances(moved).distance.mean()) < 0.0015
