@@ -239,7 +239,7 @@ def test_help_and_bad_usage():
     done = subprocess.run([sys.executable, "-m", "headfields", "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--capture" in done.stdout and "over resumptions" in done.stdout
     done = subprocess.run([sys.executable, "-m", "headfields", "train"], capture_output=True, text=True)
-    assert done.returncode == 2 and "--capture" in done.stderr
+    assert done.returncode == 2 and "--out" in done.stderr
 
 
 def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
