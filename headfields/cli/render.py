@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from headfields.cli.argument_types import OptionalFolder, OptionalInt, Run
+from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt, Run
 from headfields.cli.errors import CommandError
 
 
@@ -27,6 +27,8 @@ def render(
     scale: float = 1.0,
     background: float = 1.0,
     capture: OptionalFolder = None,
+    nersemble: OptionalFolder = None,
+    head: OptionalFile = None,
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
@@ -35,6 +37,8 @@ def render(
     frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
     most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
     capture's images next to the avatar, which that capture drives; the two may be different head models.
+    --nersemble DIR --head FLAME.npz: the results that NeRSemble's benchmark of avatars takes, for one person: a video
+    of each sequence that it holds out from each of its cameras; videos that are there already are kept.
 
     Args:
         run: Folder of the run.
@@ -51,6 +55,8 @@ def render(
         scale: Size of the images relative to the capture's.
         background: Gray behind the head, in [0, 1].
         capture: Another capture than the run was trained on, for its frames and cameras.
+        nersemble: A person's folder of the benchmark, as mono_flame_avatar/393; --out is the folder of all results.
+        head: The FLAME model of 2023, for --nersemble.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
@@ -66,26 +72,38 @@ def render(
     from headfields.viz.images import to_uint8
 
     kind = mode if motion is None else "motion"
+    if nersemble is not None:
+        kind = "nersemble"
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
     if scale > 64:
         raise CommandError(f"--scale is {scale}; expected at most 64 times the capture's size")
     if not 0 <= background <= 1:
         raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
+    if nersemble is not None and (motion is not None or capture is not None or scale != 1):
+        raise CommandError("--nersemble goes with neither --motion, --capture nor --scale: the benchmark has its own")
     if compare and kind != "frames":
         raise CommandError("--compare needs --mode frames; the other modes have no ground truth")
-    if kind != "frames" and out is not None and out.suffix not in (".mp4", ".gif"):
+    if kind not in ("frames", "nersemble") and out is not None and out.suffix not in (".mp4", ".gif"):
         raise CommandError(f"--out is {out}; a video's name ends in .mp4 or .gif")
     folder, config = runs.open_run(run)
     torch_device = runs.choose_device(device)
     avatar = runs.load_avatar(folder, config, memory).to(torch_device)
     runs.warn_of_frame_codes(avatar, capture)
-    source = runs.capture_of(config, capture, memory)
 
     def image_of(shot: shots.Shot) -> Any:
         camera = shot.camera if scale == 1 else shot.camera.scaled(scale)
         return avatar.render(camera.to(torch_device), shot.state.to(torch_device), background).rgb
 
+    if nersemble is not None:
+        from headfields.cli.nersemble import render_results
+
+        out = out or folder.path / "renders" / "nersemble"
+        count = render_results(image_of, config, nersemble, head, out, memory)
+        print(f"wrote {count} videos", file=sys.stderr)
+        print(out)
+        return
+    source = runs.capture_of(config, capture, memory)
     if kind == "frames":
         out = out or folder.path / "renders" / split
         for frame in tqdm(runs.select_frames(source, split, frames, limit), unit="frame", file=sys.stderr):

@@ -14,7 +14,9 @@ from PIL import Image
 from headfields.files.atomic import replacing, write_bytes
 
 
-def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float | int = 25) -> Path:
+def write_video(
+    path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float | int = 25, crf: int | None = None
+) -> Path:
     """Writes 8-bit RGB frames to an H.264 mp4 as they arrive; without ffmpeg, to a GIF, with a warning.
 
     It appears at `path` once it is whole. Frames with an odd side repeat their last row or column, because H.264 in
@@ -24,17 +26,21 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
         path: the file; `.gif` writes a GIF, and without ffmpeg the ending becomes `.gif`.
         frames: (H, W, 3) uint8, all of one size.
         fps: frames per second.
+        crf: H.264's constant rate factor, 0 (lossless but for the colors' resolution) to 51; None: ffmpeg's quality 8.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: no frames, not (H, W, 3) uint8, frames of different sizes, or fps not positive.
+        ValueError: no frames, not (H, W, 3) uint8, frames of different sizes, fps not positive, or crf not 0 to
+            51.
         OSError: the video cannot be written; an older one at `path` stays.
     """
     path = Path(path)
     if fps <= 0:
         raise ValueError(f"write_video: fps is {fps}; expected a positive number")
+    if crf is not None and not 0 <= crf <= 51:
+        raise ValueError(f"write_video: crf is {crf}; expected 0 to 51")
     checked = _checked(frames)
     first = next(checked, None)
     if first is None:
@@ -52,7 +58,8 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
         gif = io.BytesIO()
         images[0].save(gif, "GIF", save_all=True, append_images=images[1:], duration=max(1000 / fps, 20), loop=0)
         return write_bytes(path, gif.getvalue())
-    return _encoded(path, chain([first], checked), fps, {"codec": "libx264", "quality": 8})
+    rate = {"quality": 8} if crf is None else {"quality": None, "output_params": ["-crf", str(crf)]}
+    return _encoded(path, chain([first], checked), fps, {"codec": "libx264", **rate})
 
 
 TRANSPARENT: dict[str, dict[str, Any]] = {
