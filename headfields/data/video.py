@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
-def open_stream(path: Path) -> Iterator[Any]:
+def open_stream(path: Path) -> Generator[Any, None, None]:
     """ffmpeg's stream of a video: its first item is a dict that describes it, the others are the bytes of frames.
 
     Raises:
@@ -201,7 +201,7 @@ def open_stream(path: Path) -> Iterator[Any]:
     return _chain(meta, stream)
 
 
-def _chain(meta: dict[str, Any], stream: Any) -> Iterator[Any]:
+def _chain(meta: dict[str, Any], stream: Any) -> Generator[Any, None, None]:
     with contextlib.closing(stream):
         yield meta
         yield from stream

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _OPEN = 8  # videos that are decoded at the same time
 _KEPT = 2**26  # bytes of each one's last frames
 
 
-def _stream(path: Path) -> tuple[Iterator[Any], tuple[int, int]]:
+def _stream(path: Path) -> tuple[Generator[Any, None, None], tuple[int, int]]:
     """A video's stream after its description, and its (height, width)."""
     if not exists(path):
         raise CaptureError(f"{path} does not exist; copy it there")
@@ -35,7 +35,7 @@ def video_size(path: Path) -> tuple[int, int]:
         CaptureError: it does not exist, or cannot be decoded.
     """
     stream, size = _stream(path)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     return size
 
 
@@ -68,7 +68,7 @@ class _Video:
 
     def close(self) -> None:
         """Ends ffmpeg."""
-        self.stream.close()  # type: ignore[attr-defined]
+        self.stream.close()
 
     def next_frame(self) -> int:
         """Decodes one frame and returns its number."""
