@@ -71,9 +71,7 @@ def render(
     from headfields.viz import write_video
     from headfields.viz.images import to_uint8
 
-    kind = mode if motion is None else "motion"
-    if nersemble is not None:
-        kind = "nersemble"
+    kind = "nersemble" if nersemble is not None else mode if motion is None else "motion"
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
     if scale > 64:

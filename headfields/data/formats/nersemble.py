@@ -126,8 +126,8 @@ def read_nersemble(folder: Path, head: SkinnedHead) -> Recording:
     if not seen:
         raise CaptureError(f"{folder}: no sequence has images/cam_*.mp4 and a tracking; download the training data")
     if len(sequences) > len(seen):
-        names = ", ".join(sequence.folder.name for sequence in sequences if not sequence.serials)
-        report.append(f"sequences without videos, which the benchmark holds out, are left out: {names}")
+        held = ", ".join(sequence.folder.name for sequence in sequences if not sequence.serials)
+        report.append(f"sequences without videos, which the benchmark holds out, are left out: {held}")
     size, mattes = _check_videos(seen, report)
     shots = [
         _Shot(sequence, serial, step)
