@@ -58,7 +58,7 @@ def write_video(
         gif = io.BytesIO()
         images[0].save(gif, "GIF", save_all=True, append_images=images[1:], duration=max(1000 / fps, 20), loop=0)
         return write_bytes(path, gif.getvalue())
-    rate = {"quality": 8} if crf is None else {"quality": None, "output_params": ["-crf", str(crf)]}
+    rate: dict[str, Any] = {"quality": 8} if crf is None else {"quality": None, "output_params": ["-crf", str(crf)]}
     return _encoded(path, chain([first], checked), fps, {"codec": "libx264", **rate})
 
 
