@@ -29,7 +29,7 @@ _launch = headfields.training.trainer.launch
 
 STEPS = {"insta": 18}
 """A refresh of the occupancy grid falls on one of them; the last is a steady one. `FEW_STEPS` of the other presets."""
-FEW_STEPS = 14
+FEW_STEPS = 10
 
 SIZES: dict[str, dict[str, Any]] = {
     "insta": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16},

@@ -54,7 +54,7 @@ def test_launches_and_waits(counts: dict[str, Any], program: str, part: str) -> 
 def test_a_captured_step_is_the_same_each_time(counts: dict[str, Any], program: str) -> None:
     """Two steps of different batches, one after the other: operations, shapes, dtypes, numbers and lines."""
     graph = counts[program]["graph"]
-    assert not graph["reason"] and graph["replays"] > 10
+    assert not graph["reason"] and graph["replays"] > (10 if program == "insta" else 5)
     assert not graph["waits"] and not graph["differences"] and not graph["longer"]
     assert graph["operations"] > 300
     assert 0 < counts[program]["step"]["captured"] <= CAPTURED[program]
