@@ -22,7 +22,13 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 
 PACKAGE = "headfields"
-MODULES = ("headfields.priors.scans",)
+MODULES = (
+    "headfields.interop.kaolin",
+    "headfields.interop.open3d",
+    "headfields.interop.pytorch3d",
+    "headfields.interop.trimesh",
+    "headfields.priors.scans",
+)
 """Public packages within packages."""
 COLON = "\ue000"  # stands for a colon while napoleon looks
 LINKS = {

@@ -44,6 +44,10 @@ def _flip_axes(like: Tensor, *signs: float) -> Float[Tensor, "4 4"]:
 def refuse_skew(op: str, camera: Camera) -> None:
     """Refuses a lens with distortion, or whose pixel axes are not at right angles, for conventions without either.
 
+    Args:
+        op: the function, for the message.
+        camera: of any batch shape.
+
     Raises:
         DistortedCameraError: the camera has distortion.
         ValueError: some camera's intrinsics have an entry (0, 1) or (1, 0) that is not 0.
@@ -60,6 +64,10 @@ def refuse_skew(op: str, camera: Camera) -> None:
 
 def single_camera(op: str, camera: Camera) -> Camera:
     """The one camera, without a batch axis.
+
+    Args:
+        op: the function, for the message.
+        camera: one, or a batch of one.
 
     Raises:
         DistortedCameraError: it has distortion.
@@ -169,6 +177,11 @@ def to_gsplat(camera: Camera) -> tuple[Float[Tensor, "c 4 4"], Float[Tensor, "c 
 
 def from_gsplat(viewmats: Float[Tensor, "*c 4 4"], Ks: Float[Tensor, "*c 3 3"], width: int, height: int) -> Camera:
     """A `Camera` of the arguments of `gsplat.rasterization`.
+
+    Args:
+        viewmats: (C, 4, 4) world-to-camera, OpenCV axes.
+        Ks: (C, 3, 3) intrinsics, pixels.
+        width, height: of the images, pixels.
 
     Raises:
         TypeError, ValueError: as `Camera`.

@@ -292,6 +292,9 @@ def to_splats(splats: Splats) -> Any:
 def from_splats(model: Any) -> Splats:
     """The Gaussians (N, ...) of kaolin's `GaussianSplatModel`, moved by its transform if it has one. Differentiable.
 
+    Args:
+        model: N Gaussians.
+
     Raises:
         TypeError: it is no GaussianSplatModel.
         ValueError: its harmonics are of a degree above 3.

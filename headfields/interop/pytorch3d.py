@@ -15,7 +15,10 @@ _REMEDY = "PyPI has no wheel: build it by pip install git+https://github.com/fac
 
 
 def to_camera(camera: Camera) -> Any:
-    """`pytorch3d.renderer.PerspectiveCameras` in screen space, of N cameras. Differentiable.
+    """`pytorch3d.renderer.PerspectiveCameras` in screen space. Differentiable.
+
+    Args:
+        camera: N cameras, or one without a batch axis.
 
     Raises:
         ModuleNotFoundError: PyTorch3D cannot be imported.
