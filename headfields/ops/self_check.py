@@ -353,8 +353,52 @@ def check_marching_cubes(device: torch.device) -> Pairs:
     ]
 
 
+def check_blur(device: torch.device) -> Pairs:
+    """Two images in a window of seven pixels, against the sum of shifted images."""
+    from headfields.ops.blur import blur
+
+    generator = torch.Generator().manual_seed(17)
+    images, weights = torch.rand(2, 19, 23, generator=generator), torch.tensor([1.0, 2, 4, 5, 4, 2, 1]) / 19
+
+    def by_kernels(images: Tensor) -> list[Tensor]:
+        return [blur(images, weights.to(images))]
+
+    def by_definition(images: Tensor) -> list[Tensor]:
+        padded, wide = torch.nn.functional.pad(images, (3, 3, 3, 3)), weights.to(images)
+        rows = sum(wide[i] * padded[:, i : i + 19] for i in range(7))
+        return [sum((wide[i] * rows[..., i : i + 23] for i in range(7)), torch.zeros_like(images))]  # type: ignore
+
+    return _derivatives(by_kernels, by_definition, [images], device)
+
+
+def check_bound_gaussians(device: torch.device) -> Pairs:
+    """Gaussians on the triangles of two meshes, in space, against the reference."""
+    from headfields.ops.bound_gaussians import bind_gaussians, triangle_similarities
+    from headfields.ops.reference import bound_gaussians as definition
+
+    generator = torch.Generator().manual_seed(19)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    vertices, faces = random(2, 30, 3), torch.arange(30).reshape(10, 3)
+    face = torch.randint(0, 10, (50,), generator=generator)
+
+    def by_kernels(means: Tensor, quaternions: Tensor, scales: Tensor) -> list[Tensor]:
+        table = triangle_similarities(vertices.to(means), faces.to(device))
+        return [table, *bind_gaussians(means, quaternions, scales, table, face.to(device))]
+
+    def by_definition(means: Tensor, quaternions: Tensor, scales: Tensor) -> list[Tensor]:
+        table = definition.triangle_similarities(vertices.to(means), faces)
+        inputs = (x[None] for x in (means, quaternions, scales))
+        return [table, *definition.bind_gaussians(*inputs, table, face)]
+
+    return _derivatives(by_kernels, by_definition, [random(50, 3), random(50, 4), random(50, 3)], device, order=1)
+
+
 def check_splat(device: torch.device) -> Pairs:
-    """Some Gaussians in two cameras: images and their gradients by everything, the cameras among them."""
+    """Some Gaussians in two cameras, of colors and of harmonics: images and their gradients by everything, the cameras
+    among them."""
     from headfields.ops.splat import splat
     from headfields.records import Camera
 
@@ -376,10 +420,14 @@ def check_splat(device: torch.device) -> Pairs:
     def images(*tensors: Tensor) -> list[Tensor]:
         means, quaternions, scales, opacities, colors, pose, lens = tensors
         view = Camera(pose, lens, camera.size)
-        image = splat(means, quaternions, scales, opacities, colors, view, antialiased=True)
+        image = splat(means, quaternions, scales, opacities, colors, view, antialiased=True, harmonics=colors.ndim == 3)
         return [image.color, image.opacity, image.depth, image.normal]
 
-    return _derivatives(images, images, inputs, device, order=1)
+    harmonics = [*inputs[:4], random(200, 4, 3), *inputs[5:]]
+    return [
+        *_derivatives(images, images, inputs, device, order=1),
+        *_derivatives(images, images, harmonics, device, order=1),
+    ]
 
 
 def check_triangle_frames(device: torch.device) -> Pairs:
@@ -404,6 +452,8 @@ def check_triangle_frames(device: torch.device) -> Pairs:
 
 CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("blended_map", check_blended_map),
+    ("blur", check_blur),
+    ("bound_gaussians", check_bound_gaussians),
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
     ("hash_grid", check_hash_grid),

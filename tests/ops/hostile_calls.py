@@ -92,6 +92,8 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "implicit_root": (points, directions, torch.rand(n, 3, 3)),
         "implicit_root_backward": (points, torch.rand(n, 3, 3)),
         "symmetric_solve": (torch.rand(n, 2), system.key),
+        "splat_colors": (points[None], torch.rand(2, n, 4, 3), points[:2]),
+        "splat_colors_backward": (torch.rand(2, n, 3), points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_project": (*gaussians, *lens),
         "splat_project_backward": (splats, *gaussians, *lens),
         "splat_rasterize": (splats, carried, shift, None, 20, 35, 64),
