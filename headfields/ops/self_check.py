@@ -390,8 +390,7 @@ def check_bound_gaussians(device: torch.device) -> Pairs:
 
     def by_definition(means: Tensor, quaternions: Tensor, scales: Tensor) -> list[Tensor]:
         table = definition.triangle_similarities(vertices.to(means), faces)
-        inputs = (x[None] for x in (means, quaternions, scales))
-        return [table, *definition.bind_gaussians(*inputs, table, face)]
+        return [table, *definition.bind_gaussians(means[None], quaternions[None], scales[None], table, face)]
 
     return _derivatives(by_kernels, by_definition, [random(50, 3), random(50, 4), random(50, 3)], device, order=1)
 
