@@ -144,6 +144,9 @@ def _export_mesh(
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
+    driver = None if motion is None else source.driver(motion)  # before anything that takes long
+    chosen = [] if driver is None else _frames(driver, frames, limit)
+    mapping = None if arkit is None else library.read_mapping(arkit)
     if source.head is not None:
         rig = library.rig_of_head(source.head)
     else:
@@ -151,23 +154,20 @@ def _export_mesh(
         if texture:
             rig = rig.replace(mesh=rig.mesh.replace(texture=_texture(source, rig, texture)))
     moving = None
-    if motion is not None:
-        driver = source.driver(motion)
-        moving, errors = _motion(source, rig, driver, _frames(driver, frames, limit), fps, in_place)
+    if driver is not None:
+        moving, errors = _motion(source, rig, driver, chosen, fps, in_place)
         say(f"motion of {len(moving)} frames: {1e3 * float(errors.mean()):.2f} mm from the meshes, root mean square")
     limited = rig.limited()
     dropped = (limited.weights - rig.weights).abs().sum(1)
     if float(dropped.max()) > 1e-3:
         say(f"{int((dropped > 1e-3).sum())} of {len(dropped)} vertices have more than 4 joints; the weakest go")
-    if arkit is not None:
-        from headfields.export.captures import fit_motion
-
-        mapped = library.arkit_rig(rig, library.read_mapping(arkit))
+    if mapping is not None:
+        mapped = library.arkit_rig(rig, mapping)
         still = [
             name for name, target in zip(mapped.target_names, mapped.targets, strict=True) if not bool(target.any())
         ]
         if moving is not None:
-            moving, errors = fit_motion(mapped, rig.posed(moving), fps)
+            moving, errors = library.fit_motion(mapped, rig.posed(moving), fps)
             say(f"in ARKit's blendshapes: {1e3 * float(errors.mean()):.2f} mm from the meshes, root mean square")
         rig = mapped
         if still:
