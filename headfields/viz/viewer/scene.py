@@ -102,6 +102,7 @@ class Scene:
         landmarks: (L,) vertices that are landmarks; None: there are none.
         proxy: an avatar of Gaussians that stands in for `avatar` while something moves.
         center: (3,) what the camera looks at first; the middle of the first state's mesh if None.
+        extent: size of the head, meters, for the first camera; what the mesh needs if None.
         background: gray behind the head in [0, 1].
     """
 
