@@ -189,7 +189,8 @@ def _describe(folder: Path) -> str:
         return (
             "It is a data set of NeRFace: cameras and expressions of a face model of its own, which pose no other "
             "head, and no meshes, so that no avatar here can be trained on it as it is. Open it with "
-            "headfields.data.load_nerface, an untracked recording, and fit a head to it first"
+            "headfields.data.load_nerface, an untracked recording, or fit a head to its images (commands: headfields "
+            "capture DIR/train --head FLAME.npz --out OTHER --landmarks FOLDER)"
         )
     if transforms:
         return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
