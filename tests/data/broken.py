@@ -62,7 +62,7 @@ def files(path: str, *names: str, missing: tuple[str, ...] | None = ()) -> Itera
 
     gone = names if missing == () else missing
     yield Broken(f"{path}: missing", lambda folder: (folder / path).unlink(), gone)
-    yield Broken(f"{path}: a folder", a_folder, names if path.endswith((".frame", ".png")) else gone)
+    yield Broken(f"{path}: a folder", a_folder, names if path.endswith((".frame", ".png", ".npz")) else gone)
     yield Broken(f"{path}: empty", lambda folder: (folder / path).write_bytes(b""), names)
     yield Broken(f"{path}: half", half, names)
     yield Broken(f"{path}: noise", lambda folder: (folder / path).write_bytes(bytes(range(256)) * 3), names)

@@ -209,7 +209,7 @@ def _rows():
     small = lambda t: t | {made.SERIAL: (np.array(t[made.SERIAL]) / 100).tolist()}  # noqa: E731
     yield _row("intrinsics: in image sides", lambda f: calibrate(f, "intrinsics", small), ("intrinsics",))
     for kind in ("images", "alpha_maps"):
-        names = ("none of the layouts|no sequence has images",) if kind == "images" else None
+        names = ("none of the layouts|no sequence has images|does not exist",) if kind == "images" else None
         yield from broken.files(f"{place}/{kind}/{video}", f"{kind}/{video}", missing=names)
         yield _row(
             f"{kind}: a frame less",
