@@ -19,6 +19,7 @@ from torch import Tensor
 
 import headfields as hf
 from benchmarks.insta import by_region, face_crop, rendered, telling_frames
+from headfields.cli import runs
 from headfields.cli.train import train
 from headfields.training import evaluate
 from headfields.training.frames import view_of
@@ -40,12 +41,19 @@ def processor_seconds(model: str, capture: Path, out: Path, steps: int, seed: in
 
 
 def steps_within(seconds: float, model: str, capture: Path, out: Path, seed: int, probe: int) -> int:
-    """Steps that the budget pays for: the second half of a probe's steps, without what happens once, at its price."""
+    """Steps that the budget pays for, at the price of two thirds of a probe's steps: runs of `probe` and of three times
+    as many, after one that reads the capture and loads what is loaded once.
+
+    Raises:
+        ValueError: the longer run took no more time.
+    """
     record = out / f"{model}.json"
     if not record.exists():
-        spent = [processor_seconds(model, capture, out / f"{model}_{n}", n, seed) for n in (probe, 3 * probe)]
-        each = max(spent[1] - spent[0], 1e-6) / (2 * probe)
-        record.write_text(json.dumps({"step": each, "start": max(spent[0] - probe * each, 0.0)}))
+        spent = [processor_seconds(model, capture, out / f"{model}_{n}", n, seed) for n in (2, probe, 3 * probe)]
+        each = (spent[2] - spent[1]) / (2 * probe)
+        if not each > 0:
+            raise ValueError(f"{model}: {3 * probe} steps took no longer than {probe}; delete {out}, and raise --probe")
+        record.write_text(json.dumps({"step": each, "start": max(spent[1] - probe * each, 0.0)}))
     price = json.loads(record.read_text())
     return max(round((seconds - price["start"]) / price["step"]), 1)
 
@@ -124,7 +132,9 @@ def hair_crop(image: Tensor, capture: hf.data.Capture, frame: int, side: int) ->
     return image[top : top + side, left : left + side].repeat_interleave(2, dim=0).repeat_interleave(2, dim=1)
 
 
-def pictures(avatars: dict[str, Any], capture: hf.data.Capture, out: Path) -> None:
+def pictures(
+    avatars: dict[str, Any], sources: dict[str, hf.data.Capture], capture: hf.data.Capture, out: Path
+) -> None:  # fmt: skip
     """`faces.png` and `hair.png`: a row a frame, the truth first."""
     side = min(capture.size) // 2
     frames = telling_frames(capture)
@@ -132,7 +142,7 @@ def pictures(avatars: dict[str, Any], capture: hf.data.Capture, out: Path) -> No
         columns: dict[str, list[Tensor]] = {}
         for frame in chosen:
             images = {"truth": capture.pixels(frame, background=1.0).target.view(*capture.size, 3)}
-            images |= {MODELS[model]: rendered(avatar, capture, frame) for model, avatar in avatars.items()}
+            images |= {MODELS[model]: rendered(avatar, sources[model], frame) for model, avatar in avatars.items()}
             for caption, image in images.items():
                 columns.setdefault(caption, []).append(crop(image, capture, frame, side))
         save_image(out / f"{name}.png", side_by_side([torch.cat(each) for each in columns.values()], list(columns)))
@@ -147,7 +157,7 @@ def main() -> None:
     budget.add_argument("--minutes", type=float, help="of wall time, each model")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--limit", type=int, help="test frames at most; all if not given")
-    parser.add_argument("--probe", type=int, default=30, help="steps of the shorter of two probes")
+    parser.add_argument("--probe", type=int, default=30, help="steps of the shorter of two probes, 3 or more")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     capture = hf.data.load_capture(arguments.capture)
@@ -156,6 +166,7 @@ def main() -> None:
     if arguments.seconds is not None:
         torch.set_num_threads(1)
     avatars: dict[str, Any] = {}
+    sources: dict[str, hf.data.Capture] = {}
     results: dict[str, dict[str, Any]] = {}
     for model in arguments.models:
         run = out / model
@@ -169,16 +180,19 @@ def main() -> None:
             )
             processor_seconds(model, arguments.capture, run, steps, arguments.seed)
         avatars[model] = hf.load_avatar(run / "avatar.safetensors").eval()
+        sources[model] = runs.capture_of(runs.open_run(run)[1], None, 2048)  # with the run's mouth and head frame
         if not record.exists():
             lines = (run / "log.jsonl").read_text().splitlines()
             last = max((json.loads(line).get("step", 0) for line in lines), default=0)
-            record.write_text(json.dumps({"steps": last, **measured(avatars[model], capture, run, arguments.limit)}))
+            record.write_text(
+                json.dumps({"steps": last, **measured(avatars[model], sources[model], run, arguments.limit)})
+            )
         results[model] = json.loads(record.read_text())
         (out / "gaussian_presets.json").write_text(json.dumps(results, indent=1) + "\n")
         (out / "gaussian_presets.md").write_text(markdown(results))
         print(markdown(results), flush=True)
     draw(results, out / "gaussian_presets.png")
-    pictures(avatars, capture, out)
+    pictures(avatars, sources, capture, out)
 
 
 if __name__ == "__main__":
