@@ -54,7 +54,7 @@ def test_docstrings_describe_every_argument(module: ModuleType, name: str) -> No
     assert not unsaid, f"{name}: the docstring does not speak of {', '.join(unsaid)}"
 
 
-MADE_BY_OTHERS = {"Capture", "FlameHead", "BlendshapeHead"}
+MADE_BY_OTHERS = {"Capture", "FlameHead", "BlendshapeHead", "NeRFaceRecording"}
 """Classes whose constructors are not for users; a function or a class method makes them."""
 
 

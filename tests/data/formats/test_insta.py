@@ -194,7 +194,7 @@ def test_depth_scale_and_eyes_path(tiny: Path) -> None:
 @pytest.mark.parametrize(
     "file, content, message",
     [
-        ("flame_params.json", "{}", "IMavatar's layout.*pass head="),
+        ("flame_params.json", "{}", "layout of IMavatar.*pass head="),
         ("transforms_train.json", '{"frames": [{"expression": [0]}]}', "NeRFace"),
         ("transforms_train.json", '{"frames": [{"flame_param_path": "a"}]}', "VHAP"),
         (
