@@ -366,5 +366,5 @@ def _calibration(
 
 
 def _matrix(path: Path, what: str, rows: Any, side: int) -> np.ndarray:
-    with reading(path, "a calibration", CaptureError):
+    with reading(path, "a matrix", CaptureError, where=f"{path}: {what}"):
         return checked_arrays(str(path), {what: np.array(rows)}, {what: f"{side} {side}"})[what]
