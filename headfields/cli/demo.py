@@ -50,6 +50,7 @@ def demo(
     import headfields as hf
     from headfields.cli.render import render
     from headfields.cli.train import train
+    from headfields.files.atomic import write_text
 
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def demo(
         render(run, mode="expressions", out=out / "expressions.mp4", seconds=1.0, fps=8, limit=3)
         render(run, mode="turntable", out=out / "turntable.mp4", degrees=90.0, seconds=2.0, fps=8)
         figures = {name: hf.training.evaluate(avatar, capture, split="test") for name, avatar in avatars.items()}
-        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        write_text(out / "figures.json", json.dumps(figures, indent=1) + "\n")
     figures = json.loads((out / "figures.json").read_text())
     print(f"in {(time.monotonic() - start) / 60:.1f} minutes, on frames that training did not see:")
     for name, result in figures.items():

@@ -137,6 +137,7 @@ def test_hash_grid_agrees_with_its_reference() -> None:
         assert tiny.note == "runs on CUDA only"
 
 
+@pytest.mark.slow
 def test_uv_peers_agree() -> None:
     import headfields as hf
     from benchmarks.operations import uv

@@ -19,7 +19,7 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
     ("arguments", "status", "message"),
     [
         (["trian"], 2, r"no command 'trian'; did you mean train\?"),
-        (["frobnicate"], 2, r"no command 'frobnicate'; there are synth, train"),
+        (["frobnicate"], 2, r"no command 'frobnicate'; there are demo, synth"),
         (["train", "insta", "--captur", "x"], 2, r"no option --captur; did you mean --capture\?"),
         (["train", "insta", "--learning_rat=3"], 2, r"did you mean --learning-rate\?"),
         (["train", "inst", *RUN], 1, r"no model 'inst'; did you mean insta\?; headfields train has .*vp360"),

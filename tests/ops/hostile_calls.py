@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import headfields as hf
+from headfields.ops import blur, bound_gaussians  # noqa: F401 (they register operations)
 from headfields.ops.marching_cubes import _crossed_edges  # noqa: F401 (registers the operation)
 from headfields.ops.sparse_system import SymmetricSystem
 
@@ -42,6 +43,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     corners, triangles = torch.rand(2, vertices, 3), torch.randint(0, vertices, (faces, 3))
     system = SymmetricSystem(torch.eye(n).numpy())
     valid_calls.system = system  # type: ignore[attr-defined] # keeps it alive
+    rows = torch.rand(2, faces, 17)
     degree, harmonics = 3, torch.rand(n, 9)
     camera = hf.Camera.look_at(torch.tensor([[0.1, 0.0, 3.0], [0.0, 0.1, 3.0]]), (0, 0, 0), size=(20, 35), fov=30)
     gaussians = (points[None], torch.rand(2, n, 4), 0.1 * torch.rand(1, n, 3), torch.rand(2, n))
@@ -92,6 +94,9 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "implicit_root": (points, directions, torch.rand(n, 3, 3)),
         "implicit_root_backward": (points, torch.rand(n, 3, 3)),
         "symmetric_solve": (torch.rand(n, 2), system.key),
+        "blur": (torch.rand(2, 9, 12), torch.rand(5)),
+        "bind_gaussians": (points[None], torch.rand(1, n, 4), points[None], rows, face),
+        "bind_gaussians_backward": (torch.rand(2, n, 3), torch.rand(2, n, 4), torch.rand(2, n, 3), rows, face, 1),
         "splat_colors": (points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_colors_backward": (torch.rand(2, n, 3), points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_project": (*gaussians, *lens),

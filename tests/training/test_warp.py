@@ -81,6 +81,7 @@ def test_per_frame_misalignment_is_found_and_the_image_gets_sharp() -> None:
     assert float(torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), dim=0)) > 0.85
 
 
+@pytest.mark.slow
 def test_a_centered_warp_leaves_the_field_where_the_frames_are_on_average() -> None:
     """Rendered without the warp, by a camera that is wrong as the training frames are on average, the image is sharp
     and in place. With a warp that may move all frames alike it is not; without a warp it is blurred."""
