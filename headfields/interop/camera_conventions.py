@@ -162,7 +162,7 @@ def to_clip(camera: Camera, near: float | int = 0.01, far: float | int = 100.0) 
 
 
 def to_gsplat(camera: Camera) -> tuple[Float[Tensor, "c 4 4"], Float[Tensor, "c 3 3"], int, int]:
-    """`viewmats`, `Ks`, `width` and `height` of `gsplat.rasterization`, which has this library's convention.
+    """The arguments viewmats, Ks, width and height of gsplat.rasterization, which has this library's convention.
 
     Args:
         camera: C cameras, or one without a batch axis, which becomes C = 1.
