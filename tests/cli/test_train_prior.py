@@ -58,6 +58,7 @@ def test_a_prior_from_a_rig(
     assert not torch.equal(load_prior(out).geometry, geometry)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_scans_are_written_is_resumed_to_the_same_weights(
     rig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -362,6 +362,7 @@ def test_points_are_moved_onto_the_surface(prior: Prior) -> None:
     assert missed.float().mean() < 0.2
 
 
+@pytest.mark.slow
 def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: MeshScans) -> None:
     which = torch.tensor([6, 8])
     rows = PriorCodes(*(value.expand(2, -1) for value in vars(prior.mean()).values()))

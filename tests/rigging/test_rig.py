@@ -154,6 +154,7 @@ def with_doubled_seam(mesh):
     return Mesh(vertices, faces, uv=torch.cat([mesh.uv, mesh.uv[seam]]), texture=mesh.texture), seam
 
 
+@pytest.mark.slow
 def test_a_seam_with_doubled_vertices_does_not_open(sealed, head):
     scan, seam = with_doubled_seam(sealed)
     assert len(seam) > 80

@@ -40,6 +40,7 @@ def test_it_finds_the_truth_from_landmarks_of_the_first_frame(tracked, folder):
     assert all(fit.errors["iou"] > 0.95 for fit in result.fits.values())
 
 
+@pytest.mark.slow
 def test_back_views_need_colors(rig, capture, folder, tmp_path):
     frames, heads = [4, 5, 6, 7], {}
     for name, options in (("with", OPTIONS), ("without", OPTIONS.without_color())):
