@@ -132,7 +132,7 @@ def check(path: Path, loader: Callable[[Path], Any]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_mutations(count: int, tmp_path: Path) -> None:
     source, loaded, torch_state = random.Random(count), 0, torch.get_rng_state()
     contents = [read(path) for path in FILES]

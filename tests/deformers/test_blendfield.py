@@ -80,7 +80,7 @@ def test_a_neutral_face_is_left_alone_and_a_new_blendfield_moves_nothing(kind: s
     assert float(new(points, points, frame, new.prepare(state())).points.sub(points).detach().abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("layers", [0, 1, 2])
+@pytest.mark.parametrize("layers", [1, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (0, 2))])
 def test_inputs_that_never_occur_do_nothing_and_the_others_learn(layers: int) -> None:
     """Displacements that depend on two of four expressions and on the jaw's turn about x are learned."""
     for seed in range(3):

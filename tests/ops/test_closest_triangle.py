@@ -49,7 +49,7 @@ def assert_closest(result, points, vertices, faces, index=None, tolerance=2e-6):
     torch.testing.assert_close(again[actual], own[actual], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [0.3, 0.01])
+@pytest.mark.parametrize("scale", [0.3, pytest.param(0.01, marks=pytest.mark.slow)])
 def test_torus_matches_brute_force(device, scale):
     faces, vertices = torus()
     torch.manual_seed(8)

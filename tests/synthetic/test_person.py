@@ -58,6 +58,7 @@ def test_detectors_err_by_what_they_are_told() -> None:
         DetectorNoise(patch=0)
 
 
+@pytest.mark.slow
 def test_a_dressed_person_has_what_its_mesh_lacks(person: RiggedTemplate, tmp_path: Path) -> None:
     draw = {"frames": 2, "size": 64, "samples": 1, "rate": 1.0, "lowest": -0.24, "progress": False}
     dressed = load_capture(write_rig_capture(person, tmp_path / "dressed", dressed=True, **draw))

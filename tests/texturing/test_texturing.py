@@ -65,6 +65,7 @@ def test_what_nobody_sees_is_filled_from_around():
     assert not gray.visible.any() and float(gray.texture.std()) < 1e-6
 
 
+@pytest.mark.slow
 def test_refinement_brings_the_proxy_nearer_to_the_truth():
     _, faces, uv, uv_faces = bumpy()
     proxy, images, held = poor_mesh(), photographs(views(10, 96)), views(4, 96, offset=13.0)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from headfields.data import load_capture, write_insta
@@ -28,6 +29,7 @@ def trained(folder: Path):
     return capture, avatar, trainer.fit(steps=50)
 
 
+@pytest.mark.slow
 def test_a_short_training_comes_out_the_same(tmp_path: Path) -> None:
     write_insta(tmp_path / "still", jaw_frames(8), *blob(), test_frames=2)
     put_pose_into_vertices(load_capture(tmp_path / "still", head_frame="keep"), tmp_path / "moving")

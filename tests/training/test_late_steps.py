@@ -127,7 +127,7 @@ def test_overflow_is_reported_and_mended(tmp_path, late: str, monkeypatch: pytes
     assert rows["marched"] >= max(event["samples"]["marched"] for event in events)
 
 
-@pytest.mark.parametrize("end", [7, 13])
+@pytest.mark.parametrize("end", [7, pytest.param(13, marks=pytest.mark.slow)])
 def test_a_resumed_run_takes_the_same_steps(tmp_path, late: str, monkeypatch: pytest.MonkeyPatch, end: int) -> None:
     read_every(monkeypatch, 5)
     options = {"samples_per_step": 500, "learning_rate": 1e-2}

@@ -29,7 +29,7 @@ def full():
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=pytest.mark.slow)])
 def test_insta_in_mixed_precision_learns_as_in_float32(full, device, precision):
     trainer = ball_trainer(rays=256, precision=precision, device=device)
     trainer.fit(steps=20)
