@@ -71,3 +71,8 @@ def test_no_run_folder_is_in_the_root() -> None:
     """A command that is tried from the root leaves its run there, and `git add` would take it."""
     runs = [path.parent.name for path in ROOT.glob("*/config.json")]
     assert [name for name in runs if name not in ("runs", "demo")] == [], "move or remove them"
+
+
+def test_progress_bars_need_no_widgets() -> None:
+    """`tqdm.auto` warns in a notebook without ipywidgets when the module that uses it is imported."""
+    assert not [path for path in PACKAGE.rglob("*.py") if "tqdm.auto" in path.read_text()]

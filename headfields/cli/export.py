@@ -223,7 +223,7 @@ def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int,
 def _export_gaussians(
     source: _Source, out: Path, motion: Path | None, frames: str | None, space: str, limit: int | None
 ) -> None:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from headfields.data import save_gaussians
     from headfields.export import save_gltf_splats
@@ -278,7 +278,7 @@ def _export_pictures(
     source: _Source, out: Path, motion: Path | None, frames: str | None, fps: int, limit: int | None, scale: float
 ) -> None:
     import torch
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from headfields.viz import save_image, write_transparent_video
 

@@ -37,7 +37,7 @@ def render_results(
     Returns:
         The number of videos that were written.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from headfields.data.capture import Capture
     from headfields.data.formats.nersemble import BENCHMARK_FPS, nersemble_results, read_nersemble_holdout

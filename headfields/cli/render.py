@@ -61,7 +61,7 @@ def render(
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
     import torch
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from headfields.cli import motion as shots
     from headfields.cli import runs

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter

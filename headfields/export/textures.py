@@ -5,7 +5,7 @@ import sys
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.avatar import Avatar
 from headfields.data.capture import Capture

@@ -278,6 +278,43 @@ class SkinnedHead(nn.Module):
         """Named (F,) face masks of the file."""
         return {name: getattr(self, f"region_{name}") for name in self._region_names}
 
+    @property
+    def joints(self) -> dict[str, int]:
+        """Index of each joint that `pose` accepts, by name."""
+        indices = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
+        return indices | dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
+
+    def pose(self, **turns: Float[Tensor, "_ 3"]) -> Float[Tensor, "b j 3"]:
+        """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero. Differentiable.
+
+        Args:
+            turns: (B, 3) or (1, 3) rotations keyed by the names in `joints`: `head.pose(neck=..., jaw=...)`.
+
+        Raises:
+            TypeError: a rotation is no floating-point tensor.
+            ValueError: a name is unknown, a shape is not (B, 3), or batch sizes differ and are not 1.
+
+        >>> import torch, headfields as hf
+        >>> head = hf.synthetic.procedural_head()
+        >>> head.pose(jaw=torch.tensor([[0.3, 0.0, 0.0]])).shape
+        torch.Size([1, 5, 3])
+        """
+        op, joints = f"{type(self).__name__}.pose", self.joints
+        unknown = sorted(set(turns) - set(joints))
+        if unknown:
+            raise ValueError(f"{op}: no joint is called {', '.join(unknown)}; there are {', '.join(joints)}")
+        for name, turn in turns.items():
+            check_floating(op, name, turn)
+        sizes = {turn.shape[0] for turn in turns.values() if turn.dim()} - {1}
+        if len(sizes) > 1 or any(turn.dim() != 2 or turn.shape[1] != 3 for turn in turns.values()):
+            shapes = ", ".join(f"{name} {tuple(turn.shape)}" for name, turn in turns.items())
+            raise ValueError(f"{op}: {shapes}; expected (B, 3) or (1, 3) each")
+        batch = sizes.pop() if sizes else 1
+        rotations = [self.template_vertices.new_zeros(batch, 3)] * len(self.parents)
+        for name, turn in turns.items():
+            rotations[joints[name]] = turn.expand(batch, -1)
+        return torch.stack(rotations, 1)
+
     def expression(self, **weights: float | Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """Expression coefficients (B, E) by name; floats give B = 1, (B,) tensors a batch.
 

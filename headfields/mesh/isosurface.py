@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops._marching_table import CELL_FACES

@@ -67,40 +67,11 @@ class RiggedTemplate(SkinnedHead):
     @property
     def joints(self) -> dict[str, int]:
         """Index of each joint that `pose` accepts, by name."""
-        indices = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
-        indices |= dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
+        indices = super().joints
         if len(self.parents) == 55:
             indices |= {"spine1": 3, "spine2": 6, "torso": 9, "left_collar": 13, "right_collar": 14}
             indices |= {"left_shoulder": 16, "right_shoulder": 17}
         return indices
-
-    def pose(self, **turns: Float[Tensor, "b 3"]) -> Float[Tensor, "b j 3"]:
-        """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero. Differentiable.
-
-        Args:
-            turns: (B, 3) or (1, 3) rotations keyed by the names in `joints`: `rig.pose(neck=..., jaw=...)`.
-
-        Raises:
-            ValueError: a name is unknown, a shape is not (B, 3), or batch sizes differ and are not 1.
-        """
-        unknown = sorted(set(turns) - set(self.joints))
-        if unknown:
-            raise ValueError(
-                f"RiggedTemplate.pose: no joint is called {', '.join(unknown)}; there are {', '.join(self.joints)}"
-            )
-        sizes = {turn.shape[0] for turn in turns.values()} - {1}
-        malformed = [name for name, turn in turns.items() if turn.dim() != 2 or turn.shape[1] != 3]
-        if len(sizes) > 1 or malformed:
-            raise ValueError(
-                f"RiggedTemplate.pose: {', '.join(f'{n} {tuple(t.shape)}' for n, t in turns.items())}; expected (B, 3) "
-                "or (1, 3) each"
-            )
-        batch = sizes.pop() if sizes else 1
-        zero = self.template_vertices.new_zeros(batch, 3)
-        rotations = [zero] * len(self.parents)
-        for name, turn in turns.items():
-            rotations[self.joints[name]] = turn.expand(batch, -1)
-        return torch.stack(rotations, 1)
 
     def save(self, path: str | Path) -> Path:
         """Writes one npz with the keys of FLAME's or SMPL-X's format and `texture`, so that `FlameHead.from_file` or

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 LOG_SECONDS = 1.0
 """How often figures are written to the log."""

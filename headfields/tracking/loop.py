@@ -21,7 +21,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.data.frame_indices import frame_indices
 from headfields.runs.clock import Clock

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.data.image_files import decode_image
 from headfields.files.atomic import write_image

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.metrics import image as metrics
 from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame, view_of

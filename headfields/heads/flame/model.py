@@ -63,6 +63,11 @@ class FlameHead(SkinnedHead):
         )
         self.mediapipe = None if arrays.mediapipe is None else Landmarks(arrays.mediapipe)
 
+    @property
+    def joints(self) -> dict[str, int]:
+        """Index of each joint that `pose` accepts, by FLAME's names: its neck carries the skull, its root the neck."""
+        return {"root": 0, "neck": 1, "jaw": 2, "left_eye": 3, "right_eye": 4}
+
     @classmethod
     def from_file(
         cls,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.data.detectors.files import DetectionFiles
 from headfields.data.detectors.protocol import Detector

@@ -6,6 +6,7 @@ import scipy.sparse
 import torch
 
 from headfields.heads.flame.model import FlameHead
+from headfields.synthetic.head.model import procedural_head
 
 SEVEN = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights")
 
@@ -197,3 +198,20 @@ def test_template_is_neutral_with_the_jaw_open(head):
     assert template.uv_faces.shape == template.faces.shape
     corners = template.uv[template.uv_faces[-added:]]
     assert (corners.amax(1) - corners.amin(1)).max() < 0.2  # the closing faces take their corners' coordinates
+
+
+def test_poses_by_joint_names(unchecked):
+    head = procedural_head()
+    pose = head.pose(jaw=torch.tensor([[0.3, 0.0, 0.0]]), neck=torch.zeros(2, 3))
+    assert pose.shape == (2, 5, 3) and pose[:, 2, 0].tolist() == [pytest.approx(0.3)] * 2 and pose.count_nonzero() == 2
+    opened = (head(pose=pose).vertices[0] - head().vertices[0]).norm(dim=-1)
+    assert opened.max() > 0.01 and opened[head.weights[:, 2] == 0].max() < 1e-3  # the rest moves by correctives only
+    assert head.pose().shape == (1, 5, 3) and head.pose(jaw=torch.zeros(0, 3)).shape == (0, 5, 3)
+    with pytest.raises(ValueError, match="no joint is called spine; there are root, neck, jaw"):
+        head.pose(spine=torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"jaw \(2, 3\), neck \(3, 3\); expected \(B, 3\)"):
+        head.pose(jaw=torch.zeros(2, 3), neck=torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"jaw \(3,\)"):
+        head.pose(jaw=torch.zeros(3))
+    with pytest.raises(TypeError, match="jaw is a list"):
+        head.pose(jaw=[[0.3, 0.0, 0.0]])
