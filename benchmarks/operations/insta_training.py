@@ -39,7 +39,7 @@ def cases(settings: Settings) -> Iterator[Row]:
         def more() -> None:
             _fit(trainer, trainer.progress.step + _BLOCK)
 
-        size = {"pixels a side": side, "rays": trainer.rays_per_step}
+        size = {"pixels a side": side, "rays": trainer.rays_now}
         yield from _stages("training step", size, more, times, _BLOCK, settings, None)
         frame = int(capture.splits["test"][0])
         camera, state = capture.camera([frame])[0].to(settings.device), capture.state([frame]).to(settings.device)

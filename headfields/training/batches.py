@@ -27,6 +27,9 @@ class BatchSource:
         patches_per_step: number of patches of a step, of all processes.
         whole_images: whether the frames are drawn whole; the arguments on rays and patches have no meaning then.
 
+    Attributes:
+        frames, frames_per_step: as above; `take_frames` changes the frames.
+
     Raises:
         TypeError: the capture cannot draw patches, or a number is not whole.
         ValueError: the patches cannot be divided among the processes, or are larger than the image.
@@ -46,7 +49,7 @@ class BatchSource:
         whole_images: bool = False,
     ) -> None:
         self._capture, self._processes = capture, processes
-        self._frames, self._frame_weights, self._frames_per_step = frames, frame_weights, frames_per_step
+        self.frames, self._frame_weights, self.frames_per_step = frames, frame_weights, frames_per_step
         self._background = background
         self._by_label = {} if pixel_weights is None else {"weights": pixel_weights}
         self._side, self._patches = (0, 0) if patch is None else (patch, patches_per_step)
@@ -79,7 +82,7 @@ class BatchSource:
 
     def take_frames(self, frames: Int64[Tensor, " f"], weights: Float[Tensor, " f"] | None) -> None:
         """Draws from other frames from now on, with these weights (F,) in place of the ones before."""
-        self._frames, self._frame_weights = frames, weights
+        self.frames, self._frame_weights = frames, weights
 
     @property
     def patch_rays(self) -> int:
@@ -97,7 +100,7 @@ class BatchSource:
             The share; the frames that its `frame` indexes; the number of rays (or images) of the processes before this
             one; and the number of rays (or images) of all.
         """
-        drawn = draw_frames(self._frames, self._frame_weights, self._frames_per_step, generator)
+        drawn = draw_frames(self.frames, self._frame_weights, self.frames_per_step, generator)
         background = {"background": self._background}
         if self._whole_images:
             images, frames = self._capture.sample_images(drawn, generator, **background)

@@ -4,7 +4,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["HOOKS", "Callback", "callback_states", "check_callbacks", "load_callback_states"]
+from torch import Tensor
+
+from headfields.runs.randomness import RandomStream
+from headfields.training.processes import Processes
+
+__all__ = ["HOOKS", "Callback", "Hooks", "callback_states", "check_callbacks", "load_callback_states"]
 
 HOOKS = ("on_start", "on_launch", "on_step", "on_picture", "on_checkpoint", "on_end")
 
@@ -42,6 +47,76 @@ class Callback:
 
     def on_end(self, trainer: Any, result: Any) -> None:
         """The call of `Trainer.fit` ends with the `FitResult` `result`; the avatar carries the averaged weights."""
+
+
+class Hooks:
+    """Calls the callbacks' methods. Random numbers that they draw do not change the training.
+
+    Args:
+        trainer: what the callbacks are given.
+        callbacks: those of the trainer.
+        fabric: calls a method of all callbacks, its own among them, that have it.
+        random: the training's random numbers.
+        processes: those that train together.
+
+    Attributes:
+        error: what a callback raised after a step, with several processes: raised in their next exchange, so that none
+            waits for this one.
+        stop_reason: why a callback has asked the training to end, or None.
+    """
+
+    def __init__(
+        self, trainer: Any, callbacks: Sequence[Any], fabric: Any, random: RandomStream, processes: Processes
+    ) -> None:
+        self._trainer, self._callbacks, self._fabric = trainer, callbacks, fabric
+        self._random, self._processes = random, processes
+        self.error: Exception | None = None
+        self.stop_reason: str | None = None
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook; parts of the avatar that a callback sets to evaluation mode, to look at it, come back."""
+        if not self._callbacks:
+            return
+        avatar = self._trainer.avatar
+        modes, training = [(part, part.training) for part in avatar.modules()], avatar.training
+        with self._random.preserved():
+            self._fabric.call(hook, trainer=self._trainer, **arguments)
+        if avatar.training != training:
+            for part, mode in modes:
+                part.training = mode
+
+    def call_together(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook on all processes; the error of one is raised on all."""
+        error: Exception | None = None
+        try:
+            self.call(hook, **arguments)
+        except Exception as raised:
+            error = raised
+        if self._callbacks:
+            self._processes.raise_on_all(error)
+
+    def call_after_step(self, outcome: Any) -> None:
+        """Calls `on_step`; with several processes an error waits for their next exchange."""
+        if not any(hasattr(callback, "on_step") for callback in self._callbacks):
+            return
+        try:
+            self.call("on_step", outcome=outcome)
+        except Exception as error:
+            if not self._processes.several:
+                raise
+            self.error = error
+
+    def call_launched(self, rendering: Any, is_taken: Tensor, step: Any) -> None:
+        """Calls the callbacks' part in what is launched: no random number, nothing that the host reads."""
+        for callback in self._callbacks:
+            if has_own_hook(callback, "on_launch"):
+                callback.on_launch(trainer=self._trainer, rendering=rendering, taken=is_taken, step=step)
+
+
+def has_own_hook(callback: Any, name: str) -> bool:
+    """Whether a callback defines a hook, and does not only inherit the empty one."""
+    method = getattr(callback, name, None)
+    return method is not None and getattr(method, "__func__", None) is not getattr(Callback, name)
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> None:

@@ -47,7 +47,7 @@ def test_a_run_killed_before_its_first_step_is_resumed(world, tmp_path, capsys, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("headfields.training.trainer.Trainer._save_first", killed)
+        patch.setattr("headfields.training.run.TrainingRun.save_first", killed)
         assert main(["train", "disc", *options, "--out", out]) == 130
     assert not RunFolder(out).checkpoints
     capsys.readouterr()

@@ -619,7 +619,12 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader(
         checkpoint,
         checkpoint_of,
-        ("runs.checkpoint.load", "runs.checkpoint.load_weights", "training.trainer.Trainer.load"),
+        (
+            "runs.checkpoint.load",
+            "runs.checkpoint.load_weights",
+            "training.trainer.Trainer.load",
+            "training.state.TrainingState.load",
+        ),
     ),
     "run folder": Reader(run_files, run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
     "tracking folder": Reader(tracking_run, tracking_run_of, ("tracking.folder.TrackingFolder.open",)),

@@ -22,6 +22,8 @@ from headfields.synthetic.captures import write_head_capture
 from headfields.tracking import PriorTracker, Stage2
 from headfields.training import Trainer, evaluate
 from headfields.training.recipes import recipe_of
+from headfields.training.run import TrainingRun
+from headfields.training.state import TrainingState
 from tests.priors.tiny import tiny_model, tiny_scans
 from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
@@ -68,13 +70,16 @@ class _CountedTrainer(Trainer):
 
     def __init__(self, pretended: PretendCuda, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pretended, self.steps = pretended, []
+        self.steps: list[dict[str, Any]] = []
+        step = self._steps.step
 
-    def _step(self, *args: Any) -> Any:
-        self.pretended.reset()
-        outcome = super()._step(*args)
-        self.steps.append(self.pretended.counts())
-        return outcome
+        def counted(*args: Any) -> Any:
+            pretended.reset()
+            outcome = step(*args)
+            self.steps.append(pretended.counts())
+            return outcome
+
+        self._steps.step = counted  # type: ignore[method-assign]
 
 
 def _from_the_start(loss: Any) -> Any:
@@ -131,7 +136,11 @@ def command() -> dict[str, Any]:
         words = ["train", "insta", "--capture", str(source), "--out", str(out), "--rays", "32", "--samples", "0"]
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         # Its checkpoints are left out: a file is written from the memory of tensors, and pretended ones have none.
-        with PretendCuda() as device, mock.patch.object(Trainer, "_save"), mock.patch.object(Trainer, "_save_avatar"):
+        with (
+            PretendCuda() as device,
+            mock.patch.object(TrainingState, "save"),
+            mock.patch.object(TrainingRun, "save_last"),
+        ):
             smaller = ["--set", "log2_table_size=10", "grid_resolution=16", "step=0.02"]
             assert not main([*words, "--device", "cuda", "--steps", "1", *smaller])
             counts = device.counts()

@@ -20,8 +20,7 @@ from headfields.files import safetensors as tensor_files
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.runs.folder import RunFolder
-from headfields.training import Trainer
-from headfields.training import trainer as loop
+from headfields.training import Trainer, outputs
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 STEPS = 40
@@ -31,7 +30,7 @@ def train(out: Path, slowly: Callable[[], None] | None) -> None:
     """Trains to the end, unless it is killed."""
     if slowly is not None:
         slowly()
-    loop.OVERHEAD_SHARE = 1.0  # a checkpoint at each step, however long the disk takes over one
+    outputs.OVERHEAD_SHARE = 1.0  # a checkpoint at each step, however long the disk takes over one
     torch.manual_seed(0)
     trainer = Trainer(
         FakeAvatar(), FakeCapture(), [HuberColor(region_weight=1), OpacityLoss(0.1)], rays_per_step=256, out=out,

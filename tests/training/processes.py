@@ -107,7 +107,7 @@ def main() -> None:
     outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
     trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
     if trainer.processes.is_first:
-        trainer._save = refuse
+        trainer._state.save = refuse
     outcomes["full"] = outcome(trainer, steps=STEPS)
     torch.save(outcomes, out / f"rank{trainer.processes.rank}.pt")
 

@@ -50,10 +50,10 @@ def test_late_steps_are_those_that_are_waited_for(name, late, monkeypatch):
     """Gaussians that grow and are reset between steps of which the host has read nothing."""
     own = make(CONTROLS[name]())
     own.fit(steps=13)
-    monkeypatch.setattr(Trainer, "_why_prompt", lambda self: "as on a CPU")
+    monkeypatch.setattr("headfields.training.trainer.why_prompt", lambda *_: "as on a CPU")
     prompt = make(CONTROLS[name]())
     prompt.fit(steps=13)
-    assert own.graph_reason == ("" if late == "captured" else "a test") and prompt._prompt_reason
+    assert own.graph_reason == ("" if late == "captured" else "a test") and prompt.graph_reason == "as on a CPU"
     assert len(own.avatar.gaussians) == len(prompt.avatar.gaussians) > 30
     for mine, theirs in zip(numbers(own), numbers(prompt), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)

@@ -28,7 +28,7 @@ def test_two_runs_are_the_same_to_the_bit(backend, steps, threads):
 
 
 def test_pictures_and_checkpoints_do_not_change_what_insta_learns(tmp_path, monkeypatch):
-    monkeypatch.setattr("headfields.training.trainer.OVERHEAD_SHARE", 1.0)  # due at every step, however slow they are
+    monkeypatch.setattr("headfields.training.outputs.OVERHEAD_SHARE", 1.0)  # due at every step, however slow they are
     quiet = trained(20, rays=128)
     busy = trained(20, rays=128, out=tmp_path, picture_seconds=0.0, checkpoint_seconds=0.0)
     assert len(list((tmp_path / "images").iterdir())) >= 2

@@ -12,7 +12,7 @@ from headfields.losses.silhouette import OpacityLoss
 from headfields.renderers.padded import GRANULE
 from headfields.runs.folder import RunFolder
 from headfields.runs.progress import NanLossError
-from headfields.training import late_steps, step_graph, trainer
+from headfields.training import late_steps, late_update, step_graph, trainer
 from headfields.training.callbacks import Callback
 from headfields.training.trainer import Trainer
 from tests.training.ball import ball_trainer
@@ -34,8 +34,8 @@ class Stream:
 def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Lets the CPU take steps as a GPU does; a captured step is the body again, on what it was captured with."""
     captured = request.param == "captured"
-    monkeypatch.setattr(Trainer, "_why_prompt", lambda self: "")
-    monkeypatch.setattr(Trainer, "_why_no_graph", lambda self: "" if captured else "a test")
+    monkeypatch.setattr(trainer, "why_prompt", lambda *_: "")
+    monkeypatch.setattr(trainer, "why_no_graph", lambda *_: "" if captured else "a test")
     monkeypatch.setattr(step_graph, "capture", lambda body, stream: body)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
@@ -44,7 +44,7 @@ def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def read_every(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    for module in (late_steps, trainer):
+    for module in (late_steps, late_update):
         monkeypatch.setattr(module, "READ_EVERY", steps)
 
 
@@ -92,9 +92,9 @@ def test_bad_steps_in_a_row_end_training_without_harm(tmp_path, late: str) -> No
     made = ball_trainer(64, out=tmp_path)
     made.losses[0] = made._objective.losses[0] = Spoiled(range(4, 99), math.inf)
     made.fit(steps=4)
-    made._swap_average()  # the weights that are trained, which a fit that fails leaves in their place
+    made._state.swap_average()  # the weights that are trained, which a fit that fails leaves in their place
     before = state(made)
-    made._swap_average()
+    made._state.swap_average()
     with pytest.raises(NanLossError, match=r"step 13: loss bad is not finite .*, the 10th step in a row"):
         made.fit(steps=60)
     assert same(before, state(made)) and made.progress.step <= 4 + late_steps.READ_EVERY
@@ -181,16 +181,17 @@ def test_who_waits_for_the_figures_and_why() -> None:
         ball_trainer(8, graph=True)
     with pytest.raises(ValueError, match="graph is 'yes'; expected True, False or 'auto'"):
         ball_trainer(8, graph="yes")
-    on_gpu = ball_trainer(8)
-    on_gpu.device, on_gpu._prompt_reason = torch.device("cuda"), ""
-    assert not on_gpu._why_prompt() and "build it with capturable=True" in on_gpu._why_no_graph()
-    on_gpu.callbacks = [Callback()]
-    assert not on_gpu._why_prompt()
-    on_gpu.callbacks = [Reader()]
-    assert on_gpu._why_prompt() == "the callback Reader has on_step, which reads the figures of each step"
-    on_gpu.callbacks = []
-    on_gpu.optimizer = torch.optim.SGD(on_gpu.avatar.parameters(), 0.1)
-    assert "build it with fused=True" in on_gpu._why_prompt()
+    made = ball_trainer(8)
+    adam, unfused = made.optimizer, torch.optim.SGD(made.avatar.parameters(), 0.1)
+
+    def reason(optimizer: torch.optim.Optimizer = adam, callbacks: tuple[Callback, ...] = ()) -> str:
+        return late_steps.why_prompt(torch.device("cuda"), made.processes, None, optimizer, callbacks)
+
+    assert not reason() and not reason(callbacks=(Callback(),))
+    assert reason(callbacks=(Reader(),)) == "the callback Reader has on_step, which reads the figures of each step"
+    assert "build it with fused=True" in reason(unfused)
+    assert "build it with capturable=True" in late_steps.why_no_graph(made.avatar, adam)
+    assert "the number of samples of Module differs" in late_steps.why_no_graph(torch.nn.Module(), adam)
 
 
 def test_a_probe_notes_comparisons_alone() -> None:

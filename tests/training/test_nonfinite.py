@@ -122,7 +122,7 @@ def test_bad_steps_in_a_row_end_training_by_name(tmp_path, gradient):
     what = "gradient of table, network.0.weight" if gradient else "loss bad"
     with pytest.raises(NanLossError, match=rf"^step 15: {what}.* is not finite \(frames .*10th.*\(step 6\)"):
         trainer.fit(steps=99)
-    trainer._swap_average()
+    trainer._state.swap_average()
     assert same(before, weights(trainer))
     assert RunFolder(tmp_path).read_log()[-1]["event"] == "nan"
 
@@ -199,11 +199,11 @@ def test_no_message_names_a_checkpoint_that_is_gone(tmp_path):
     for steps in (2, 4):
         trainer.fit(steps=steps)
     folder = RunFolder(tmp_path)
-    assert trainer._last_good == f"the last good checkpoint is {folder.checkpoint} (step 4)"
+    assert trainer._state.last_good == f"the last good checkpoint is {folder.checkpoint} (step 4)"
     folder.checkpoint.unlink()
-    assert trainer._last_good == f"the last good checkpoint is {folder.previous_checkpoint}"
+    assert trainer._state.last_good == f"the last good checkpoint is {folder.previous_checkpoint}"
     folder.previous_checkpoint.unlink()
-    assert trainer._last_good == "there is no checkpoint"
+    assert trainer._state.last_good == "there is no checkpoint"
     with torch.no_grad():
         trainer.avatar.table.fill_(math.inf)
     with pytest.raises(NanLossError, match="the weights table are not finite, and are not saved; there is no"):

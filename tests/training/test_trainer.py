@@ -87,7 +87,7 @@ def test_resuming_gives_the_same_weights_as_going_through(tmp_path):
 
 
 def test_pictures_and_checkpoints_do_not_change_what_is_learned(tmp_path, monkeypatch):
-    monkeypatch.setattr("headfields.training.trainer.OVERHEAD_SHARE", 1.0)  # however long they take on this machine
+    monkeypatch.setattr("headfields.training.outputs.OVERHEAD_SHARE", 1.0)  # however long they take on this machine
     quiet, busy = make(), make(out=tmp_path, picture_seconds=0.0, checkpoint_seconds=0.0)
     quiet.fit(steps=15)
     busy.fit(steps=15)
@@ -108,7 +108,7 @@ def test_the_avatar_carries_the_average_between_fits():
     averaged.fit(steps=20)
     plain.fit(steps=20)
     assert not same(weights(averaged), weights(plain))
-    averaged._swap_average()
+    averaged._state.swap_average()
     assert same(weights(averaged), weights(plain))
 
 

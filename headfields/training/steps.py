@@ -1,0 +1,163 @@
+"""What every way of taking a training step shares: the batch, the rendering, the losses and their gradients."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.renderers.padded import PaddedSamples
+from headfields.runs.interrupts import InterruptFlag
+from headfields.runs.progress import NanLossError
+from headfields.training.batches import BatchSource
+from headfields.training.callbacks import Hooks
+from headfields.training.monitor import TrainingMonitor
+from headfields.training.objective import Objective
+from headfields.training.outcomes import StepOutcome
+from headfields.training.outputs import RunOutputs
+from headfields.training.processes import Processes, SharedBuffers
+from headfields.training.ray_count import RayCount
+from headfields.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """This process's share of a step: B frames, and what rays or images of them should show and show."""
+
+    frames: Tensor
+    state: Any
+    batch: Any
+    rendering: Any
+
+    def suspects(self) -> Float[Tensor, " b"]:
+        """1 for frames with a state, target or color that is not finite, else 0."""
+        rgb = self.rendering.rgb.detach()
+        suspects = rgb.new_zeros(len(self.frames))
+        colors = torch.cat([rgb, self.batch.target.to(rgb)], dim=-1)
+        suspects[self.batch.frame[~colors.isfinite().all(dim=-1)]] = 1.0
+        for name in ("vertices", "expression", "pose"):
+            values = getattr(self.state, name, None)
+            if values is not None:
+                suspects[~values.flatten(1).isfinite().all(dim=1)] = 1.0
+        return suspects
+
+    def seen(self, count: int) -> Float[Tensor, " b"]:
+        """1 for rows of the state, of at most `count`, with a rendered color that is not finite; no wait."""
+        rgb = self.rendering.rgb.detach()
+        bad = (~rgb.isfinite().all(dim=-1)).to(rgb).flatten()
+        return bad.new_zeros(count).scatter_reduce_(0, self.batch.frame.long().flatten(), bad, "amax")
+
+
+class Steps(ABC):
+    """A way of taking training steps.
+
+    Args:
+        state: the avatar and what else a step changes.
+        capture: gives the frames' states.
+        batches, rays: what a step renders.
+        objective: what it minimizes.
+        fabric: autocast, and the backward pass.
+        processes: those that train together.
+        outputs: pictures and checkpoints, made between two steps.
+        hooks: the callbacks.
+        learning_rate: that of the log.
+        graph_reason: why steps are not captured as a CUDA graph; empty where they may be.
+
+    Attributes:
+        graph_reason: as above; also once they are not captured any more.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        capture: Any,
+        batches: BatchSource,
+        rays: RayCount,
+        objective: Objective,
+        fabric: Any,
+        processes: Processes,
+        outputs: RunOutputs,
+        hooks: Hooks,
+        learning_rate: float,
+        graph_reason: str,
+    ) -> None:
+        self._state, self._capture, self._batches, self._rays = state, capture, batches, rays
+        self._objective, self._fabric, self._processes = objective, fabric, processes
+        self._outputs, self._hooks, self._learning_rate = outputs, hooks, learning_rate
+        self._device: torch.device = fabric.device
+        self._shared = SharedBuffers(processes, state.avatar)
+        self._drawn: Drawn | None = None  # the present step's, to name the frames of one that is not finite
+        self.graph_reason = graph_reason
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Within the block steps are taken, and have what they need."""
+        yield
+
+    @abstractmethod
+    def step(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> StepOutcome:
+        """One step, with the learning rates times `decay`."""
+
+    def read(self, monitor: TrainingMonitor) -> None:  # noqa: B027 - most ways have nothing left to read
+        """Waits for the figures of all steps that were taken, and does what they ask for."""
+
+    def resized(self) -> None:
+        """Takes note of parameters and buffers of other sizes, after the state has."""
+        self._shared = SharedBuffers(self._processes, self._state.avatar)
+
+    def _prepare(self, frames_state: Any, decay: float) -> None:
+        """What a step does before it renders: learning rates, schedules of parts, occupancy."""
+        for group in self._state.optimizer.param_groups:
+            rate = group["initial_lr"] * decay
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._state.backup.keep()
+        self._state.avatar.update(frames_state, self._state.progress.step)
+        self._shared.snapshot()
+
+    def _differentiate(
+        self, batch: Any, frames_state: Any, frames: Tensor, step: Any, fraction: float
+    ) -> Float[Tensor, " l"]:
+        """Renders this process's share of a batch, `fraction` of its rays, and computes its gradients.
+
+        The device's part of a step: it does not wait for the device where the parts do not.
+
+        Returns:
+            The weighted losses and the squared error, scaled by the fraction, then the number of samples.
+        """
+        with self._fabric.autocast():
+            rendering = self._state.avatar(batch.view, frames_state, batch.background)
+            values = self._objective(rendering, batch, step)
+            total = values.sum()
+        self._state.optimizer.zero_grad(set_to_none=True)
+        if total.requires_grad:  # false if there are no samples, as when every ray misses the head
+            self._fabric.backward(total * fraction if self._processes.several else total)
+        with torch.no_grad():
+            squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
+            scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
+            samples = torch.full_like(scaled[0], 0.0 if rendering.samples is None else float(len(rendering.samples)))
+            if isinstance(rendering.samples, PaddedSamples):
+                samples = rendering.samples.count.to(scaled)
+            self._drawn = Drawn(frames, frames_state, batch, rendering)
+            return torch.cat([scaled, samples[None]])
+
+    def _count_skipped(self, step: int, what: str, frames: list[int], monitor: TrainingMonitor) -> None:
+        """Counts a step that was not finite, and the frames that it drew.
+
+        Raises:
+            NanLossError: it is one too many in a row.
+        """
+        state = self._state
+        try:
+            state.skipped.skip(step, what, frames, f"{state.last_good}. A lower learning rate often helps")
+        except NanLossError as error:
+            monitor.event("nan", what=str(error))
+            raise
+        finally:
+            state.progress.extra["skipped"] = state.skipped.state()
