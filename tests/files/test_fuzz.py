@@ -162,6 +162,7 @@ NOT_OF_A_USER = {
     "training.late_steps.LateSteps.read": "tensors",
     "training.late_update.FigureTable.read": "tensors",
     "training.late_update.LateUpdate.read": "tensors",
+    "training.run.TrainingRun.open": "calls readers of a run folder",
     "training.steps.Steps.read": "tensors",
     "data.frame_cache.FrameCache.load": "frames of a capture",
     "runs.checkpoint.load_newest": "calls a reader",
