@@ -7,6 +7,7 @@ from headfields.heads.flame.model import FlameHead
 from headfields.heads.landmarks import ContourLandmarks, LandmarkEmbedding, Landmarks
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
 from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth, inner_mouth
+from headfields.heads.skinned import SkinnedHead
 from headfields.heads.smplx import SmplxHead, from_smplx
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "InnerMouth",
     "LandmarkEmbedding",
     "Landmarks",
+    "SkinnedHead",
     "SmplxHead",
     "boundary_loops",
     "close_mouth",

@@ -41,8 +41,10 @@ def _faces_around(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count:
 
 
 class SkinnedHead(nn.Module):
-    """Base class of `FlameHead` and `SmplxHead`. All arrays are buffers, so `.to` and `.double` move the model; nothing
-    is trainable.
+    """Base class of `FlameHead` and `SmplxHead`, and of heads with a skeleton of your own (docs/add_a_head.md).
+
+    All arrays are buffers, so `.to` and `.double` move the model; nothing is trainable. Arguments are named as the
+    attributes are, `template` and `landmarks` for those of the mesh.
 
     Attributes:
         template_vertices (V, 3); faces (F, 3) int64; shape_basis (S, V, 3); expression_basis (E, V, 3); pose_basis
@@ -53,7 +55,8 @@ class SkinnedHead(nn.Module):
         uv (T, 2), uv_faces (F, 3): texture coordinates, v up, or None. T is at least V: a vertex on a seam has several.
         regions: named (F,) boolean face masks of the file.
         expression_names, shape_names: names of the first directions; () if the file has none.
-        neck_joint, jaw_joint, eye_joints: the joints of the neck below the skull, the jaw, the left and the right eye.
+        neck_joint, jaw_joint, eye_joints: the joints of the neck below the skull, the jaw, the left and the right eye,
+            () of a head without eyes. A class attribute each; a subclass with another skeleton sets its own.
     """
 
     template_vertices: Float[Tensor, "v 3"]
@@ -282,7 +285,7 @@ class SkinnedHead(nn.Module):
     def joints(self) -> dict[str, int]:
         """Index of each joint that `pose` accepts, by name."""
         indices = {"root": 0, "neck": self.neck_joint, "head": self.skull_joint, "jaw": self.jaw_joint}
-        return indices | dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=True))
+        return indices | dict(zip(("left_eye", "right_eye"), self.eye_joints, strict=False))
 
     def pose(self, **turns: Float[Tensor, "_ 3"]) -> Float[Tensor, "b j 3"]:
         """A pose (B, J, 3) from rotations of named joints, axis-angle in radians; the others are zero. Differentiable.

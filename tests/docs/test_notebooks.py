@@ -30,6 +30,14 @@ SMALLER: dict[str, dict[str, str]] = {
         r"64_000": "2_000",
         r"20_000": "200",
     },
+    "gaussians": {
+        r"frames=30, size=96": "frames=12, size=32",
+        r"count=6000": "count=300",
+        r"avatar, 400, ": "avatar, 2, ",
+        r"variant, 120, ": "variant, 2, ",
+        r"count=12, degrees=120, size=160": "count=2, degrees=120, size=32",
+    },
+    "own_parts": {r"frames=24, size=64": "frames=12, size=24", r"steps=150": "steps=2"},
 }
 """What would take a minute, as something that takes a second."""
 
