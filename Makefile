@@ -31,7 +31,7 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
-# Runs the tutorial too, which trains for a minute; HEADFIELDS_DOCS_NOTEBOOKS=off make docs leaves it out.
+# Runs the notebooks too, one or two minutes each; HEADFIELDS_DOCS_NOTEBOOKS=off make docs leaves that out.
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
 	@echo docs/_build/html/index.html

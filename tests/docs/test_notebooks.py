@@ -37,6 +37,23 @@ SMALLER: dict[str, dict[str, str]] = {
         r"variant, 120, ": "variant, 2, ",
         r"count=12, degrees=120, size=160": "count=2, degrees=120, size=32",
     },
+    "prior": {
+        r"people=12, expressions=3": "people=3, expressions=3",
+        r"rows = \[0, 1, 2, 9, 10, 11, 18, 19, 20\]": "rows = [0, 3]",
+        r"scans_per_step=4": "scans_per_step=2",
+        r"steps=240": "steps=2",
+        r"steps=60": "steps=2",
+        r"resolution=72": "resolution=12",
+        r"size=170": "size=24",
+        r"rays=120, coarse=12, fine=8": "rays=16, coarse=6, fine=4",
+    },
+    "scan_to_avatar": {
+        r"frames=30, size=80": "frames=8, size=40",
+        r"levels=\(40, 80\), pixels=800": "levels=(20, 40), pixels=100",
+        r"frames = \[0, 4, 26\]": "frames = [0]",
+        r"count=5000": "count=300",
+        r"steps=250": "steps=2",
+    },
     "own_parts": {r"frames=24, size=64": "frames=12, size=24", r"steps=150": "steps=2"},
 }
 """What would take a minute, as something that takes a second."""
