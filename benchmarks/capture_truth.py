@@ -8,6 +8,9 @@ does not know the person, and each frame is compared with the truth:
   single camera leaves open;
 - overlap (intersection over union) of the tracked mesh's silhouette and the exact mesh's, whole, and without the neck,
   whose length and shoulders differ from head model to head model;
+- overlap of the tracked mesh's silhouette and the matte where the person is what the head has: pixels labeled hair,
+  clothes or, for a head that ends at the neck, neck do not count, all others do. Beside it that of the exact mesh,
+  which is the ceiling;
 - focal length, and seconds a frame, all steps together.
 
 FOLDER gets capture_truth.json, capture_truth.png and the run.
@@ -17,6 +20,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +96,7 @@ def main() -> None:
         state = tracker.body.state([fit.pose])
         tracked = Mesh(state.vertices[0], tracker.rig.faces)
         camera = fit.camera.replace(world_to_camera=fit.pose.world_to_camera)
-        row, tile = compare(truth, own, tracked, camera, frame in shown)
+        row, tile = compare(truth, own, tracked, camera, free, frame in shown)
         rows.append({"frame": own, **row})
         tiles += tile
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name != "frame"}
@@ -127,9 +131,9 @@ def noisy_landmarks(capture: Any, deviation: float) -> Float[np.ndarray, "f 68 2
 
 
 def compare(
-    capture: Any, frame: int, tracked: Mesh, camera: Camera, draw: bool
+    capture: Any, frame: int, tracked: Mesh, camera: Camera, free: Sequence[int], draw: bool
 ) -> tuple[dict[str, float], list[tuple[Tensor, str]]]:
-    """Errors of a frame, and pictures of them."""
+    """Errors of a frame, and pictures of them; `free` are labels of what the head lacks."""
     faces = capture.recording.canonical.faces
     vertices = capture.tracked([frame])[0]
     exact = Mesh(vertices, faces)
@@ -157,9 +161,13 @@ def compare(
         "overlap": overlap(*silhouettes),
         "overlap_above_neck": overlap(*(silhouette & above for silhouette in silhouettes)),
     }
+    image = capture.image(frame)
+    matte = image[..., 3] > 0.5
+    counts = torch.ones_like(matte) if label is None else ~torch.isin(label.long(), torch.tensor(list(free)))
+    row["overlap_matte"] = overlap(silhouettes[1] & counts, matte & counts)
+    row["overlap_matte_exact"] = overlap(silhouettes[0] & counts, matte & counts)
     if not draw:
         return row, []
-    image = capture.image(frame)
     rgb = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
     on_truth = tree.distances(best.apply(front.vertices.double()).float()).distance
     tiles = [

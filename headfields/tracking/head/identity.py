@@ -5,6 +5,7 @@ equations are those of the rig tracker's energy; the shared parameters are solve
 frame's own, as in bundle adjustment (Triggs et al. 2000, section 6).
 """
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from headfields.tracking.head.options import HeadTrackingOptions
 from headfields.tracking.head.rig import HeadModel
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy
+from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy, prior_scales
 from headfields.tracking.rig.light import LightSums
 from headfields.tracking.rig.observation import Level, RigObservation, rig_observation
 from headfields.tracking.rig.options import RigTrackingOptions
@@ -35,11 +36,18 @@ from headfields.tracking.rig.surface import RigSurface
 __all__ = ["HeadIdentity", "fit_identity"]
 
 _KEY = "headfields.head_identity"
-_STARTS = (0.6, 1.0, 1.8, 3.0)
+_STARTS = (0.8, 2.4)
 """Focal lengths that the fit starts from, as factors of the default: the energy is flat, and steps may be slow."""
 _LEAST_TURN = math.radians(12.0)
 """Rotation between two keyframes below which they are one view: the shape in depth would be all the prior's."""
+_LONGEST = 0.2
+"""Longest step of the logarithm of the focal length: depth follows it, and is linearized."""
+_MOST_DAMPING = 10.0
+"""Damping, relative to the diagonal, at which no shorter step is tried."""
 _POSE = ("world_to_camera", "turns", "expression")
+_OFFSETS = torch.tensor([0.006] * 17 + [0.002] * 51)
+"""Standard deviation of a landmark's offset from the head's own, meters: detectors and heads place a point each in
+their own way, along the jaw, where nothing marks it, most of all. Our own choice."""
 _FEWEST = 3
 """Frames with landmarks that identity is fitted to, at least; with fewer it stays the mean's, nearly."""
 
@@ -57,6 +65,7 @@ class HeadIdentity:
         focal_source: "given", "fitted" or "default".
         poses: of the keyframes, with expressions of the personal rig.
         report: lines on what was decided.
+        landmark_offsets: (68, 3) meters, from the head's landmarks at rest to where the detector puts them.
     """
 
     coefficients: Float[Tensor, " s"]
@@ -67,11 +76,14 @@ class HeadIdentity:
     focal_source: str
     poses: Mapping[int, BodyPose] = field(default_factory=dict)
     report: Sequence[str] = ()
+    landmark_offsets: Float[Tensor, "68 3"] | None = None
 
     def save(self, path: Path) -> None:
         """Writes it as safetensors, atomically."""
         tensors = {"coefficients": self.coefficients, "colors": self.colors, "light.matrix": self.light.matrix,
                    "light.vector": self.light.vector, "light.count": self.light.count}  # fmt: skip
+        if self.landmark_offsets is not None:
+            tensors["landmark_offsets"] = self.landmark_offsets
         for frame, pose in self.poses.items():
             tensors |= {f"{frame}.world_to_camera": pose.world_to_camera, f"{frame}.turns": pose.turns,
                         f"{frame}.expression": pose.expression}  # fmt: skip
@@ -99,16 +111,19 @@ class HeadIdentity:
             }
             light = LightSums(tensors["light.matrix"], tensors["light.vector"], tensors["light.count"])
             error = math.nan if header["focal_error"] is None else float(header["focal_error"])
-            return cls(tensors["coefficients"], tensors["colors"], light, float(header["focal"]), error,
-                       str(header["focal_source"]), poses, tuple(header["report"]))  # fmt: skip
+            return cls(
+                tensors["coefficients"], tensors["colors"], light, float(header["focal"]), error,
+                str(header["focal_source"]), poses, tuple(header["report"]), tensors.get("landmark_offsets"),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Parameters of the keyframes: poses with identity before the expression, and the focal length."""
+    """Parameters of the keyframes: poses with identity before the expression, focal length, offsets of landmarks."""
 
     poses: tuple[BodyPose, ...]
     focal: float
+    offsets: Float[Tensor, "68 3"]
 
 
 def fit_identity(
@@ -122,10 +137,12 @@ def fit_identity(
 ) -> HeadIdentity | None:
     """Identity, albedo, light and focal length of a recording.
 
-    Landmarks of the keyframes first, from several focal lengths; then, in rounds, albedo and light from the images, and
-    all parameters to landmarks, outlines and colors together. Keyframes are the frames with a face whose rotations and
-    shapes of the mouth differ most. Where the frames do not determine the focal length (all frontal, say), the
-    recording's default is taken, and the report says so.
+    Landmarks first, of more frames than the keyframes, from several focal lengths; then, in rounds with the focal
+    length held, albedo and light from the images of the keyframes, and all parameters to their landmarks, outlines and
+    colors together. A landmark's offset from the head's own point is a parameter too: heads and detectors place the
+    points each in their own way, and without it a jaw that is marked some millimeters off looks like another focal
+    length. Keyframes are the frames with a face whose rotations and shapes of the mouth differ most. Where the frames
+    do not determine the focal length (all frontal, say), the recording's default is taken, and the report says so.
 
     Args:
         model: the head.
@@ -149,9 +166,11 @@ def fit_identity(
     count = len(model.identity)
     body = model.body(None, options.frame.expressions, float(options.frame.scales.expression))
     small = replace(options.frame, levels=(options.side,), steps=(options.steps,))
-    observations = _keyframes(body, start, small, free_labels, options.keyframes, frames, show, stop)
+    most = max(options.keyframes, options.landmark_frames)
+    observations = _keyframes(body, start, small, free_labels, most, frames, show, stop)
     if observations is None:
         return None
+    keys = sorted(list(observations)[: options.keyframes])  # those that differ most come first
     order = sorted(observations)
     if len(order) < _FEWEST:
         report.append(f"identity is fitted to {len(order)} frames only; more views of the head make it better")
@@ -184,17 +203,19 @@ def fit_identity(
             again = solver.started(default)
             bundle = bundle if again is None else again
             bundle = solver.minimized(bundle, None, None, options.landmark_steps, False, stop)[1]
-    fitted = source == "fitted"
+    # The landmarks of all frames say more of the focal length than the pictures of a few, which trade it for shape.
+    solver = _Solver(body, [observations[frame] for frame in keys], small, count)
+    bundle = replace(bundle, poses=tuple(bundle.poses[order.index(frame)] for frame in keys))
     colors, light = torch.full((len(body.rig.template_vertices), 3), 0.6), LightSums.empty()
     for turn in range(options.rounds):
         show(f"albedo, light and shape, round {turn + 1} of {options.rounds}")
         bare = RigSurface(body.rig, None, model.outlined)
         if turn == 0:  # outlines before colors: an albedo of misplaced frames is blurred
-            bundle = solver.minimized(bundle, bare, None, options.steps, fitted, stop)[1]
+            bundle = solver.minimized(bundle, bare, None, options.steps, False, stop)[1]
         levels = solver.levels(bundle.focal)
         colors, light = estimated_albedo(body, bare, bundle.poses, levels)
         surface = RigSurface(body.rig, colors, model.outlined)
-        bundle = solver.minimized(bundle, surface, light.coefficients(), options.steps, fitted, stop)[1]
+        bundle = solver.minimized(bundle, surface, light.coefficients(), options.steps, False, stop)[1]
         if stop():
             return None
     bare = RigSurface(body.rig, None, model.outlined)
@@ -202,11 +223,11 @@ def fit_identity(
     identity = solver.identity(bundle)
     poses = {
         frame: replace(pose, expression=pose.expression[count:].clone())
-        for frame, pose in zip(order, bundle.poses, strict=True)
+        for frame, pose in zip(keys, bundle.poses, strict=True)
     }
-    if fitted:
+    if source == "fitted":
         report.append(f"focal length: {bundle.focal:.1f} pixels, standard error {100 * error:.0f} %")
-    return HeadIdentity(identity, colors, light, bundle.focal, error, source, poses, tuple(report))
+    return HeadIdentity(identity, colors, light, bundle.focal, error, source, poses, tuple(report), bundle.offsets)
 
 
 def _default_focal(recording: UntrackedRecording) -> float:
@@ -273,12 +294,16 @@ class _Solver:
     def __init__(
         self, body: TrackedBody, observations: Sequence[RigObservation], options: RigTrackingOptions, identities: int
     ) -> None:
-        self.body, self.observations, self.options, self.count = body, observations, options, identities
+        self.body = body = copy.copy(body)
+        self.observations, self.options, self.count = observations, options, identities
         rows = body.width - len(body.expressions)
         self.shared = list(range(rows, rows + identities))
         self.own = [k for k in range(body.width) if k not in set(self.shared)]
+        self.shared += range(body.width + 1, body.width + 1 + 3 * len(_OFFSETS))
+        self._offset_scales = _OFFSETS[:, None].expand(-1, 3)
         # every frame has the prior of the shared coefficients once; in the sum it counts once
         assert body.scales is not None
+        body.scales = body.scales.clone()
         body.scales[:identities] *= math.sqrt(len(observations))
 
     def started(self, focal: float) -> _Bundle | None:
@@ -295,7 +320,7 @@ class _Solver:
             if not bool(pose.isfinite().all()) or float(pose[2, 3]) <= 0:
                 return None
             poses.append(self.body.at_rest(pose))
-        return _Bundle(tuple(poses), focal)
+        return _Bundle(tuple(poses), focal, torch.zeros(len(_OFFSETS), 3))
 
     def levels(self, focal: float) -> list[Level]:
         """The frames' reduced images with this focal length."""
@@ -317,16 +342,16 @@ class _Solver:
         """At most `steps` steps; a step that would raise the energy is damped."""
         damping = 1e-3
         energies = self._energies(bundle, surface, light)
-        value = sum(energy.value for energy in energies)
+        value = self._total(bundle, energies)
         for _ in range(steps):
             better = None
-            for _ in range(4):
+            while damping < _MOST_DAMPING:
                 if stop():
                     return value, bundle
                 moved = self._moved(bundle, energies, damping, lens)
                 if moved is not None:
                     new = self._energies(moved, surface, light)
-                    total = sum(energy.value for energy in new)
+                    total = self._total(moved, new)
                     if math.isfinite(total) and total < value:
                         better, damping = (moved, new, total), max(damping / 5, 1e-6)
                         break
@@ -340,24 +365,40 @@ class _Solver:
         return value, bundle
 
     def focal_error(self, bundle: _Bundle) -> float:
-        """Standard error of the logarithm of the focal length, from the landmarks' own residuals."""
+        """Standard error of the logarithm of the focal length.
+
+        Landmarks count with the variance of their own residuals, priors with that they state.
+        """
         energies = self._energies(bundle, None, None)
-        schur, _, _ = self._reduced(energies, 0.0, True)
+        matrix, _, solved = self._reduced(bundle, energies, 0.0, True)
+        column = torch.linalg.pinv(matrix, hermitian=True)[:, -1]
         known = sum(len(observation.landmarks) for observation in self.observations)
         freedom = max(2 * known - sum(len(self.own) for _ in energies) * 0.5, 1.0)
         variance = sum(energy.parts.get("landmarks", 0.0) for energy in energies) / freedom
-        inverse = torch.linalg.pinv(schur, hermitian=True)
-        return float((variance * inverse[-1, -1]).clamp_min(0).sqrt())
+        precision = torch.zeros(self.body.width, dtype=torch.float64)
+        precision[6:] = (1 / prior_scales(self.body, self.options.scales).square()).double()
+        shared = precision[self.shared[: self.count]] * len(energies)
+        priors = float((shared * column[: self.count].square()).sum())
+        priors += float((column[self.count : -1] / self._offset_scales.flatten()).square().sum())
+        priors += sum(float((precision[self.own] * (by_shared @ column).square()).sum()) for _, by_shared in solved)
+        return math.sqrt(max(variance * (float(column[-1]) - priors) + priors, 0.0))
 
     def _energies(self, bundle: _Bundle, surface: RigSurface | None, light: Tensor | None) -> list[Energy]:
         levels = self.levels(bundle.focal)
         return [
-            PoseEnergy(self.body, surface, observation, level, light, MotionPrior(), self.options, lens=True)(pose)
+            PoseEnergy(
+                self.body, surface, observation, level, light, MotionPrior(), self.options, True, bundle.offsets
+            )(pose)
             for observation, level, pose in zip(self.observations, levels, bundle.poses, strict=True)
         ]
 
+    def _total(self, bundle: _Bundle, energies: Sequence[Energy]) -> float:
+        """The energy of all frames and of what they share."""
+        prior = float((bundle.offsets / self._offset_scales).square().sum())
+        return sum(energy.value for energy in energies) + prior
+
     def _reduced(
-        self, energies: Sequence[Energy], damping: float, lens: bool
+        self, bundle: _Bundle, energies: Sequence[Energy], damping: float, lens: bool
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Matrix and vector of the shared parameters, and each frame's own solution: constant and by the shared."""
         shared = [*self.shared, self.body.width] if lens else self.shared
@@ -373,13 +414,21 @@ class _Solver:
             solved.append((both[:, 0], both[:, 1:]))
             matrix += h[shared][:, shared] - cross.T @ both[:, 1:]
             vector += b[shared] - cross.T @ both[:, 0]
+        offsets = slice(self.count, self.count + bundle.offsets.numel())
+        precision = (1 / self._offset_scales.square()).flatten().double()
+        matrix[offsets, offsets] += torch.diag(precision)
+        vector[offsets] += precision * bundle.offsets.flatten()
         return matrix, vector, solved
 
     def _moved(self, bundle: _Bundle, energies: Sequence[Energy], damping: float, lens: bool) -> _Bundle | None:
         try:
-            matrix, vector, solved = self._reduced(energies, damping, lens)
+            matrix, vector, solved = self._reduced(bundle, energies, damping, lens)
             damped = matrix + torch.diag(damping * matrix.diagonal().abs() + 1e-9)
             step = torch.linalg.solve(damped, -vector)
+            if lens and abs(float(step[-1])) > _LONGEST:  # the other parameters follow the shortened step
+                shorter = math.copysign(_LONGEST, float(step[-1]))
+                rest = torch.linalg.solve(damped[:-1, :-1], -vector[:-1] - damped[:-1, -1] * shorter)
+                step = torch.cat([rest, rest.new_tensor([shorter])])
         except RuntimeError:  # singular
             return None
         if not bool(step.isfinite().all()):
@@ -390,10 +439,11 @@ class _Solver:
             if not bool(own.isfinite().all()):
                 return None
             full = torch.zeros(self.body.width, dtype=torch.float64)
-            full[self.own], full[self.shared] = own, step[: self.count]
+            full[self.own], full[self.shared[: self.count]] = own, step[: self.count]
             poses.append(pose.moved(full.float(), energy.center))
-        focal = bundle.focal * math.exp(max(min(float(step[-1]), 0.3), -0.3)) if lens else bundle.focal
-        return _Bundle(tuple(poses), focal)
+        focal = bundle.focal * math.exp(float(step[-1])) if lens else bundle.focal
+        moves = step[self.count : self.count + bundle.offsets.numel()].view(-1, 3)
+        return _Bundle(tuple(poses), focal, bundle.offsets + moves.to(bundle.offsets))
 
 
 def _largest_turn(poses: Sequence[BodyPose]) -> float:

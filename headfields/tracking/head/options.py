@@ -20,6 +20,7 @@ class HeadTrackingOptions:
         frame: of the fit of each frame, and of the joint fit.
         identities: largest number of identity directions.
         keyframes: frames that identity and focal length are fitted to.
+        landmark_frames: frames whose landmarks, before any images, say the focal length.
         landmark_steps: Gauss-Newton steps on landmarks alone.
         rounds: of albedo, light and a fit of identity to landmarks, outlines and colors.
         steps: Gauss-Newton steps in each round.
@@ -30,6 +31,7 @@ class HeadTrackingOptions:
     frame: RigTrackingOptions = field(default_factory=_frame_options)
     identities: int = 100
     keyframes: int = 12
+    landmark_frames: int = 40
     landmark_steps: int = 25
     rounds: int = 3
     steps: int = 4
@@ -37,8 +39,8 @@ class HeadTrackingOptions:
     focal_error: float | int = 0.2
 
     def __post_init__(self) -> None:
-        for name, least in (("identities", 0), ("keyframes", 1), ("landmark_steps", 1), ("rounds", 0), ("steps", 1),
-                            ("side", 32)):  # fmt: skip
+        for name, least in (("identities", 0), ("keyframes", 1), ("landmark_frames", 1), ("landmark_steps", 1),
+                            ("rounds", 0), ("steps", 1), ("side", 32)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"HeadTrackingOptions: {name} is {getattr(self, name)}; it must be at least {least}")
         if not self.focal_error > 0:
@@ -49,4 +51,4 @@ class HeadTrackingOptions:
         """Fewer keyframes, smaller images and fewer steps."""
         frame = _frame_options()
         small = RigTrackingOptions(scales=frame.scales, levels=(48, 96), steps=(2, 3), joint_steps=1, expressions=60)
-        return cls(frame=small, keyframes=6, rounds=2, steps=3, side=96)
+        return cls(frame=small, keyframes=6, landmark_frames=20, rounds=2, steps=3, side=96)

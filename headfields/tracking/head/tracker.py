@@ -53,6 +53,7 @@ class HeadTracker(RigTracker):
         super().__init__(rig, lens, out, options.frame, frames, bar=bar)
         self.head_model, self.identity, self.recording = model, identity, lens
         self.body = model.body(identity.coefficients, options.frame.expressions, float(options.frame.scales.expression))
+        self.body.landmark_offsets = identity.landmark_offsets
         self.surface = RigSurface(rig, identity.colors, model.outlined)
         self.light = identity.light
         self.cuts = tuple(recording.cuts)

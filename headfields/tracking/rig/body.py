@@ -91,7 +91,10 @@ class TrackedBody:
     Attributes:
         names, index: names of the tracked joints and their indices in the rig.
         expressions: indices of the tracked expressions in the rig.
+        landmark_offsets: (68, 3) meters, from the rig's landmarks at rest to where a detector puts them; None for none.
     """
+
+    landmark_offsets: Float[Tensor, "68 3"] | None = None
 
     def __init__(
         self, rig: RiggedTemplate, expressions: int = 50, joints: Sequence[str] = BODY_JOINTS,
@@ -182,9 +185,21 @@ class TrackedBody:
         return rig.faces[faces], weights.to(rig.template_vertices)
 
     def landmark_points(self, pose: BodyPose) -> Float[Tensor, "l 3"]:
-        """The landmarks (L, 3) in camera space."""
+        """The landmarks (L, 3) in camera space, where a detector puts them."""
         corners, weights = self.landmarks(pose)
-        return (weights[..., None] * self.posed(pose).local[corners]).sum(1)
+        posed = self.posed(pose)
+        points = (weights[..., None] * posed.local[corners]).sum(1)
+        if self.landmark_offsets is None:
+            return points
+        frames = self.landmark_frames(pose, posed, corners, weights)
+        return points + (frames @ self.landmark_offsets[..., None])[..., 0]
+
+    def landmark_frames(
+        self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "l 3"], weights: Float[Tensor, "l 3"]
+    ) -> Float[Tensor, "l 3 3"]:
+        """Rotations (L, 3, 3), blended by skinning weights, from rest to camera space at surface points."""
+        share = (weights[..., None] * self.weights[corners]).sum(1)
+        return torch.einsum("lb,bij->lij", share, pose.world_to_camera[:3, :3] @ body.rotations)
 
     def jacobian(
         self, pose: BodyPose, body: PosedBody, corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]

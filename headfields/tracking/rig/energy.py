@@ -8,13 +8,13 @@ derivative of the image color under it when it moves.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from headfields.ops.rotations import axis_angle
 from headfields.renderers.lighting import sh_basis
-from headfields.tracking.rig.body import BodyPose, PosedBody, TrackedBody
+from headfields.tracking.rig.body import BodyPose, PosedBody, TrackedBody, cross_matrices
 from headfields.tracking.rig.observation import Level, RigObservation, outline, signed_distance
 from headfields.tracking.rig.options import RigTrackingOptions, TermScales
 from headfields.tracking.rig.surface import RigSurface, VisibleSurface
@@ -61,7 +61,7 @@ class Energy:
 
 
 class _Sums:
-    """Accumulates residuals as normal equations."""
+    """Accumulates residuals as normal equations; a Jacobian may lack the last columns, which are 0 then."""
 
     def __init__(self, width: int) -> None:
         self.matrix = torch.zeros(width, width, dtype=torch.float64)
@@ -75,9 +75,9 @@ class _Sums:
         rows = slope.reshape(-1, slope.shape[-1])
         each = (weight * irls).expand(square.shape)
         each = each.view(-1, *[1] * (residual.dim() - 1)).expand(residual.shape).reshape(-1)
-        weighted = rows * each[:, None]
-        self.matrix += (weighted.T @ rows).double().cpu()
-        self.vector += (weighted.T @ residual.reshape(-1)).double().cpu()
+        weighted, width = rows * each[:, None], rows.shape[1]
+        self.matrix[:width, :width] += (weighted.T @ rows).double().cpu()
+        self.vector[:width] += (weighted.T @ residual.reshape(-1)).double().cpu()
         self.parts[name] = self.parts.get(name, 0.0) + weight * float(value.sum())
 
 
@@ -91,15 +91,21 @@ class PoseEnergy:
         light: (9, 3) coefficients of `SHLighting`; None leaves the photometric term out.
         expected: pose predicted from earlier frames.
         options: scales.
-        lens: whether the last parameter of a step is the logarithm of the focal length.
+        lens: whether the logarithm of the focal length is a parameter, after those of the body.
+        offsets: (68, 3) of the landmarks at rest, meters, whose 204 numbers are then the last parameters; those of the
+            body, which are fixed, if None.
     """
 
     def __init__(
         self, body: TrackedBody, surface: RigSurface | None, observation: RigObservation, level: Level,
         light: Float[Tensor, "9 3"] | None, expected: MotionPrior, options: RigTrackingOptions, lens: bool = False,
+        offsets: Float[Tensor, "68 3"] | None = None,
     ) -> None:  # fmt: skip
         self.body, self.surface, self.level, self.light = body, surface, level, light
-        self.width, self._lens = body.width + lens, lens
+        self._fits_offsets = offsets is not None
+        self._offsets = body.landmark_offsets if offsets is None else offsets
+        self.width = body.width + lens + (0 if offsets is None else offsets.numel())
+        self._lens = lens
         self.expected, self.scales, self.pixels = expected, options.scales, options.pixels
         self.side = max(level.camera.size)
         self.landmarks = observation.landmarks * (self.side / max(observation.camera.size))
@@ -140,7 +146,7 @@ class PoseEnergy:
             keep = counts[rows]
             self._colors(sums, rendered, pixel[rows[keep]], moved[keep])
         keep = on_edge[rows]
-        self._outlines(sums, visible, pixel[rows[keep]], moved[keep])
+        self._outlines(sums, visible, pixel[rows[keep]], moved[keep], pixel[edge_mask[visible.mask] & ~on_edge])
         self._landmarks(sums, pose, posed)
         self._priors(sums, pose, center)
         both = level.overlap(visible.mask)
@@ -179,7 +185,11 @@ class PoseEnergy:
         weight = float(self.scales.color_weight) * self.side / max(len(pixel), 1)
         sums.add("color", residual, slope @ moved, True, weight, square)
 
-    def _outlines(self, sums: _Sums, visible: VisibleSurface, pixel: Tensor, moved: Tensor) -> None:
+    def _outlines(
+        self, sums: _Sums, visible: VisibleSurface, pixel: Tensor, moved: Tensor, ends: Int[Tensor, "n 2"]
+    ) -> None:
+        """Outlines: `pixel` on the person's; `ends` where the mesh ends and the person does not, which stand for the
+        parts of the matte's outline that the mesh does not reach."""
         level = self.level
         scale = max(float(self.scales.outline) * self.side, 0.5)
         row, column = pixel.unbind(1)
@@ -199,9 +209,12 @@ class PoseEnergy:
         own = signed_distance(visible.mask)
         across, down = torch.gradient(own, dim=(1, 0))
         normal = torch.nn.functional.normalize(torch.stack([across, down], -1)[row, column], dim=1, eps=1e-6)
-        nearest = torch.from_numpy(cKDTree(centers.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
-        offset = centers[nearest] - level.outline
-        facing = (torch.nn.functional.normalize(_at(level.slope, level.outline), dim=1) * normal[nearest]).sum(1) > 0.3
+        both = torch.cat([centers, ends.flip(-1).float() + 0.5])
+        nearest = torch.from_numpy(cKDTree(both.cpu().numpy()).query(level.outline.cpu().numpy())[1]).to(row.device)
+        target = level.outline[nearest < len(centers)]
+        nearest = nearest[nearest < len(centers)]
+        offset = centers[nearest] - target
+        facing = (torch.nn.functional.normalize(_at(level.slope, target), dim=1) * normal[nearest]).sum(1) > 0.3
         nearest, offset = nearest[facing], offset[facing]
         residual = (offset * normal[nearest]).sum(1) / scale / reach
         slope = torch.einsum("nk,nkp->np", normal[nearest], moved[nearest]) / scale / reach
@@ -214,8 +227,17 @@ class PoseEnergy:
         corners, weights = corners[self.known], weights[self.known]
         slope, _ = self.body.jacobian(pose, posed, corners, weights)
         local = (weights[..., None] * posed.local[corners]).sum(1)
+        if self._offsets is not None:
+            frames = self.body.landmark_frames(pose, posed, corners, weights)
+            offsets = (frames @ self._offsets[self.known][..., None])[..., 0]
+            local = local + offsets
+            slope = torch.cat([slope[..., :3] - cross_matrices(offsets), slope[..., 3:]], 2)
         moved = self._projected(local, slope)
         lens = self.level.camera.intrinsics.reshape(3, 3)
+        if self._fits_offsets:
+            own = torch.zeros(len(self.known), 2, 68, 3)
+            own[torch.arange(len(self.known)), :, self.known] = self._projected(local, frames)[..., :3]
+            moved = torch.cat([moved, own.flatten(2)], 2)
         pixels = local @ lens.T
         pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-3)
         scale, reach = float(self.scales.landmarks) * self.side, 6.0

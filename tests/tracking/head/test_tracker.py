@@ -11,7 +11,11 @@ from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree
 from headfields.ops.similarity import fit_similarity
+from headfields.records import Camera
 from headfields.tracking import FrameFailure, HeadIdentity, HeadModel, HeadTracker, fit_identity
+from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
+from headfields.tracking.rig.observation import rig_observation
+from headfields.tracking.rig.solve import landmark_start
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +155,68 @@ def test_a_surface_is_near_the_person(drawn, tracked):
     points = drawn.vertices[3] @ pose[:3, :3].T + pose[:3, 3]
     moved = fit_similarity(points.double(), local.double()).apply(points.double()).float()
     assert float(SurfaceTree(Mesh(local, drawn.head.faces)).distances(moved).distance.mean()) < 0.0015
+
+
+def test_landmarks_that_a_detector_puts_elsewhere_leave_the_focal_length_alone(model, drawn, options):
+    """Each landmark lies some millimeters, always the same, from the head's own point."""
+    generator = np.random.default_rng(5)
+    shift = generator.normal(size=(68, 3)) * np.where(np.arange(68) < 17, 0.004, 0.0015)[:, None]
+    source, head = drawn.recording, drawn.head
+
+    def marks(row):
+        points = head.landmarks(drawn.vertices[row][None])[0] + torch.from_numpy(shift).float()
+        return drawn.cameras[row].project(points[None])[0][0].numpy()
+
+    moved = dataclasses.replace(source, decode_landmarks=marks)
+    options = dataclasses.replace(options, rounds=0, keyframes=6, landmark_steps=40)
+    identity = fit_identity(model, moved, options)
+    assert identity.focal_source == "fitted" and abs(np.log(identity.focal / 230.0)) < 3 * identity.focal_error
+    assert 0.8 < identity.focal / 230.0 < 1.25
+    offsets = identity.landmark_offsets
+    assert offsets is not None
+    correlation = np.corrcoef(offsets[:17].numpy().ravel(), shift[:17].ravel())[0, 1]
+    assert correlation > 0.5
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.004])
+def test_derivatives_of_the_landmark_term(model, drawn, options, offset):
+    """The gradient of the energy against differences, by pose, focal length and offsets."""
+    body = model.body(None, 4, 0.5)
+    observation = rig_observation(drawn.recording.with_focal(230.0), 1, options.frame)
+    level = observation.levels[-1]
+    offsets = offset * torch.randn(68, 3, generator=torch.Generator().manual_seed(1))
+    pose = landmark_start(body, observation, options.frame)
+    step = torch.linspace(-0.01, 0.01, body.width) * torch.where(torch.arange(body.width) < 6, 0.3, 1.0)
+    pose = pose.moved(step, torch.zeros(3))
+
+    def energy(pose, focal=1.0, moved=offsets):
+        lens = level.camera.intrinsics.clone()
+        lens[..., 0, 0] *= focal
+        lens[..., 1, 1] *= focal
+        own = level.replace(camera=Camera(level.camera.world_to_camera, lens, level.camera.size))
+        return PoseEnergy(body, None, observation, own, None, MotionPrior(), options.frame, True, moved)(pose)
+
+    here = energy(pose)
+    assert len(here.vector) == body.width + 1 + 3 * 68
+
+    def slope(up, down, size):
+        # the vector is half of the gradient of a sum of squares
+        return (up.parts["landmarks"] - down.parts["landmarks"] + up.parts["prior"] - down.parts["prior"]) / (4 * size)
+
+    for k in (0, 4, 5, 6, 9, body.width - 1):
+        size = 2e-3 if k < 3 or k >= 6 else 2e-4
+        one = torch.zeros(body.width)
+        one[k] = size
+        difference = slope(energy(pose.moved(one, here.center)), energy(pose.moved(-one, here.center)), size)
+        assert difference == pytest.approx(
+            float(here.vector[k]), rel=0.05, abs=0.02 * float(here.vector[:6].abs().max())
+        )
+    size = 1e-3
+    difference = slope(energy(pose, 1 + size), energy(pose, 1 - size), size)
+    assert difference == pytest.approx(float(here.vector[body.width]), rel=0.03)
+    for k in (0, 40, 203):
+        one = torch.zeros(204)
+        one[k] = 2e-4
+        moved = one.view(68, 3)
+        difference = slope(energy(pose, moved=offsets + moved), energy(pose, moved=offsets - moved), 2e-4)
+        assert difference == pytest.approx(float(here.vector[body.width + 1 + k]), rel=0.05, abs=0.5)
