@@ -12,6 +12,7 @@ from headfields.losses import L1DSSIM, HuberColor, SplatPosition, SplatScale, SS
 from headfields.networks import Gaussians
 from headfields.networks.surface_splats import surface_splats
 from headfields.records import Camera, HeadState, ImageBatch, Template
+from headfields.renderers import SplatRenderer
 from headfields.splat_avatar import SplatAvatar, load_avatar
 from headfields.training.splat_start import start_from_images
 from headfields.training.trainer import Trainer
@@ -95,6 +96,18 @@ def test_render_and_forward_agree_and_survive_a_file(tmp_path: Path) -> None:
     assert torch.equal(again.gaussians.face, made.gaussians.face)
     with pytest.raises(ValueError, match="gaussians"):
         Avatar.load(tmp_path / "avatar.safetensors")
+
+
+def test_a_smaller_low_pass_is_sharper_and_survives_a_file(tmp_path: Path) -> None:
+    made = avatar().eval()
+    blurred = made.render(cameras()[0], state()[0]).opacity
+    made.renderer = SplatRenderer(low_pass=0.05)
+    sharp = made.render(cameras()[0], state()[0]).opacity
+    assert float(sharp.sum()) < float(blurred.sum())
+    made.save(tmp_path / "avatar.safetensors")
+    assert torch.equal(load_avatar(tmp_path / "avatar.safetensors").render(cameras()[0], state()[0]).opacity, sharp)
+    with pytest.raises(ValueError, match="SplatRenderer: low_pass is -0"):
+        SplatRenderer(low_pass=-0.1)
 
 
 def test_every_parameter_has_a_gradient_and_losses_read_the_gaussians() -> None:

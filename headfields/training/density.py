@@ -37,8 +37,10 @@ class DensityControl:
     2. Gaussians of opacity below `least_opacity` are dropped, and, once opacities have been reset, those larger than
        `largest`. A triangle that has Gaussians keeps its most opaque one.
 
-    Every `reset_every` steps opacities are cut to `reset_opacity`. Where `most` Gaussians would be exceeded, those with
-    the largest gradients grow. New rows and reset opacities start with moments of zero; the others keep theirs.
+    Every `reset_every` steps opacities are cut to `reset_opacity`. Neither happens once the share `until` of the run is
+    done: clones double an opacity, children are drawn at random, and what follows has to mend both. Where `most`
+    Gaussians would be exceeded, those with the largest gradients grow. New rows and reset opacities start with moments
+    of zero; the others keep theirs.
 
     The defaults are those of 3D Gaussian Splatting (Kerbl et al. 2023, section 5.2 and its released code), but for the
     sizes, whose unit there is the extent of the cameras (0.01 and 0.1 of it): 3 mm and 30 mm, a hundredth and a tenth
@@ -52,6 +54,7 @@ class DensityControl:
 
     Args:
         start, stop, every: the steps after which it acts.
+        until: share of the run, by steps or minutes, after which it no longer acts; 1: all of it.
         gradient: threshold of the gradient by the projected center, in the unit of the published one: half an image a
             unit, of the loss of one image.
         absolute: read the sum of the magnitudes over pixels (AbsGS, Ye et al. 2024, whose threshold is 0.0008) instead.
@@ -79,6 +82,7 @@ class DensityControl:
         start: int = 500,
         stop: int = 15_000,
         every: int = 100,
+        until: float | int = 1.0,
         gradient: float | int = 2e-4,
         absolute: bool = False,
         size: float | int = 0.003,
@@ -93,6 +97,8 @@ class DensityControl:
         check_positive("DensityControl", every=every, gradient=gradient, size=size, most=most)
         if start < 0 or stop < start:
             raise ValueError(f"DensityControl: start is {start} and stop {stop}; expected 0 <= start <= stop")
+        if not 0 < until <= 1:
+            raise ValueError(f"DensityControl: until is {until}; expected a share of the run, in (0, 1]")
         if largest is not None:
             check_positive("DensityControl", largest=largest)
         if reset_every is not None:
@@ -102,7 +108,7 @@ class DensityControl:
                 f"DensityControl: least_opacity is {least_opacity} and reset_opacity {reset_opacity}; expected "
                 "opacities"
             )
-        self.start, self.stop, self.every, self.seed = start, stop, every, seed
+        self.start, self.stop, self.every, self.until, self.seed = start, stop, every, until, seed
         self.gradient, self.absolute, self.size, self.largest = gradient, absolute, size, largest
         self.least_opacity, self.reset_every, self.reset_opacity = least_opacity, reset_every, reset_opacity
         self.most, self.keep_bound = most, keep_bound
@@ -132,7 +138,7 @@ class DensityControl:
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """Acts where it is due."""
         step, gaussians = trainer.progress.step, trainer.avatar.gaussians
-        if outcome.not_finite or step > self.stop:
+        if outcome.not_finite or step > self.stop or trainer.fraction > self.until:
             return
         if step > self.start and step % self.every == 0:
             check_moments("DensityControl", trainer.optimizer, gaussians)

@@ -220,13 +220,14 @@ GAUSSIAN_AVATARS = Recipe(
     mouth="auto",
     start=start_from_images,
     callbacks=lambda avatar: [
-        DensityControl(start=1000, stop=8000, every=200, gradient=4e-4, most=30_000, reset_every=None)
+        DensityControl(start=1000, stop=8000, every=200, until=0.8, gradient=4e-4, most=30_000, reset_every=None)
     ],
 )  # fmt: skip
 """Losses of GaussianAvatars; Adam and rates of the paper (position and scale) and of 3DGS (rotation and opacity).
 
 Our own choice, for minutes on a CPU: colors start from the images, their rates are four and eight times 3DGS's, all
-rates fall, and density control acts from step 1,000 to 8,000, with twice the published threshold, without resets."""
+rates fall, and density control acts from step 1,000 to 8,000, not in the last fifth of a run, with twice the published
+threshold, without resets."""
 
 GAUSSIAN_AVATARS_FAST = replace(
     GAUSSIAN_AVATARS, name="fast", arguments={"count": 60000, "degree": 3}, callbacks=lambda avatar: [DensityControl()]

@@ -126,6 +126,7 @@ class Trainer:
         graph_reason: why steps are not captured as a CUDA graph; empty where they are.
         config: what config.json in the run folder says; add entries of your own before `fit`.
         progress: steps, seconds and best PSNR of the watched validation frame.
+        fraction: share of the run that was done when the present or last step began, in [0, 1], by steps or minutes.
         processes: this process among those that train together; only `processes.is_first` writes files and shows the
             bar.
 
@@ -242,6 +243,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # as PyTorch's schedulers name it
         self.ema = ExponentialMovingAverage(avatar, ema) if ema else None
+        self.fraction = 0.0
         self.random = RandomStream(seed, self.device)
         self._options = recorded_options(
             losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
@@ -483,7 +485,8 @@ class Trainer:
         self.avatar.train()
         interrupted, stopped = bool(interrupt) and not several, hooks.stop_reason is not None and not several
         while monitor.fraction < 1 and not interrupted and not stopped:
-            decay = self._schedule(monitor.fraction, self.progress.step)
+            self.fraction = monitor.fraction
+            decay = self._schedule(self.fraction, self.progress.step)
             monitor.tick()
             outcome = self._steps.step(decay, monitor, interrupt)
             interrupted = outcome.interrupted if several else bool(interrupt)

@@ -36,7 +36,7 @@ def make(opacities, scales=None, face=None, optimizer=torch.optim.Adam):
                 moment.copy_(numbers.reshape(-1, *[1] * (parameter.ndim - 1)).expand_as(parameter))
     trainer = SimpleNamespace(
         avatar=SimpleNamespace(gaussians=gaussians, renderer=SimpleNamespace(absolute=False)), optimizer=built,
-        progress=SimpleNamespace(step=0), processes=SimpleNamespace(several=False), resized=lambda: None,
+        progress=SimpleNamespace(step=0), fraction=0.0, processes=SimpleNamespace(several=False), resized=lambda: None,
     )  # fmt: skip
     return gaussians, trainer
 
@@ -133,6 +133,19 @@ def test_what_is_due_when():
         gaussians.opacity_logit.fill_(0.0)
     step(control, trainer, torch.ones(1, 8, 2), at=9)
     assert len(gaussians) == 8 and not gaussians.opacity_logit.any()  # it has stopped
+
+
+def test_the_end_of_a_run_is_left_to_the_optimizer():
+    gaussians, trainer = make([0.9])
+    control = always(until=0.8, reset_every=1)
+    for at, fraction, count in ((1, 0.7, 2), (2, 0.81, 2), (3, 0.8, 4)):
+        trainer.fraction = fraction
+        step(control, trainer, torch.ones(1, len(gaussians), 2), at=at)
+        assert len(gaussians) == count, fraction
+        if fraction == 0.7:
+            with torch.no_grad():
+                gaussians.opacity_logit.fill_(1.0)
+        assert bool((gaussians.opacity_logit < 0).all()) == (fraction == 0.8)
 
 
 def test_a_reset_keeps_what_is_lower_and_forgets_the_moments_of_opacity_alone():
@@ -365,6 +378,7 @@ def test_what_they_need_of_the_trainer(kind):
         (DensityControl, {"least_opacity": 1.0}, "least_opacity is 1"),
         (DensityControl, {"reset_opacity": 0.0}, "reset_opacity 0"),
         (DensityControl, {"most": 0}, "most is 0"),
+        (DensityControl, {"until": 0}, "until is 0"),
         (MCMC, {"every": 0}, "every is 0"),
         (MCMC, {"noise": float("nan")}, "noise=nan"),
         (MCMC, {"growth": -0.1}, "growth=-0.1"),
