@@ -1,24 +1,27 @@
 """Live training: PSNR of the frames ahead while a capture is still being written, beside training with all at hand.
 
-`python -m benchmarks.live --capture DIR --out OUT` copies the training frames of a capture in INSTA's layout to a
-folder at 5 frames a second, as a tracker would write them, and trains INSTA on that folder from the first frames on.
-Every ten seconds of training it renders the next frames, which have not been written yet, and test frames. Then it
-trains as long with all frames at hand, and measures the same frames at the same moments.
+`python -m benchmarks.live --capture DIR --out OUT` writes the training frames of a capture in INSTA's layout to a
+folder at 5 frames a second, as a tracker would, and trains a preset on that folder from the first frames on. Every ten
+seconds it renders the next frames, which have not been written yet, and test frames. Then it trains as many steps with
+all frames at hand, and measures the same frames at the same steps.
+
+The clock is that of a machine that makes `--speed` steps a second: frames arrive by the number of steps, so that the
+curve is the same on a machine that is slower, or busy. Writes `live.json` and `live.png`.
 """
 
 import argparse
 import json
 import shutil
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import headfields as hf
+from headfields.cli import presets
 from headfields.cli.streams import tolerant_stderr
-from headfields.data.live import LEAST, LiveCapture, wait_for_frames
+from headfields.data.live import LEAST, LiveCapture
 from headfields.files.atomic import write_text
 from headfields.training.live import LiveFrames
 from headfields.training.recipes import recipe_of
@@ -27,56 +30,63 @@ AHEAD = 5
 """Frames that are measured: so many after the newest that has been written."""
 
 
-class Feeder(threading.Thread):
-    """Writes the frames of a capture to another folder, one after the other, the list last.
+class Feeder:
+    """A callback that writes the frames of a capture to another folder as time goes on, the list of them last.
 
     Args:
         source: a capture in INSTA's layout.
         folder: the folder to write.
-        rate: frames a second.
+        frames_per_step: how many frames arrive while the trainer makes one step.
     """
 
-    def __init__(self, source: Path, folder: Path, rate: float) -> None:
-        super().__init__(daemon=True)
-        self.source, self.folder, self.rate = source, folder, rate
+    def __init__(self, source: Path, folder: Path, frames_per_step: float) -> None:
+        self.source, self.folder, self.frames_per_step = source, folder, frames_per_step
         self.content = json.loads((source / "transforms_train.json").read_text())
         self.written = 0
 
-    def run(self) -> None:
-        """Writes until there are no more frames."""
-        frames, start = self.content["frames"], time.monotonic()
-        for index, frame in enumerate(frames):
-            time.sleep(max(start + index / self.rate - time.monotonic(), 0))
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        """Writes what is due, before `LiveFrames` looks."""
+        self.write(LEAST + int(trainer.progress.step * self.frames_per_step))
+
+    def write(self, count: int) -> None:
+        """Writes the first `count` frames, where they are not there yet."""
+        frames = self.content["frames"]
+        count = min(count, len(frames))
+        if count <= self.written:
+            return
+        for frame in frames[self.written : count]:
             for key, name in frame.items():
                 if key.endswith("_path") and (self.source / name).is_file():
                     (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(self.source / name, self.folder / name)
-            named = {**self.content, "frames": frames[: index + 1]}
-            write_text(self.folder / "transforms_train.json", json.dumps(named))
-            self.written = index + 1
+        named = {**self.content, "frames": frames[:count]}
+        write_text(self.folder / "transforms_train.json", json.dumps(named))
+        self.written = count
 
 
 class Measure:
-    """A callback: the PSNR of frames ahead and of test frames, every so many seconds of training.
+    """A callback: the PSNR of frames ahead and of test frames, every so many steps.
 
     Args:
         whole: the capture with all frames.
-        newest: the number of training frames that have been written by now; a function of seconds.
-        every: seconds of training between two measurements.
+        newest: the number of training frames that have been written at a step.
+        every: steps between two measurements.
+        speed: steps a second, for the figures.
     """
 
-    def __init__(self, whole: Any, newest: Any, every: float) -> None:
-        self.whole, self.newest, self.every = whole, newest, every
+    def __init__(self, whole: Any, newest: Callable[[int], int], every: int, speed: float) -> None:
+        self.whole, self.newest, self.every, self.speed = whole, newest, every, speed
         self.rows: list[dict[str, float]] = []
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
-        """Measures when it is time; the clock of training counts it."""
-        if trainer.progress.seconds < self.every * (len(self.rows) + 1):
+        """Measures when it is time."""
+        step = trainer.progress.step
+        if step % self.every:
             return
         train, test = self.whole.splits["train"].tolist(), self.whole.splits["test"].tolist()
-        newest = int(self.newest(trainer.progress.seconds))
+        newest = self.newest(step)
         ahead = train[newest : newest + AHEAD]
-        row = {"seconds": trainer.progress.seconds, "steps": trainer.progress.step, "frames": newest}
+        row = {"seconds": step / self.speed, "steps": step, "frames": newest}
         with trainer.averaged() as avatar:
             for name, frames in (("ahead", ahead), ("test", test[:: max(len(test) // AHEAD, 1)][:AHEAD])):
                 if frames:
@@ -89,8 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--capture", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="insta", help="the preset")
     parser.add_argument("--rate", type=float, default=5.0, help="frames a second")
-    parser.add_argument("--minutes", type=float, default=1.5, help="of training, each")
+    parser.add_argument("--speed", type=float, default=6.0, help="steps of training a second")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training, each")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two measurements")
     arguments = parser.parse_args()
     whole = hf.data.load_capture(arguments.capture)
@@ -98,39 +110,48 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(arguments.capture / "canonical.obj", folder / "canonical.obj")
-    feeder = Feeder(arguments.capture, folder, arguments.rate)
-    feeder.start()
-    wait_for_frames(folder, LEAST)
+    feeder = Feeder(arguments.capture, folder, arguments.rate / arguments.speed)
+    feeder.write(LEAST)
     live = LiveCapture(folder)
     results = {}
-    counts: list[tuple[float, int]] = []
+    written: dict[int, int] = {}
 
-    def written(seconds: float) -> int:
-        counts.append((seconds, feeder.written))
-        return feeder.written
+    def newest(step: int) -> int:
+        return written.setdefault(step, feeder.written)
 
-    def written_then(seconds: float) -> int:
-        return min(counts, key=lambda entry: abs(entry[0] - seconds))[1]
-
-    for name, capture, newest in (("live", live, written), ("all at hand", whole, written_then)):
+    for name, capture in (("live", live), ("all at hand", whole)):
         print(name, flush=True)
         torch.manual_seed(0)
-        recipe = recipe_of("insta", "cpu", torch.device("cpu"))
-        avatar = hf.models.insta(whole.template, **_arguments(recipe, whole))
-        measure = Measure(whole, newest, arguments.every)
-        callbacks = [measure] if name != "live" else [LiveFrames(), measure]
+        recipe = recipe_of(arguments.model, "cpu", torch.device("cpu"))
+        avatar = presets.build(arguments.model, presets.arguments_for(arguments.model, [], capture, recipe), capture)
+        recipe.start(avatar, capture)
+        measure = Measure(whole, newest, max(round(arguments.every * arguments.speed), 1), arguments.speed)
+        callbacks = [measure] if name != "live" else [feeder, LiveFrames(every=1e-3), measure]
         options = recipe.trainer_arguments(avatar, capture, **recipe.options)
         options["callbacks"] = [*options["callbacks"], *callbacks]
         trainer = hf.training.Trainer(avatar, capture, seed=0, bar=False, device="cpu", **options)
-        trainer.fit(minutes=arguments.minutes)
+        trainer.fit(steps=max(round(arguments.seconds * arguments.speed), 1))
         results[name] = measure.rows
-    write_text(arguments.out / "live.json", json.dumps(results, indent=1) + "\n")
+        write_text(arguments.out / "live.json", json.dumps(results, indent=1) + "\n")
+    plot(results, arguments.out / "live.png", len(whole.splits["train"]) / arguments.rate)
 
 
-def _arguments(recipe: Any, capture: Any) -> dict[str, Any]:
-    from headfields.cli import presets
+def plot(results: dict[str, list[dict[str, float]]], path: Path, whole_after: float) -> None:
+    """The curves of both, and the moment at which the capture was whole."""
+    from matplotlib.figure import Figure
 
-    return presets.arguments_for("insta", [], capture, recipe)
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, part in zip(axes, ("ahead", "test"), strict=True):
+        for name, rows in results.items():
+            points = [(row["seconds"], row[part]) for row in rows if part in row]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        axis.axvline(whole_after, color="gray", linewidth=0.8, linestyle=":")
+        axis.set(title={"ahead": "the next five frames", "test": "test frames"}[part], xlabel="seconds of training")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("PSNR, dB")
+    axes[1].legend()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

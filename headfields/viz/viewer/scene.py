@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from headfields.metrics.image import psnr
+from headfields.ops.reference.splat import harmonic_colors
 from headfields.ops.rotations import rotation_from_quaternion
-from headfields.ops.spherical_harmonics import spherical_harmonics
 from headfields.records import Camera, HeadState, Splats
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import draw_wireframe, heat, view_camera
@@ -30,6 +30,8 @@ THUMBNAIL = 96
 LINE, POINT = (40, 90, 200), (220, 40, 40)
 FRUSTUM = 0.12
 """Depth of a drawn camera over the size of the head."""
+ON_SURFACE = 0.01
+"""Meters behind what an avatar shows at which a line or point still counts as on it, not hidden by it."""
 _DISTANCE_LIMIT = 0.15
 """Absolute error of a color that is drawn in the darkest red."""
 
@@ -213,7 +215,7 @@ class Scene:
             return None
         state = self.state(view)
         with self._drawing, avatar.evaluating():
-            return _arrays(avatar.splats(state)[0], eye)
+            return _arrays(avatar.splats(state), eye)
 
     @torch.no_grad()
     def picture(self, view: View, camera: Camera) -> Picture:
@@ -343,6 +345,7 @@ class Scene:
 
 
 def _arrays(splats: Splats, eye: Float[Tensor, "3"]) -> SplatArrays:
+    """The Gaussians of all frames (one, for the viewer) in one list, their harmonics as seen from a point."""
     rotation = rotation_from_quaternion(splats.quaternions.float())
     axes = rotation * splats.scales.float()[..., None, :]
     covariances = axes @ axes.transpose(-1, -2)
@@ -350,17 +353,15 @@ def _arrays(splats: Splats, eye: Float[Tensor, "3"]) -> SplatArrays:
         colors = splats.colors
     else:
         assert splats.harmonics is not None
-        degree = round(splats.harmonics.shape[-2] ** 0.5) - 1
-        directions = torch.nn.functional.normalize(splats.means - eye.to(splats.means), dim=-1)
-        basis = spherical_harmonics(directions.float(), degree)
-        colors = (basis[..., None] * splats.harmonics).sum(-2) + 0.5
+        colors = harmonic_colors(splats.means.float(), splats.harmonics.float(), eye[None].to(splats.means))
 
-    def array(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().float().cpu().numpy()
+    def array(tensor: Tensor, *shape: int) -> np.ndarray:
+        return tensor.detach().float().cpu().reshape(-1, *shape).numpy()
 
     return SplatArrays(
-        array(splats.means), array(covariances), array(colors.clamp(0, 1)), array(splats.opacities.clamp(0, 1))[:, None]
-    )
+        array(splats.means, 3), array(covariances, 3, 3), array(colors.clamp(0, 1), 3),
+        array(splats.opacities.clamp(0, 1), 1),
+    )  # fmt: skip
 
 
 def _dots(draw: Any, camera: Camera, points: Float[Tensor, "l 3"], depth: np.ndarray) -> None:
@@ -369,7 +370,7 @@ def _dots(draw: Any, camera: Camera, points: Float[Tensor, "l 3"], depth: np.nda
     pixels, along = camera.project(points)
     for (x, y), z in zip(pixels.tolist(), along.tolist(), strict=True):
         column, row = int(x), int(y)
-        if z > 0 and 0 <= column < width and 0 <= row < height and z < float(depth[row, column]) + 0.01:
+        if z > 0 and 0 <= column < width and 0 <= row < height and z < float(depth[row, column]) + ON_SURFACE:
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=POINT)
 
 

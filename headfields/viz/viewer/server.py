@@ -19,11 +19,12 @@ from headfields.ops.rotations import quaternion_from_rotation, rotation_from_qua
 from headfields.records import Camera
 from headfields.runs.interrupts import InterruptFlag
 from headfields.viz.viewer.articulation import Control
+from headfields.viz.viewer.browser_gaussians import draw_gaussians, packed_gaussians
 from headfields.viz.viewer.looks import FAR, LOOKS, Picture
 from headfields.viz.viewer.progressive import ProgressiveRenderer
 from headfields.viz.viewer.recording import Path as CameraPath
 from headfields.viz.viewer.recording import encoded_image, encoded_video, frames_of
-from headfields.viz.viewer.scene import Scene, View
+from headfields.viz.viewer.scene import ON_SURFACE, Scene, View
 
 __all__ = ["Viewer", "require_viser"]
 
@@ -288,7 +289,7 @@ class Viewer:
             picture.rgb,
             format="jpeg",
             jpeg_quality=92 if final else 70,
-            depth=None if depth is None else np.minimum(depth, FAR),
+            depth=None if depth is None else np.minimum(depth + ON_SURFACE, FAR),
         )
         client.flush()
         self._with_background.add(key)
@@ -338,11 +339,9 @@ class Viewer:
         name = "proxy" if self._is_proxy(view) else "avatar"
         node = self._nodes.get(name)
         if node is None or len(node.buffer) != len(arrays.centers):
-            self._nodes[name] = self.server.scene.add_gaussian_splats(
-                f"/{name}", arrays.centers, arrays.covariances, arrays.colors, arrays.opacities
-            )
+            self._nodes[name] = draw_gaussians(self.server.scene, f"/{name}", arrays)
         else:
-            node.buffer = _packed(arrays)
+            node.buffer = packed_gaussians(arrays)
 
     def _is_proxy(self, view: View) -> bool:
         return not hasattr(self.scene.avatar, "splats")
@@ -397,6 +396,7 @@ class Viewer:
             frustum = scene.add_camera_frustum(
                 f"/cameras/{each.frame}", fov=_fov(each.camera), aspect=width / height, scale=0.12 * self.scene.extent,
                 image=each.thumbnail, wxyz=_quaternion(pose[:3, :3]), position=pose[:3, 3].numpy(), color=WIRE,
+                thickness=2.0, thickness_units="screen",
             )  # fmt: skip
             frustum.on_click(lambda _, frame=each.frame: self._go_to(frame))
 
@@ -482,6 +482,9 @@ def _told(client: Any, what: str) -> Iterator[Any]:
 def _report(error: Exception) -> None:
     """An error of a thread: the viewer goes on, and the terminal has the reason."""
     text = "".join(traceback.format_exception_only(error)).strip()
+    if not str(error):  # an assertion of another library says nothing
+        frame = traceback.extract_tb(error.__traceback__)[-1:]
+        text += "".join(f" in {each.name}, {each.filename}:{each.lineno}" for each in frame)
     if text != _reported.get("last"):  # the same one comes with every change
         _reported["last"] = text
         print("headfields view:", text, file=sys.stderr, flush=True)
@@ -497,18 +500,6 @@ def _fov(camera: Camera) -> float:
 
 def _quaternion(rotation: torch.Tensor) -> np.ndarray:
     return quaternion_from_rotation(rotation).numpy()
-
-
-def _packed(arrays: Any) -> np.ndarray:
-    """Gaussians as viser sends them: position, upper triangle of the covariance in half precision, color (N, 8)."""
-    count = len(arrays.centers)
-    buffer = np.zeros((count, 8), np.uint32)
-    buffer[:, :3] = arrays.centers.astype(np.float32).view(np.uint32)
-    upper = arrays.covariances.reshape(count, 9)[:, [0, 1, 2, 4, 5, 8]]
-    buffer[:, 4:7] = np.ascontiguousarray(upper, np.float16).view(np.uint32)
-    rgba = np.concatenate([arrays.colors, arrays.opacities], 1)
-    buffer[:, 7:] = (rgba * 255).round().clip(0, 255).astype(np.uint8).view(np.uint32)
-    return buffer
 
 
 def require_viser() -> Any:

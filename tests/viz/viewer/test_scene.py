@@ -10,6 +10,9 @@ from headfields.data.formats.insta_writer import write_insta
 from headfields.data.load import load_capture
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.mesh.mesh import Mesh
+from headfields.models.gaussian_avatars import gaussian_avatars
+from headfields.ops.rotations import quaternion_from_rotation
+from headfields.ops.splat import splat
 from headfields.records import Camera, HeadState, Splats
 from headfields.viz.viewer.articulation import HeadArticulation, Rigid
 from headfields.viz.viewer.looks import FAR, LOOKS, face_colors
@@ -165,15 +168,40 @@ def test_the_neutral_frame_has_the_weakest_expression(capture) -> None:
 def test_gaussians_for_the_browser() -> None:
     half = 0.5**0.5
     splats = Splats(
-        means=torch.tensor([[0.0, 0, 0], [0.0, 0, 1.0]]),
-        quaternions=torch.tensor([[1.0, 0, 0, 0], [half, 0, 0, half]]),
-        scales=torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]), opacities=torch.tensor([0.5, 1.0]),
-        harmonics=torch.zeros(2, 4, 3),
+        means=torch.tensor([[[0.0, 0, 0], [0.0, 0, 1.0]]]),
+        quaternions=torch.tensor([[[1.0, 0, 0, 0], [half, 0, 0, half]]]),
+        scales=torch.tensor([[[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]]), opacities=torch.tensor([[0.5, 1.0]]),
+        harmonics=torch.zeros(1, 2, 4, 3),
     )  # fmt: skip
     arrays = _arrays(splats, torch.tensor([0.0, 0.0, 5.0]))
     assert np.allclose(arrays.covariances[0], np.diag([1, 4, 9])) and np.allclose(arrays.colors, 0.5)
     assert np.allclose(arrays.covariances[1], np.diag([4, 1, 9]), atol=1e-6)  # a quarter turn about z
     assert arrays.opacities.tolist() == [[0.5], [1.0]]
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_gaussians_for_the_browser_are_those_that_the_library_draws(capture, degree: int) -> None:
+    torch.manual_seed(degree)
+    avatar = gaussian_avatars(capture.template, count=40, degree=degree)
+    with torch.no_grad():
+        avatar.gaussians.color.normal_(std=0.4)
+        avatar.gaussians.harmonics.normal_(std=0.1)
+        avatar.gaussians.quaternion.normal_()
+    scene = capture_scene(capture, avatar)
+    view = replace(scene.first_view(), frame=1)
+    camera = scene.first_camera((40, 40)).orbited(scene.center, 30)
+    arrays = scene.splats(view, camera.center.reshape(3))
+    assert arrays is not None and len(arrays.centers) == 40
+    tensors = [torch.from_numpy(array) for array in (arrays.centers, arrays.covariances, arrays.colors)]
+    variances, axes = torch.linalg.eigh(tensors[1])
+    axes = axes * torch.linalg.det(axes)[:, None, None].sign()
+    drawn = splat(
+        tensors[0], quaternion_from_rotation(axes), variances.clamp_min(0).sqrt(),
+        torch.from_numpy(arrays.opacities)[:, 0], tensors[2], camera, torch.ones(3),
+    ).color  # fmt: skip
+    expected = avatar.render(camera, scene.state(view), 1.0).rgb
+    assert float((expected - 1).abs().max()) > 0.3  # something is there
+    assert float((drawn.reshape(expected.shape) - expected).abs().max()) < 2e-3
 
 
 def test_a_mesh_and_its_colors() -> None:

@@ -1,0 +1,126 @@
+"""The viewer in headless Chromium, slowly: what the page shows is what the library draws, and moves as it should."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headfields.data.formats.insta_writer import write_insta
+from headfields.data.load import load_capture
+from headfields.synthetic import procedural_head
+from headfields.viz.viewer.looks import LOOKS
+from headfields.viz.viewer.scene import Scene
+from headfields.viz.viewer.server import Viewer
+from headfields.viz.viewer.subjects import capture_scene, head_scene
+from tests.data.tiny import blob, tiny_frames
+from tests.viz.viewer.browser import chromium, frames_per_second, free_port, own_picture, settled
+
+pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("capture")
+    write_insta(folder / "tiny", tiny_frames(4), *blob())
+    return load_capture(folder / "tiny")
+
+
+@pytest.fixture
+def show(browser) -> Iterator[Any]:
+    """Opens a scene in the one tab; its viewer."""
+    opened = []
+
+    def shown(scene: Scene, resolution: int = 600) -> Viewer:
+        viewer = Viewer(scene, port=free_port(), resolution=resolution)
+        opened.append(viewer)
+        browser.get(viewer.url)
+        return viewer
+
+    yield shown
+    for viewer in opened:
+        viewer.close()
+
+
+def changed(before: np.ndarray, after: np.ndarray, threshold: int = 24) -> np.ndarray:
+    return np.abs(before - after).max(-1) > threshold
+
+
+def rows_of(image: np.ndarray) -> tuple[int, int]:
+    """First and last row of what is not white."""
+    rows = (image.min(-1) < 245).any(1).nonzero()[0]
+    return int(rows.min()), int(rows.max())
+
+
+def test_a_head_a_second_tab_and_a_reload(browser, show) -> None:
+    viewer = show(head_scene(procedural_head(), "head"), 400)
+    first = settled(viewer, browser)
+    viewer._handles["slider jaw pitch"].value = 15.0
+    after = settled(viewer, browser)
+    moved = changed(first, after)
+    rows, columns = moved.nonzero()
+    top, bottom = rows_of(first)
+    assert moved.sum() > 200
+    # The lower half of the face: its mouth and chin.
+    assert rows.mean() > top + 0.2 * (bottom - top)
+    assert abs(columns.mean() - (first.min(-1) < 250).nonzero()[1].mean()) < 30
+    assert moved[: int(top + 0.1 * (bottom - top))].sum() < 0.02 * moved.sum()
+
+    original = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    try:
+        browser.get(viewer.url)
+        assert np.abs(settled(viewer, browser, 2) - after).mean() < 3
+        browser.refresh()
+        assert np.abs(settled(viewer, browser, 2) - after).mean() < 3
+        viewer.set(layers=frozenset({"mesh"}))
+        assert (settled(viewer, browser, 2).min(-1) < 250).sum() > 5000
+        assert frames_per_second(browser) > 0
+    finally:
+        browser.close()
+        browser.switch_to.window(original)
+
+
+def test_every_layer_of_a_capture_shows(browser, show, capture) -> None:
+    viewer = show(capture_scene(capture))
+    plain = settled(viewer, browser)
+    assert np.abs(plain - own_picture(viewer, browser)).mean() < 4
+    for look in LOOKS[1:]:
+        viewer.set(look=look)
+        assert changed(plain, settled(viewer, browser)).sum() > 3000, look
+    viewer.set(look="color")
+    for layer in ("mesh", "wireframe"):
+        viewer.set(layers=frozenset({"avatar", layer}))
+        assert changed(plain, settled(viewer, browser), 8).sum() > 1000, layer
+    viewer.set(layers=frozenset({"mesh", "cameras"}))
+    with_cameras = settled(viewer, browser)
+    viewer.set(layers=frozenset({"mesh"}))
+    mesh = settled(viewer, browser)
+    assert len(viewer.scene.cameras()) == 4
+    assert with_cameras.shape == mesh.shape
+    silhouette = mesh.min(-1) < 245
+    clay = plain.min(-1) < 245
+    assert (silhouette & clay).sum() / (silhouette | clay).sum() > 0.97  # the browser's mesh lies where ours is drawn
+    viewer.set(canonical=True)
+    assert viewer.idle(30)
+    assert np.array_equal(viewer._nodes["mesh"].vertices, capture.template.canonical_vertices.numpy())
+
+
+def test_files_of_the_panel(browser, show, capture) -> None:
+    viewer = show(capture_scene(capture), 64)
+    settled(viewer, browser)
+    (client,) = viewer.server.get_clients().values()
+    sent: list[tuple[str, bytes]] = []
+    client.send_file_download = lambda name, content: sent.append((name, content))
+    viewer._save_screenshot(client)
+    viewer._save_video(client, "the motion", 1)
+    (shot, png), (clip, video) = sent
+    assert shot.endswith(".png") and png[:4] == b"\x89PNG"
+    assert clip.endswith((".mp4", ".gif")) and len(video) > 500
