@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,14 @@ def main() -> None:
     parser.add_argument("--focal", type=float, help="known focal length, pixels")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-labels", action="store_true", help="mattes and landmarks alone")
-    parser.add_argument("--no-color", action="store_true", help="the photometric term left out of the frames")
+    parser.add_argument("--scale", action="append", default=[], metavar="NAME=VALUE", help="of TermScales; repeatable")
     arguments = parser.parse_args()
     truth = load_capture(arguments.capture)
     arguments.out.mkdir(parents=True, exist_ok=True)
     marks = noisy_landmarks(truth, arguments.noise)
     np.savez(arguments.out / "landmarks.npz", landmarks=marks)
     labels = None if arguments.no_labels else arguments.capture / "seg_mask"
-    began = time.perf_counter()
+    began, process = time.perf_counter(), time.process_time()
     recording = prepare_recording(
         open_video(arguments.capture, arguments.every, None, arguments.frames), arguments.out / "recording",
         DetectionFiles(arguments.out / "landmarks.npz", None, labels), crop="none", focal=arguments.focal,
@@ -76,6 +77,8 @@ def main() -> None:
     read = time.perf_counter()
     head = procedural_head() if arguments.head == "procedural" else opened_head(arguments.head)
     options = HeadTrackingOptions.quick() if arguments.quick else HeadTrackingOptions()
+    scales = {name: float(value) for name, _, value in (text.partition("=") for text in arguments.scale)}
+    options = replace(options, frame=replace(options.frame, scales=replace(options.frame.scales, **scales)))
     model = HeadModel.of(head, options.identities)
     free = labels_of("hair", "cloth", "ears") if model.one_sided else labels_of("hair", "cloth", "ears", "neck")
     identity = fit_identity(model, recording, options, free, show=lambda text: print(text, flush=True))
@@ -88,7 +91,7 @@ def main() -> None:
     result = tracker.run()
     if result.interrupted or not result.fits:
         sys.exit(f"nothing to measure: {len(result.fits)} frames tracked, interrupted: {result.interrupted}")
-    ended = time.perf_counter()
+    ended, process = time.perf_counter(), time.process_time() - process
     rows, tiles = [], []
     shown = sorted(result.fits)[:: max(len(result.fits) // 4, 1)][:4]
     for frame, fit in sorted(result.fits.items()):
@@ -106,7 +109,7 @@ def main() -> None:
         **means,
         "frames": len(rows), "failed": len(recording.failed) + len(result.failed),
         "focal": identity.focal, "true_focal": own_focal, "focal_source": identity.focal_source,
-        "seconds_a_frame": (ended - began) / count,
+        "seconds_a_frame": (ended - began) / count, "processor_seconds_a_frame": process / count,
         "seconds_reading": read - began, "seconds_identity": shaped - read, "seconds_frames": ended - shaped,
     }  # fmt: skip
     (arguments.out / "capture_truth.json").write_text(

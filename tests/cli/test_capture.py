@@ -1,13 +1,21 @@
 """`headfields capture` on a folder of images: the capture, resuming, and what is said of bad input."""
 
+import itertools
 import json
+import signal
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from headfields.cli import main
-from headfields.data import load_capture
+from headfields.cli.runs import open_frames
+from headfields.data import UntrackedRecording, load_capture
+from headfields.data.untracked import write_untracked
+from headfields.tracking import RigTrackingOptions
+from headfields.tracking.frame_source import FrameSource
+from headfields.tracking.rig.observation import rig_observation
 from tests.tracking.head.conftest import drawn  # noqa: F401  (a fixture)
 
 
@@ -29,9 +37,35 @@ def run(folder, out, *options):
                  "--size", "64", *options])  # fmt: skip
 
 
-def test_a_folder_becomes_a_capture_and_resumes(folder, tmp_path, capsys):
+def interrupting(monkeypatch, target, call):
+    """Makes Ctrl-C arrive in the given call of a function."""
+    module, _, name = target.rpartition(".")
+    original, calls = getattr(sys.modules[module], name), itertools.count(1)
+
+    def replacement(*arguments, **options):
+        if next(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(target, replacement)
+
+
+def test_a_folder_becomes_a_capture_through_interruptions_and_resumes(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "me"
-    assert run(folder, out) == 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
+    try:
+        for target, call in (("headfields.data.prepare.write_image", 2),
+                             ("headfields.tracking.head.identity.estimated_albedo", 1),
+                             ("headfields.tracking.head.tracker.rig_observation", 2)):  # fmt: skip
+            with monkeypatch.context() as patched:
+                interrupting(patched, target, call)
+                assert run(folder, out, *(["--resume"] if out.exists() else [])) == 130, target
+            assert "--resume continues" in capsys.readouterr().err
+            assert not (out / "transforms.json").exists()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(list((out / "tracking" / "run" / "fits" / "stage1").iterdir())) >= 1
+    assert run(folder, out, "--resume") == 0
     said = capsys.readouterr()
     assert "frame 1 (00001.png) is black" in said.err and "1 of 4 frames failed" in said.err
     assert f"next: headfields train insta --capture {out}" in said.out
@@ -79,3 +113,14 @@ def test_bad_sources_are_named(folder, tmp_path, capsys):
     assert "no face in any of 1 frames" in capsys.readouterr().err
     assert main(["capture", str(folder), "--head", str(tmp_path / "none.npz"), "--out", str(tmp_path / "o")]) == 1
     assert "none.npz" in capsys.readouterr().err
+
+
+def test_trackers_open_recordings_without_meshes(drawn, tmp_path, capsys):  # noqa: F811
+    """`headfields track` and `track-template` read what `capture` prepared, and say what focal length they take."""
+    write_untracked(tmp_path / "recording", drawn.recording)
+    source = open_frames(tmp_path / "recording", 64)
+    assert "the focal length is unknown; 115 pixels are taken" in capsys.readouterr().err
+    assert isinstance(source, UntrackedRecording) and isinstance(source, FrameSource) and len(source) == 6
+    observation = rig_observation(source, 1, RigTrackingOptions(levels=(48,), steps=(1,)))
+    assert observation.landmark_count == 68
+    assert float(observation.camera.intrinsics[0, 0]) == pytest.approx(1.2 * 96)

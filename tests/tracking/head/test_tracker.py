@@ -10,12 +10,16 @@ import torch
 from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree
+from headfields.ops import TriangleBVH
+from headfields.ops.render_mesh import render_mesh
 from headfields.ops.similarity import fit_similarity
 from headfields.records import Camera
 from headfields.tracking import FrameFailure, HeadIdentity, HeadModel, HeadTracker, fit_identity
+from headfields.tracking.rig.body import TrackedBody
 from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
 from headfields.tracking.rig.observation import rig_observation
 from headfields.tracking.rig.solve import landmark_start
+from headfields.tracking.rig.surface import RigSurface
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +224,28 @@ def test_derivatives_of_the_landmark_term(model, drawn, options, offset):
         moved = one.view(68, 3)
         difference = slope(energy(pose, moved=offsets + moved), energy(pose, moved=offsets - moved), 2e-4)
         assert difference == pytest.approx(float(here.vector[body.width + 1 + k]), rel=0.05, abs=0.5)
+
+
+def test_an_outline_that_the_mesh_does_not_reach_does_not_pull_it(model, drawn, options):
+    """Shoulders, which the head lacks, say nothing of its neck, although its end is the mesh that lies nearest."""
+    rig = model.rig(torch.as_tensor(drawn.shape).reshape(-1)[list(model.identity)])
+    pose = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    pose[:3, 3] = torch.tensor([0.0, float(rig.template_vertices[:, 1].mean()), 1.0])
+    camera = drawn.cameras[0].replace(world_to_camera=pose)
+    mask = render_mesh(TriangleBVH(rig.faces, rig.template_vertices[None]), camera).mask.numpy()
+    ends = int(np.flatnonzero(mask.any(1))[-1])
+    assert ends < 90
+    image = np.zeros((*mask.shape, 4), np.uint8)
+    image[mask] = 255
+    image[ends - 4 :, 10:-10] = 255
+    recording = dataclasses.replace(
+        drawn.recording.with_focal(230.0), decode_image=lambda k: image, decode_landmarks=lambda k: None
+    )
+    observation, body = rig_observation(recording, 0, options.frame), TrackedBody(rig, 0, ())
+
+    def energy(outlined):
+        surface = RigSurface(rig, None, outlined)
+        level = observation.levels[-1]
+        return PoseEnergy(body, surface, observation, level, None, MotionPrior(), options.frame)(body.at_rest(pose))
+
+    assert energy(model.outlined).value < 0.15 * energy(None).value
