@@ -90,6 +90,45 @@ def stratified(
     return _from_edges(ray, torch.lerp(low.expand_as(part), high.expand_as(part), part))
 
 
+def stratified_edges(
+    near: Float[Tensor, " n"], far: Float[Tensor, " n"], count: int, jitter: bool = True
+) -> Float[Tensor, "n edges"]:
+    """The edges (N, count + 1) of the intervals of `stratified`, all 0 for a ray without: without a wait for a GPU."""
+    check_range("stratified_edges", near, far)
+    _check_count("stratified_edges", count)
+    near, far = near.detach(), far.detach()
+    hits = (near < far) & near.isfinite() & far.isfinite()
+    low, high = near.where(hits, 0.0)[:, None], far.where(hits, 0.0)[:, None]
+    part = _quantiles(near.numel(), count, jitter, None, near)
+    return torch.lerp(low.expand_as(part), high.expand_as(part), part)
+
+
+def inverse_cdf_edges(
+    samples: Samples,
+    weights: Float[Tensor, " m"],
+    count: int,
+    offsets: Int[Tensor, " offsets"],
+    rays: int,
+    jitter: bool = True,
+) -> Float[Tensor, "n edges"]:
+    """The edges (N, count + 1) of the intervals of `inverse_cdf`, all 0 for a ray without: without a wait for a GPU.
+
+    Args:
+        samples: M packed samples.
+        weights: (M,).
+        count: samples per ray.
+        offsets: of the samples of N rays, and of further ones.
+        rays: N.
+        jitter: as in `inverse_cdf`.
+    """
+    _check_count("inverse_cdf_edges", count)
+    start, end = samples.start.detach(), samples.end.detach()
+    quantiles = _quantiles(rays, count, jitter, None, start)
+    further = quantiles.new_zeros(offsets.numel() - 1 - rays, count + 1)
+    edges = _inverse_cdf(start, end, weights.detach().to(start.dtype), offsets, torch.cat([quantiles, further]))
+    return edges[:rays]
+
+
 def inverse_cdf(
     samples: "Samples | Float[Tensor, 'n edges']",
     weights: "Float[Tensor, ' m'] | Float[Tensor, 'n s']",

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops.compositing import composite, weights_from_density
-from headfields.ops.sampling import inverse_cdf, merge, stratified
+from headfields.ops.sampling import inverse_cdf, inverse_cdf_edges, merge, stratified, stratified_edges
 from headfields.parts import Decoder, Encoder, Field, Rendering, check_part
-from headfields.records import Features, HeadState, Rays, Samples
-from headfields.renderers.samplers import UniformSampler, canonicalize_samples
+from headfields.records import Canonical, Features, FieldValues, HeadState, Rays, Samples
+from headfields.renderers.padded import Buffers, between_edges, composite_padded
+from headfields.renderers.samplers import UniformSampler, canonicalize_padded, canonicalize_samples
 from headfields.renderers.volume import VolumeRenderer
 
 
@@ -55,8 +56,8 @@ class CoarseToFineRenderer(VolumeRenderer):
         self.fine = fine
 
     @property
-    def takes_buffers(self) -> bool:
-        return False
+    def buffer_names(self) -> tuple[str, ...]:
+        return "stratified", "coarse", *super().buffer_names
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
@@ -74,6 +75,9 @@ class CoarseToFineRenderer(VolumeRenderer):
         return self.encoder.prepare(state), self.decoder.prepare(state)
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
+        buffers = self._current_buffers
+        if buffers is not None and len(rays):
+            return self._forward_padded(rays, field, background, buffers)
         near, far = field.near_far(rays)
         first = stratified(near, far, self.coarse, jitter=self.training)
         coarse, drawn = self._coarse_pass(first, rays, field, background)
@@ -86,9 +90,7 @@ class CoarseToFineRenderer(VolumeRenderer):
         """The coarse network's rendering, in training, and the samples drawn from its weights."""
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             samples, canonical = canonicalize_samples(first, rays, field)
-            encoder_prepared, decoder_prepared = field.renderer_prepared
-            features = Features(self.encoder(canonical, encoder_prepared))
-            values = self.decoder(features, canonical, decoder_prepared, color=self.training)
+            values = self._coarse_values(canonical, field)
             (density,) = values.require("density")
             weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
         drawn = inverse_cdf(samples, weights.detach(), self.fine, rays=len(rays), jitter=self.training)
@@ -97,3 +99,32 @@ class CoarseToFineRenderer(VolumeRenderer):
         (color,) = values.require("rgb")
         rgb, opacity, depth = composite(weights, color, samples, len(rays), background)
         return Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights), drawn
+
+    def _coarse_values(self, canonical: Canonical, field: Field) -> FieldValues:
+        encoder_prepared, decoder_prepared = field.renderer_prepared
+        features = Features(self.encoder(canonical, encoder_prepared))
+        return self.decoder(features, canonical, decoder_prepared, color=self.training)
+
+    def _forward_padded(
+        self, rays: Rays, field: Field, background: Float[Tensor, "n 3"], buffers: Buffers
+    ) -> Rendering:
+        """As `forward`, with samples in buffers."""
+        edges = stratified_edges(*field.near_far(rays), self.coarse, jitter=self.training)
+        hits = (edges[:, :1] < edges[:, -1:]).expand(-1, self.coarse)
+        first, coarse = between_edges(edges, hits, buffers, "stratified"), None
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            samples, canonical = canonicalize_padded(first, rays, field, buffers, "coarse")
+            values, packing = self._coarse_values(canonical, field), samples.packing()
+            density = values.require("density")[0].masked_fill(~samples.is_sample, 0.0)
+            weights = weights_from_density(density, samples.start, samples.end, offsets=packing)
+            if self.training:
+                (color,) = values.require("rgb")
+                rgb, opacity, depth = composite_padded(weights, color, samples, packing, background)
+                coarse = Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights)
+        drawn = inverse_cdf_edges(samples, weights, self.fine, packing, len(rays), jitter=self.training)
+        # The intervals of both sets tile one range, so their union has the edges of both: `merge` in a fixed size.
+        drawn = drawn.where((samples.offsets.diff() > 0)[:, None], edges[:, :1])
+        union = torch.cat([edges, drawn], dim=1).sort(dim=1).values
+        pieces = between_edges(union, union[:, :-1] < union[:, 1:], buffers, "marched")
+        samples, canonical = canonicalize_padded(pieces, rays, field, buffers, "samples")
+        return self._shade_padded(samples, canonical, field, background, buffers).replace(coarse=coarse)

@@ -169,6 +169,17 @@ def compact_rows(
     return kept, index
 
 
+def between_edges(
+    edges: Float[Tensor, "n edges"], mask: Bool[Tensor, "n intervals"], buffers: Buffers, name: str
+) -> PaddedSamples:
+    """The intervals between neighboring edges of N rays where the mask is true, in the buffer `name`."""
+    rays, count = mask.shape
+    ray = torch.arange(rays, device=edges.device)[:, None].expand(-1, count).reshape(-1)
+    offsets = torch.arange(rays + 1, device=edges.device) * count
+    every = PaddedSamples.of(Samples(ray, edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1)), offsets)
+    return compact_rows(every, mask.reshape(-1), buffers, name)[0]
+
+
 class ImageBuffers:
     """The buffers of the pieces of an image, kept from image to image: the host waits once for each image.
 

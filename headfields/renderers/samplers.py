@@ -8,17 +8,26 @@ from torch import Tensor
 
 from headfields.ops.compositing import weights_from_density
 from headfields.ops.occupancy import march, march_padded
-from headfields.ops.sampling import inverse_cdf, merge, stratified, uniform_step
+from headfields.ops.sampling import inverse_cdf, merge, stratified, stratified_edges, uniform_step
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.renderers.occupancy import OccupancyGrid
-from headfields.renderers.padded import Buffers, PaddedSamples, compact, finite_without_samples
+from headfields.renderers.padded import Buffers, PaddedSamples, between_edges, compact, finite_without_samples
 from headfields.transfer import any_directions
 
 
 def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
     """The samples with their midpoints in canonical space, without those that are not valid there."""
     return _keep(samples, _canonical(samples, rays, field))
+
+
+def canonicalize_padded(
+    samples: PaddedSamples, rays: Rays, field: Field, buffers: Buffers, name: str
+) -> tuple[PaddedSamples, Canonical]:
+    """As `canonicalize_samples`, into the buffer `name`."""
+    canonical = _canonical(samples, rays, field)
+    padded, canonical = compact(samples, canonical, canonical.valid, buffers, name)
+    return padded, finite_without_samples(padded, canonical)
 
 
 def _canonical(samples: Samples, rays: Rays, field: Field) -> Canonical:
@@ -54,6 +63,11 @@ class UniformSampler(Sampler):
     def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         near, far = field.near_far(rays)
         return canonicalize_samples(stratified(near, far, self.count, jitter=self.training), rays, field)
+
+    def padded(self, rays: Rays, field: Field, buffers: Buffers) -> tuple[PaddedSamples, Canonical]:
+        edges = stratified_edges(*field.near_far(rays), self.count, jitter=self.training)
+        hits = (edges[:, :1] < edges[:, -1:]).expand(-1, self.count)
+        return canonicalize_padded(between_edges(edges, hits, buffers, "marched"), rays, field, buffers, "samples")
 
 
 class HierarchicalSampler(Sampler):

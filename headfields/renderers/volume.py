@@ -69,11 +69,16 @@ class VolumeRenderer(Renderer):
         """Whether `sample_buffers` may be set: the sampler has a form of a fixed size."""
         return type(self.sampler).padded is not Sampler.padded
 
+    @property
+    def _current_buffers(self) -> Buffers | None:
+        """Those that the next call fills."""
+        return self.sample_buffers if self.training else self._piece_buffers
+
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         self.sampler.build(bounds)
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
-        buffers = self.sample_buffers if self.training else self._piece_buffers
+        buffers = self._current_buffers
         if buffers is not None and len(rays):
             padded, canonical = self.sampler.padded(rays, field, buffers)
             assert isinstance(padded, PaddedSamples)

@@ -7,10 +7,18 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import models as gpu_models
 from benchmarks.gpu.page import markdown
 
+FEW = ["INSTA, released", "MonoAvatar, fast", "GaussianAvatars, fast"]
 
-def test_models_and_ceilings_are_measured_and_put_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(list(gpu_models.CONFIGURATIONS), marks=pytest.mark.slow)])
+def test_models_and_ceilings_are_measured_and_put_on_a_page(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_models, "CONFIGURATIONS", {name: gpu_models.CONFIGURATIONS[name] for name in names})
+
     def in_this_process(command: list[str], timeout: float) -> SimpleNamespace:
         return SimpleNamespace(returncode=gpu.main(command[3:]))  # which has imported torch
 
@@ -20,7 +28,7 @@ def test_models_and_ceilings_are_measured_and_put_on_a_page(tmp_path: Path, monk
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert {part["state"] for part in results["parts"].values()} == {"done"}
     models = results["models"]
-    assert {name for name in models if "INSTA" in name} and not [name for name, row in models.items() if "error" in row]
+    assert set(names) < models.keys() and not [name for name, row in models.items() if "error" in row]
     for name, row in models.items():
         if name != "capture":
             assert row["step"].get("median ms", row["step"].get("mean ms")) > 0

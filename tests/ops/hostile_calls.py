@@ -1,10 +1,12 @@
 """Calls every registered operation with damaged arguments: `python -m tests.ops.hostile_calls SEED CALLS [warp]`.
 
 `test_hostile_calls.py` runs this in a process of its own, because what it looks for ends the process: a read or write
-outside an array. A call may raise any exception and may return any value; the last line printed counts both.
+outside an array. A call may raise any exception and may return any value; the last line printed counts both. A call
+that takes longer than `MOST_SECONDS` ends the process with the line of the package where it is.
 """
 
 import contextlib
+import faulthandler
 import os
 import random
 import resource
@@ -113,6 +115,9 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     }  # fmt: skip
 
 
+MOST_SECONDS = 120
+"""Of one call; they take milliseconds, and the machine may be busy."""
+
 NUMBERS = (0, 1, -1, 2, 5, -7, 1000, 2**31 - 1, -(2**31), 2**31, 2**40, -(2**63), 2**63 - 1)
 REALS = (0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 1e-30, 1e-45)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.bool, torch.uint8)
@@ -197,11 +202,13 @@ def run(seed: int, calls: int) -> None:
             at = rng.randrange(len(arguments))
             arguments[at] = damage(arguments[at], rng)
         print(number, name, flush=True)
+        faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
         try:
             getattr(torch.ops.headfields, name)(*arguments)
             returned += 1
         except Exception:
             raised += 1
+    faulthandler.cancel_dump_traceback_later()
     print(f"{returned} returned, {raised} raised", flush=True)
 
 

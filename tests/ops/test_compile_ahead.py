@@ -68,9 +68,10 @@ def compiled(names, architecture: int, kind: str, folder: Path, grids=GRIDS) -> 
     "architecture", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in (75, 80, 86, 89, 100, 120))]
 )
 def test_kernels_compile_to_ptx(architecture, tmp_path):
-    files = compiled(NAMES, architecture, "ptx", tmp_path)
+    grids = GRIDS[:1] if architecture == 90 else GRIDS  # the others are in the long run
+    files = compiled(NAMES, architecture, "ptx", tmp_path, grids)
     assert {path.relative_to(tmp_path).parts[0] for path in files} == set(NAMES)
-    assert len(files) == len(NAMES) - 1 + len(GRIDS)
+    assert len(files) == len(NAMES) - 1 + len(grids)
     for path in files:
         text = path.read_text()
         assert f".target sm_{architecture}" in text and ".entry" in text

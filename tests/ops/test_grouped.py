@@ -31,16 +31,20 @@ def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
     torch.testing.assert_close(result.cpu(), looped(x, weights, bias, group))
 
 
-@given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]))
+@given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]), fixed=st.booleans())
 @settings(max_examples=30)
-def test_every_row_has_one_place_in_a_block_of_its_group(group, block):
+def test_every_row_has_one_place_in_a_block_of_its_group(group, block, fixed):
     group = torch.tensor(group, dtype=torch.long)
-    rows = group_rows(group, 7, block)
+    rows = group_rows(group, 7, block, fixed)
+    if fixed and len(group):
+        assert len(rows.group) == (len(group) + 7 * (rows.rows - 1)) // rows.rows, "whatever the groups"
     assert len(rows.source) == len(rows.group) * rows.rows and (block is None or rows.rows == block)
     assert rows.place.unique().numel() == len(group)
     assert torch.equal(rows.source[rows.place], torch.arange(len(group)))
     assert torch.equal(rows.group[rows.place // rows.rows], group)
     assert len(rows.group) <= len(group) // rows.rows + 7  # at most one block of a group is in part empty
+    weights, own = torch.randn(7, 2, 3), torch.randn(len(group), 2)
+    torch.testing.assert_close(rows.scatter(rows.linear(rows.gather(own), weights)), looped(own, weights, None, group))
     x = torch.randn(len(group), 2)
     assert torch.equal(rows.scatter(rows.gather(x)), x)
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ import torch
 import headfields as hf
 import headfields.training.trainer
 from headfields.cli import main, presets
+from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR
 from headfields.priors import PriorTrainer, fit_scans
 from headfields.priors.scans import PointCounts
 from headfields.synthetic.captures import write_head_capture
@@ -31,7 +33,7 @@ _launch = headfields.training.trainer.launch
 
 STEPS = {"insta": 18}
 """A refresh of the occupancy grid falls on one of them; the last is a steady one. `FEW_STEPS` of the other presets."""
-FEW_STEPS = 10
+FEW_STEPS = 6
 
 SIZES: dict[str, dict[str, Any]] = {
     "insta": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16},
@@ -42,10 +44,17 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes for which the counts are those of the preset's own."""
 
 
+def coarse_to_fine(avatar: Any) -> Any:
+    """MonoAvatar with the coarse network that it has at the paper's sizes."""
+    encoder = hf.encoders.VertexFeatures(avatar.encoder.source, **SIZES_OF_MONOAVATAR["cpu-0.3"]["anchored"])
+    renderer = hf.renderers.CoarseToFineRenderer(encoder, hf.decoders.RadianceHead(), coarse=8, fine=8)
+    return avatar.replace(renderer=renderer)
+
+
 @functools.cache
 def capture() -> Any:
     folder = Path(tempfile.mkdtemp()) / "head"
-    write_head_capture(folder, frames=3, test_frames=1, size=24, progress=False)
+    write_head_capture(folder, frames=3, test_frames=1, size=24, samples=1, progress=False)
     return hf.data.load_capture(folder)
 
 
@@ -90,13 +99,17 @@ def _from_the_start(loss: Any) -> Any:
     return dataclasses.replace(loss, **changes)
 
 
-def train(model: str) -> dict[str, Any]:
-    """Trains a preset with its recipe for a few steps; counts of the last, and of what follows training."""
+def train(model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate", "mesh")) -> dict[str, Any]:
+    """Trains a preset with its recipe for a few steps; counts of the last, of an image, and of what follows training.
+
+    `change` makes another avatar of the preset's.
+    """
     source, recipe = capture(), recipe_of(model, "cpu")
     with PretendCuda() as device:
         torch.manual_seed(0)
         arguments = presets.arguments_for(model, [], source, recipe) | SIZES[model]
         avatar = presets.build(model, arguments, source)
+        avatar = avatar if change is None else change(avatar)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
         options["losses"] = [_from_the_start(loss) for loss in options["losses"]]
@@ -121,9 +134,9 @@ def train(model: str) -> dict[str, Any]:
             actions["refine"] = lambda: evaluate(trainer.avatar, source, refine={"steps": 1})
             actions["mesh"] = lambda: hf.mesh.extract(trainer.avatar.field(state), resolution=16)
         actions["render"]()  # the first image measures the buffers of the next
-        for name, action in actions.items():
+        for name in ("render", *(name for name in follows if name in actions)):
             device.reset()
-            action()
+            actions[name]()
             result[name] = device.counts()
     return result
 
@@ -183,6 +196,17 @@ def track() -> dict[str, Any]:
         return {"run": device.counts()}
 
 
-PROGRAMS = {model: functools.partial(train, model) for model in SIZES} | {
-    "command": command, "prior": prior, "track": track,
-}  # fmt: skip
+EVERYTHING = ("evaluate", "refine", "mesh")
+
+PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "insta": functools.partial(train, "insta", follows=EVERYTHING),
+    "coarse_to_fine": functools.partial(train, "monoavatar", coarse_to_fine, ("mesh",)),
+    "vp360": functools.partial(train, "vp360"),
+    "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
+    "command": command,
+    "prior": prior,
+    "track": track,
+}
+LONG_PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
+    f"{model}, everything": functools.partial(train, model, follows=EVERYTHING) for model in ("monoavatar", "vp360")
+}

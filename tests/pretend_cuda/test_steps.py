@@ -14,58 +14,87 @@ ROOT = Path(__file__).parents[2]
 
 CEILINGS = {
     "insta": {"step": (20, 0), "render": (246, 2)},
-    "monoavatar": {"step": (22, 0), "render": (327, 2)},
+    "coarse_to_fine": {"step": (22, 0), "render": (519, 2)},
     "vp360": {"step": (22, 0), "render": (258, 2)},
     "gaussian_avatars": {"step": (20, 0), "render": (166, 2)},
-    "prior": {"step": (1588, 27)},
+    "prior": {"step": (1592, 23)},
 }
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
 they are never raised, but for launches in exchange for waits (samples in buffers of a fixed size), or where more is
 counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device,
-became PyTorch operations. A replayed graph is one launch; a step that waits is not captured."""
+became PyTorch operations; the prior's step by 4 for 4 waits fewer. A replayed graph is one launch; a step that waits is
+not captured."""
 
-CAPTURED = {"insta": 430, "monoavatar": 2190, "vp360": 760, "gaussian_avatars": 480}
+LONG_CEILINGS = {"monoavatar": {"step": (22, 0), "render": (327, 2)}, "vp360": CEILINGS["vp360"]}
+"""Those of programs that run with the long tests."""
+
+CAPTURED = {
+    "insta": 430, "monoavatar": 2190, "coarse_to_fine": 2880, "vp360": 760, "gaussian_avatars": 480,
+}  # fmt: skip
 """What a replayed graph runs, at most."""
 
 
-@pytest.fixture(scope="module")
-def counts() -> dict[str, Any]:
+def counts_of(*programs: str) -> dict[str, Any]:
+    """What the programs count, all but the long ones if none is named."""
     if guard.compiler() is None:
         pytest.skip("needs a C++ compiler")
     # A process of its own: the pretend device has to be known before torch is imported.
     run = subprocess.run(
-        [sys.executable, "-m", "tests.pretend_cuda"], cwd=ROOT, capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "tests.pretend_cuda", *programs], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert not run.returncode, run.stderr[-4000:]
     result: dict[str, Any] = json.loads(run.stdout)
     return result
 
 
+@pytest.fixture(scope="module")
+def counts() -> dict[str, Any]:
+    return counts_of()
+
+
 @pytest.mark.parametrize(("program", "part"), [(name, part) for name, parts in CEILINGS.items() for part in parts])
 def test_launches_and_waits(counts: dict[str, Any], program: str, part: str) -> None:
-    launches, waits = CEILINGS[program][part]
-    found = counts[program][part]
+    check_part(counts[program][part], *CEILINGS[program][part])
+
+
+def check_part(found: dict[str, Any], launches: int, waits: int) -> None:
     assert found["waits"] <= waits, found["waits_at"]
     assert found["launches"] <= launches, found["launches_at"]
     assert found["waits"] == waits and found["launches"] > 0.95 * launches, "fewer: lower the ceiling"
 
 
-@pytest.mark.parametrize("program", CAPTURED)
+@pytest.mark.parametrize("program", [name for name in CEILINGS if name in CAPTURED])
 def test_a_captured_step_is_the_same_each_time(counts: dict[str, Any], program: str) -> None:
+    check_graph(counts[program], program)
+
+
+def check_graph(found: dict[str, Any], program: str) -> None:
     """Two steps of different batches, one after the other: operations, shapes, dtypes, numbers and lines."""
-    graph = counts[program]["graph"]
-    assert not graph["reason"] and graph["replays"] > (10 if program == "insta" else 5)
+    graph = found["graph"]
+    assert not graph["reason"] and graph["replays"] >= (10 if program == "insta" else 3)
     assert not graph["waits"] and not graph["differences"] and not graph["longer"]
     assert graph["operations"] > 300
-    assert 0 < counts[program]["step"]["captured"] <= CAPTURED[program]
+    assert 0 < found["step"]["captured"] <= CAPTURED[program]
 
 
 def test_other_programs_run(counts: dict[str, Any]) -> None:
-    for program in ("insta", "monoavatar", "vp360"):
-        assert {"evaluate", "refine", "mesh"} <= counts[program].keys()
+    for program in ("insta", "coarse_to_fine", "vp360"):
         assert counts[program]["mesh"]["registered"], "operations run as they would on a GPU"
-    assert "evaluate" in counts["gaussian_avatars"]
+    assert {"evaluate", "refine"} <= counts["insta"].keys()
+    assert "evaluate" in counts["vp360"] and "evaluate" in counts["gaussian_avatars"]
     assert counts["track"]["run"]["registered"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LONG_CEILINGS)
+def test_everything(model: str) -> None:
+    """With the sizes for a CPU, and with refined frames."""
+    name = f"{model}, everything"
+    found = counts_of(name)[name]
+    check_graph(found, model)
+    for part, most in LONG_CEILINGS[model].items():
+        check_part(found[part], *most)
+    assert {"evaluate", "refine", "mesh"} <= found.keys()
 
 
 def test_a_gpu_trains_the_sizes_of_the_release(counts: dict[str, Any]) -> None:

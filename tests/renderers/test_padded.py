@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from headfields.avatar import Avatar
+from headfields.decoders import NeRFDecoder
+from headfields.encoders import HashGrid
 from headfields.losses.color import HuberColor
 from headfields.models import insta
 from headfields.ops.dispatch import use_cpu_backend
 from headfields.ops.occupancy import march, march_padded
 from headfields.records import PixelBatch
-from headfields.renderers import OccupancySampler, VolumeRenderer, padded
+from headfields.renderers import CoarseToFineRenderer, OccupancySampler, UniformSampler, VolumeRenderer, padded
 from headfields.renderers.padded import GRANULE, NAMES, Buffers
 from tests.training.ball import BallCapture
 
@@ -40,6 +42,8 @@ def step(avatar: Avatar, batch: PixelBatch, frames: torch.Tensor, seed: int = 3)
     avatar.zero_grad()
     rendering = avatar(batch.rays, BallCapture().state(frames), batch.background)
     loss = HuberColor()(rendering, batch, 1000) + 0.1 * rendering.depth.mean()
+    if rendering.coarse is not None:
+        loss = loss + rendering.coarse.rgb.square().mean() + rendering.coarse.depth.mean()
     if loss.requires_grad:
         loss.backward()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in avatar.parameters()]
@@ -52,7 +56,7 @@ def compare(avatar: Avatar, batch: PixelBatch, frames: torch.Tensor) -> Buffers:
     packed, loss, gradients = step(avatar, batch, frames)
     observed = {name: tensor.clone() for name, tensor in avatar.named_buffers()}
     avatar.load_state_dict(state)
-    avatar.renderer.sample_buffers = buffers = Buffers(torch.device("cpu"))
+    avatar.renderer.sample_buffers = buffers = Buffers(torch.device("cpu"), avatar.renderer.buffer_names)
     padded, padded_loss, padded_gradients = step(avatar, batch, frames)
     assert not bool(buffers.overflow())
     assert int(padded.samples.count) == len(packed.samples)
@@ -95,6 +99,54 @@ def test_all_rays_hit() -> None:
         (avatar(batch.rays, BallCapture().state(frames), batch.background).opacity > 0).all()
     )
     assert not bool(buffers.overflow())
+
+
+def by_quantiles(kind: str) -> Avatar:
+    """The ball with samples at equal distances, or with a coarse network whose weights place more of them."""
+    avatar = ball()
+    if kind == "uniform":
+        return avatar.replace(renderer=VolumeRenderer(UniformSampler(9), early_stop=0.1)).train()
+    torch.manual_seed(2)
+    renderer = CoarseToFineRenderer(HashGrid(2, 2, 8, 4, 16), NeRFDecoder(hidden=8, density_bias=3.0), 7, 5, 0.1)
+    avatar = avatar.replace(renderer=renderer)
+    with torch.no_grad():
+        renderer.encoder.table.uniform_(-2, 2)
+    return avatar.train()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "coarse to fine"])
+def test_a_fixed_number_of_samples_for_each_ray(kind: str) -> None:
+    capture, avatar = BallCapture(), by_quantiles(kind)
+    every, frames = batch_of(capture, 300)
+    with torch.no_grad():
+        near, far = avatar.field(capture.state(frames)).near_far(every.rays)
+    hits = near < far
+    assert bool(hits.any()) and not bool(hits.all())
+    # Where some rays miss, those that hit would be moved by other random numbers.
+    buffers = compare(avatar, every[hits.nonzero()[:, 0]], frames)
+    assert set(buffers.rows) == set(avatar.renderer.buffer_names)
+    avatar.eval()
+    with torch.no_grad():
+        packed = avatar.renderer(every.rays, avatar.field(capture.state(frames)), every.background)
+        avatar.renderer._piece_buffers = Buffers(torch.device("cpu"), avatar.renderer.buffer_names)
+        padded = avatar.renderer(every.rays, avatar.field(capture.state(frames)), every.background)
+    assert int(padded.samples.count) == len(packed.samples)
+    for name in ("rgb", "opacity", "depth"):
+        torch.testing.assert_close(getattr(padded, name), getattr(packed, name), rtol=1e-5, atol=2e-6)
+    assert torch.equal(padded.rgb[~hits], every.background[~hits])
+
+
+def test_rays_that_are_not_finite_beside_others() -> None:
+    avatar = by_quantiles("coarse to fine")
+    batch, frames = batch_of(BallCapture(), 200)
+    origins = batch.rays.origins.clone()
+    origins[::2] = math.nan
+    avatar.renderer.sample_buffers = Buffers(torch.device("cpu"), avatar.renderer.buffer_names)
+    field = avatar.field(BallCapture().state(frames))
+    rendering = avatar.renderer(batch.rays.replace(origins=origins), field, batch.background)
+    assert torch.equal(rendering.rgb[::2], batch.background[::2]) and bool((rendering.opacity[1::2] > 0).any())
+    (rendering.rgb.sum() + rendering.coarse.rgb.sum()).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in avatar.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("why", ["rays miss", "no cell is occupied", "rays are not finite", "no rays"])
