@@ -29,30 +29,30 @@ def cases(settings: Settings) -> Iterator[Case]:
     count = settings.pick(1 << 17, 1 << 13)
     for features, log2 in ((2, 19), (8, 18)):
         layout = HashGridLayout(features=features, log2_table_size=log2)
-        table = _table(layout, settings.device)
+        table = table_of(layout, settings.device)
         kind = f"{features} × 2^{log2}"
-        for order, points in (("random", _random(count)), ("rays", _along_rays(count))):
+        for order, points in (("random", random_points(count)), ("rays", along_rays(count))):
             size = {"points": count}
             contest = _contestants(layout, table, points.to(settings.device))
             yield Case(f"{kind}, {order}: forward", size, "points", count, contest(False), {_WARP: 6.0})
             yield Case(f"{kind}, {order}: forward, backward", size, "points", count, contest(True), {_REFERENCE: 40.0})
     layout = HashGridLayout()
-    table = _table(layout, settings.device)
+    table = table_of(layout, settings.device)
     for count in settings.pick((1 << 10, 1 << 13, 1 << 16, 1 << 19), (1 << 10, 1 << 12)):
-        contest = _contestants(layout, table, _random(count).to(settings.device))
+        contest = _contestants(layout, table, random_points(count).to(settings.device))
         yield Case("growth with points, forward", {"points": count}, "points", count, contest(False))
 
 
-def _table(layout: HashGridLayout, device: str) -> Tensor:
+def table_of(layout: HashGridLayout, device: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(layout.entries, layout.features, generator=generator) * 2 - 1).to(device)
 
 
-def _random(count: int) -> Tensor:
+def random_points(count: int) -> Tensor:
     return torch.rand(count, 3, generator=torch.Generator().manual_seed(1))
 
 
-def _along_rays(count: int) -> Tensor:
+def along_rays(count: int) -> Tensor:
     """64 samples a ray, in a cube of 1 m around the head."""
     origins, directions = (torch.from_numpy(x) for x in shapes.camera_rays(256))
     rows = torch.linspace(0.3, 0.7, count // 64) * len(origins)
