@@ -204,16 +204,37 @@ def unqualified(types: str) -> str:
 def name_role(role: str, raw: str, text: str, line: int, inliner: Any, options: Any = None, content: Any = ()) -> Any:
     """Single backticks: a link if it names something public, code in any case."""
     target = re.sub(r"^hf\.", f"{PACKAGE}.", text).removesuffix("()")
-    code = nodes.literal(raw, text, classes=["xref", "py"])
     if not re.fullmatch(r"[A-Za-z_][\w.]*", target):
         return [nodes.literal(raw, text)], []
     environment = inliner.document.settings.env
     context = {f"py:{key}": environment.ref_context.get(f"py:{key}") for key in ("module", "class")}
-    node = addnodes.pending_xref(
-        raw, code, refdomain="py", reftype="obj", reftarget=target, refexplicit=False,
-        refdoc=environment.docname, maybe=True, **context,
+    return [possible_link(raw, text, target, environment.docname, **context)], []
+
+
+def possible_link(raw: str, text: str, target: str, page: str, **context: Any) -> addnodes.pending_xref:
+    """Code that becomes a link where `target` is in the reference."""
+    return addnodes.pending_xref(
+        raw, nodes.literal(raw, text, classes=["xref", "py"]), refdomain="py", reftype="obj", reftarget=target,
+        refexplicit=False, refdoc=page, maybe=True, **context,
     )  # fmt: skip
-    return [node], []
+
+
+def public_target(text: str) -> str | None:
+    """The name to look up for code on a Markdown page: `hf.ops.splat` or a class, also where it is called."""
+    match = re.fullmatch(r"(hf\.|headfields\.)?([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(\(.*\))?", text, re.DOTALL)
+    if match is None or not (match[1] or re.match(r"[A-Z]\w*[a-z]", match[2])):
+        return None
+    return f"{PACKAGE}.{match[2]}" if match[1] else match[2]
+
+
+def link_code(app: Sphinx, doctree: nodes.document) -> None:
+    """On Markdown pages too, code that names something public leads to the reference: the papers' tables, say."""
+    if Path(app.env.doc2path(app.env.docname)).suffix not in (".md", ".ipynb"):
+        return
+    for code in list(doctree.findall(nodes.literal)):
+        target = public_target(code.astext())
+        if target and not isinstance(code.parent, nodes.title | nodes.reference | addnodes.pending_xref):
+            code.parent.replace(code, possible_link(code.rawsource, code.astext(), target, app.env.docname))
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.TextElement) -> Any:
@@ -241,5 +262,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process_docstring, priority=100)
     app.connect("autodoc-process-docstring", quote_types, priority=900)
     app.connect("autodoc-process-signature", shorten)
+    app.connect("doctree-read", link_code)
     app.connect("missing-reference", resolve)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

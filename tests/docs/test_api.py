@@ -80,3 +80,19 @@ def test_formulas_are_no_markup(written: str, escaped: str) -> None:
 def test_types_of_tensors_read_well() -> None:
     assert api.unqualified("~jaxtyping.Float[Tensor, 'n 3']") == "Float[Tensor, 'n 3']"
     assert api.unqualified("jaxtyping.Float[torch.Tensor, 'n']") == "Float[Tensor, 'n']"
+
+
+@pytest.mark.parametrize(
+    ("code", "target"),
+    [
+        ("hf.ops.splat", "headfields.ops.splat"),
+        ("insta(template)", None),
+        ("hf.models.insta(template)", "headfields.models.insta"),
+        ('OccupancySampler("posed")', "OccupancySampler"),
+        ("TriangleBinding.pose", "TriangleBinding.pose"),
+        ("PSNR", None),
+        ("--recipe released", None),
+    ],
+)
+def test_code_on_pages_leads_to_the_reference(code: str, target: str | None) -> None:
+    assert api.public_target(code) == target
