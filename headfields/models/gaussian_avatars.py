@@ -12,11 +12,13 @@ from headfields.splat_avatar import SplatAvatar
 @preset
 def gaussian_avatars(
     template: Template,
-    count: int = 16000,
-    degree: int = 1,
+    count: int = 24000,
+    degree: int = 2,
     degree_every: int | None = None,
     hair: float = 0.0,
+    share_above: float = 0.5,
     antialiased: bool = False,
+    low_pass: float = 0.15,
 ) -> SplatAvatar:
     """GaussianAvatars on a template, assembled from public parts.
 
@@ -31,16 +33,19 @@ def gaussian_avatars(
             the start.
         hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes
             (`headfields.data.matter_extent`).
-        antialiased: see `headfields.renderers.SplatRenderer`.
+        share_above: share of the Gaussians that start there, if there is a height.
+        antialiased, low_pass: see `headfields.renderers.SplatRenderer`. The paper's low-pass is 3DGS's, 0.3 pixels².
 
     Source: GaussianAvatars, section 3.2. `headfields train` has its losses and learning rates.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
     hairy = may_have_hair(template, hair)
-    start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
+    start, face = surface_splats(
+        template.canonical_vertices, template.faces, count, height=hair, share_above=share_above, above=hairy
+    )
     return SplatAvatar(
         gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree, degree_every=degree_every),
         deformer=deformer,
-        renderer=SplatRenderer(antialiased),
+        renderer=SplatRenderer(antialiased, low_pass=low_pass),
         template=template,
     )

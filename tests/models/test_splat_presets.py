@@ -8,7 +8,7 @@ import torch
 
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
-from headfields.losses import L1DSSIM, SplatPosition, SplatScale
+from headfields.losses import L1DSSIM, SplatPosition, SplatScale, SquaredColor
 from headfields.models import flash_avatar, gaussian_avatars, rgb_avatar
 from headfields.splat_avatar import SplatAvatar
 from headfields.training.recipes import recipe_of
@@ -42,10 +42,11 @@ def test_presets_learn_with_their_recipes(name: str) -> None:
 
 def test_gaussian_avatars_has_the_papers_losses_and_rates() -> None:
     recipe = recipe_of("gaussian_avatars", device="cpu")
-    color, position, scale = recipe.losses_for(recipe.options)
+    color, position, scale, squared = recipe.losses_for(recipe.options, make("gaussian_avatars"))
     assert isinstance(color, L1DSSIM) and color.dssim == 0.2 and color.weight == 1
     assert isinstance(position, SplatPosition) and (position.threshold, position.weight) == (1.0, 0.01)
     assert isinstance(scale, SplatScale) and (scale.threshold, scale.weight) == (0.6, 1.0)
+    assert isinstance(squared, SquaredColor)  # our own choice
     rates = recipe.trainer["learning_rates"]
     assert (rates["position"], rates["log_scale"]) == (5e-3, 1.7e-2)
     assert (rates["quaternion"], rates["opacity_logit"]) == (1e-3, 0.05)  # 3DGS
