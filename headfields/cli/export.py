@@ -10,6 +10,7 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
+from headfields.cli.view import load_head
 
 _USD = (".usd", ".usda", ".usdc", ".usdz")
 _VIDEO = (".webm", ".mov")
@@ -92,7 +93,7 @@ class _Source:
         self.avatar: Any = None
         self.mouth: Any = "close"
         if path.is_file() and path.suffix.lower() in (".npz", ".pkl"):
-            self.head = _head(path)
+            self.head = load_head(path)
         elif path.is_file():
             raise CommandError(f"{path} is a file; expected the folder of a run or a capture, or RIG.npz")
         elif (path / "config.json").exists():
@@ -113,20 +114,6 @@ class _Source:
 
         own = self.capture is not None and (motion is None or motion.resolve() == self.capture.path.resolve())
         return self.capture if own or motion is None else runs.open_capture(motion, self.memory, mouth=self.mouth)
-
-
-def _head(path: Path) -> Any:
-    """The head model in a file: a rigged scan, FLAME, SMPL-X, or blendshapes."""
-    from headfields.files.arrays import load_arrays
-    from headfields.heads import BlendshapeHead, FlameHead, SmplxHead
-    from headfields.rigging import RiggedTemplate
-
-    raw = load_arrays(path)
-    if "v_template" not in raw:
-        return BlendshapeHead.from_file(path)
-    if "texture" in raw or "expression_count" in raw:
-        return RiggedTemplate.from_file(path)
-    return SmplxHead.from_file(path) if len(raw["kintree_table"][0]) == 55 else FlameHead.from_file(path)
 
 
 def _frames(capture: Any, frames: str | None, limit: int | None) -> list[int]:

@@ -57,9 +57,13 @@ def view(
         raise CommandError(f"--port is {port} and --resolution {resolution}; expected a port and at least 16 pixels")
     try:
         from headfields.viz.viewer import Viewer
-        from headfields.viz.viewer.server import require_viser
+        from headfields.viz.viewer.server import check_address, require_viser
 
         require_viser()
+        try:
+            check_address(host, port)
+        except OSError as error:
+            raise CommandError(f"--host, --port: {error}") from error
         scene = _scene(what, motion, head, capture, proxy, background, memory, device)
         # Looking away from the head is no mistake here.
         warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")

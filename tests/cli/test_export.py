@@ -1,6 +1,7 @@
 """`headfields export` of runs, captures and rigs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from PIL import Image
 
 import headfields as hf
 from headfields.cli import main
-from headfields.data.formats.insta_writer import write_insta
+from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.export import textures
+from headfields.mesh import split_at_seams
 from tests.cli.test_cli import fails
-from tests.data.tiny import blob, tiny_frames
+from tests.data.tiny import blob, camera, tiny_frames
+from tests.export.readers import Posed
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,71 @@ def test_a_rig_with_arkits_names(tmp_path, capsys):
     assert main(["export", str(tmp_path / "rig.npz"), *options]) == 0
     printed = capsys.readouterr()
     assert "52 targets" in printed.out and "50 of ARKit's 52 do nothing" in printed.err
+
+
+def read_frames(path) -> np.ndarray:
+    """The vertices (T, N, 3) at the key frames of an animated .glb, by pygltflib and the specification's formulas."""
+    pygltflib = pytest.importorskip("pygltflib", reason="pygltflib is not installed")
+    posed = Posed(pygltflib.GLTF2().load(str(path)))
+    count = len(posed.array(posed.gltf.animations[0].samplers[0].input))
+    return np.stack([posed.vertices(frame) for frame in range(count)])
+
+
+def test_a_head_file_and_the_motion_of_its_capture(tmp_path, capsys):
+    arrays = hf.synthetic.procedural_head_arrays()
+    arrays["posedirs"] = np.zeros_like(arrays["posedirs"])  # glTF has no pose correctives
+    np.savez(tmp_path / "flame.npz", **arrays)
+    head = hf.heads.FlameHead.from_file(tmp_path / "flame.npz")
+    generator = torch.Generator().manual_seed(1)
+    expression = torch.zeros(3, head.expression_count)
+    expression[:, :5] = torch.rand(3, 5, generator=generator)
+    with torch.no_grad():
+        states = head(expression=expression, pose=0.2 * torch.randn(3, 5, 3, generator=generator))
+        rest = head().vertices[0]
+    image = np.full((8, 8, 4), 255, np.uint8)
+    views = [camera(0.5 * i - 0.3, 0.2 * i).scaled(8 / 48).replace(size=(8, 8)) for i in range(3)]
+    frames = [
+        CapturedFrame(
+            image, states.vertices[i], views[i], states.expression[i],
+            pose=states.pose[i], joint_transforms=states.joint_transforms[i],
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    write_insta(tmp_path / "capture", frames, rest, head.faces)
+    out = tmp_path / "head.glb"
+    options = ["--motion", str(tmp_path / "capture"), "--in-place"]
+    assert main(["export", str(tmp_path / "flame.npz"), "--out", str(out), *options]) == 0
+    printed = capsys.readouterr()
+    assert "5 joints, 3 frames" in printed.out and "0.00 mm from the meshes" in printed.err
+    split = split_at_seams(hf.export.rig_of_head(head).mesh)
+    recorded = hf.data.load_capture(tmp_path / "capture").state(range(3)).vertices  # before cameras that move
+    assert float((recorded - rest).norm(dim=-1).max()) > 0.01
+    assert np.abs(read_frames(out) - recorded[:, split.vertex].numpy()).max() < 1e-5
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
+    (read,) = trimesh.load_scene(str(out), process=False).geometry.values()
+    assert np.abs(read.vertices - rest[split.vertex].numpy()).max() < 1e-6
+    assert np.array_equal(read.faces, split.faces.numpy())
+
+
+def test_another_captures_motion_is_retargeted(capture, tmp_path, capsys):
+    vertices, faces = blob()
+    wide = torch.tensor([1.1, 0.95, 1.0])
+    frames = [replace(frame, vertices=frame.vertices * wide) for frame in tiny_frames(4)]
+    write_insta(tmp_path / "other", frames, vertices * wide, faces)
+    out = tmp_path / "head.glb"
+    options = ["--motion", str(tmp_path / "other"), "--texture", "0", "--in-place"]
+    assert main(["export", str(capture), "--out", str(out), *options]) == 0
+    assert "4 frames" in capsys.readouterr().out
+    target, other = hf.data.load_capture(capture), hf.data.load_capture(tmp_path / "other")
+    with torch.no_grad():
+        carried = hf.retargeting.Retargeter.from_captures(other, target)(other.state(range(4))).vertices
+    rig = hf.export.rig_of_capture(target)
+    motion, _ = hf.export.fit_motion(rig, carried[:, : len(rig.mesh.vertices)])
+    shown = read_frames(out)
+    split = split_at_seams(rig.mesh)
+    assert np.abs(shown - rig.posed(motion)[:, split.vertex].numpy()).max() < 1e-5
+    assert np.abs(shown - carried[:, split.vertex].numpy()).max() < 5e-3
+    assert np.abs(shown - other.state(range(4)).vertices[:, split.vertex].numpy()).max() > 5e-3  # its own head
 
 
 @pytest.mark.parametrize(

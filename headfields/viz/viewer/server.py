@@ -1,8 +1,10 @@
 """The viewer in the browser: a thin front of viser over `Scene` and `ProgressiveRenderer`."""
 
 import contextlib
+import errno
 import io
 import math
+import socket
 import sys
 import threading
 import time
@@ -26,7 +28,7 @@ from headfields.viz.viewer.recording import Path as CameraPath
 from headfields.viz.viewer.recording import encoded_image, encoded_video, frames_of
 from headfields.viz.viewer.scene import ON_SURFACE, Scene, View
 
-__all__ = ["Viewer", "require_viser"]
+__all__ = ["Viewer", "check_address", "require_viser"]
 
 CLAY, WIRE = (204, 204, 204), (40, 90, 200)
 _PLAY = 25
@@ -55,6 +57,7 @@ class Viewer:
 
     def __init__(self, scene: Scene, host: str = "localhost", port: int = 8080, resolution: int = 512) -> None:
         viser = require_viser()
+        check_address(host, port)
         self.scene, self.resolution = scene, resolution
         self.view = scene.first_view()
         self.updates = 0
@@ -500,6 +503,30 @@ def _fov(camera: Camera) -> float:
 
 def _quaternion(rotation: torch.Tensor) -> np.ndarray:
     return quaternion_from_rotation(rotation).numpy()
+
+
+def check_address(host: str, port: int) -> None:
+    """Whether a server can listen there; viser waits forever where it cannot. A port that is not free passes.
+
+    Args:
+        host: a name or address of this machine.
+        port: from 0 (any) on.
+
+    Raises:
+        OSError: the host is no address of this machine, or the port is not allowed.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            return
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"cannot listen on host {host!r}, port {port} ({reason}); localhost is this machine alone, 0.0.0.0 all its "
+            "addresses, and ports below 1024 may be reserved"
+        ) from error
 
 
 def require_viser() -> Any:

@@ -137,14 +137,28 @@ def test_gaussians_are_packed_as_viser_packs_them(viewer: Viewer) -> None:
         (["{here}/square.obj", "--background", "2"], "--background is 2.0"),
         (["{here}/square.obj", "--port", "70000"], "--port is 70000"),
         (["{here}/other.npz"], "neither v_template"),
+        (["{here}/square.obj", "--host", "300.1.1.1"], "cannot listen on host '300.1.1.1'"),
+        (["{here}/square.obj", "--host", "192.0.2.1"], "cannot listen on host '192.0.2.1'"),
+        (["{here}/empty"], "The folder is empty"),
+        (["{here}/begun"], "neither an avatar nor a checkpoint yet"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "square.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     np.savez(tmp_path / "other.npz", values=np.zeros(3))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
     assert main(["view", *(argument.format(here=tmp_path) for argument in arguments)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_port_in_use(viewer: Viewer) -> None:
+    port = int(viewer.url.rsplit(":", 1)[1])
+    other = Viewer(viewer.scene, port=port)
+    assert int(other.url.rsplit(":", 1)[1]) > port  # the next free one
+    other.close()
 
 
 def test_without_viser_the_error_says_what_to_install(tmp_path: Path, capsys, monkeypatch) -> None:
