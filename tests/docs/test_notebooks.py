@@ -47,13 +47,7 @@ SMALLER: dict[str, dict[str, str]] = {
         r"size=170": "size=24",
         r"rays=120, coarse=12, fine=8": "rays=16, coarse=6, fine=4",
     },
-    "scan_to_avatar": {
-        r"frames=30, size=80": "frames=8, size=40",
-        r"levels=\(40, 80\), pixels=800": "levels=(20, 40), pixels=100",
-        r"frames = \[0, 4, 26\]": "frames = [0]",
-        r"count=5000": "count=300",
-        r"steps=250": "steps=2",
-    },
+    "scan_to_avatar": {r"count=5000": "count=300", r"steps=250": "steps=2"},  # tracking needs its frames
     "own_parts": {r"frames=24, size=64": "frames=12, size=24", r"steps=150": "steps=2"},
 }
 """What would take a minute, as something that takes a second."""
