@@ -66,7 +66,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Path, Path, RiggedTemplate]
     if not path.exists():
         hf.synthetic.procedural_rig(None, BASIS).save(path)
     if not (tracking / "capture" / "transforms.json").exists():
-        command = ["track-template", "--rig", path, "--capture", recording, "--out", tracking, "--quick",
+        command = ["track-template", "--rig", path, "--capture", recording, "--out", tracking, "--quick", "--adapt",
                    "--every", arguments.every, *(["--resume"] if tracking.exists() else [])]  # fmt: skip
         if headfields([str(word) for word in command]):
             raise SystemExit(1)

@@ -14,6 +14,7 @@ def track_template(
     quick: bool = False,
     no_color: bool = False,
     stage1_only: bool = False,
+    adapt: bool = False,
     memory: int = 1024,
 ) -> None:
     """Track a rigged scan through a capture: `headfields track-template --rig RIG.npz --capture DIR --out RUN`.
@@ -36,6 +37,8 @@ def track_template(
         quick: Smaller images and fewer steps.
         no_color: Leave the photometric term out: silhouettes and landmarks alone.
         stage1_only: Leave the pass over all frames together out.
+        adapt: First adapt the template's shape and colors to the person of the recording: for a template that is not a
+            scan of this person with this hair and these clothes.
         memory: Megabytes for decoded frames.
     """
     from dataclasses import replace
@@ -43,7 +46,7 @@ def track_template(
     from headfields.cli import runs
     from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
     from headfields.rigging import RiggedTemplate
-    from headfields.tracking.rig.options import RigTrackingOptions
+    from headfields.tracking.rig.options import Adaptation, RigTrackingOptions
     from headfields.tracking.rig.tracker import RigTracker
 
     check_frames(frames, every)
@@ -56,6 +59,8 @@ def track_template(
         options = options.without_color()
     if stage1_only:
         options = replace(options, joint_steps=0)
+    if adapt:
+        options = replace(options, adaptation=Adaptation())
     numbers = list(range(0, len(source), every))[:frames]
     tracked = run_tracker(RigTracker(template, source, out, options, numbers), out, len(numbers), resume)
     print_errors(tracked, len(numbers))

@@ -28,16 +28,19 @@ from headfields.tracking.prior.options import (
     WeightSchedule,
 )
 from headfields.tracking.prior.tracker import PriorTracker
+from headfields.tracking.rig.adapted import AdaptedTemplate
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.fit import RigFit
 from headfields.tracking.rig.observation import RigObservation
-from headfields.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.tracking.rig.options import Adaptation, RigTrackingOptions, TermScales
 from headfields.tracking.rig.tracked_capture import write_tracked_capture
 from headfields.tracking.rig.tracker import RigTracker
 
 __all__ = [
     "FACER_LABELS",
     "TRACKED_LANDMARKS",
+    "Adaptation",
+    "AdaptedTemplate",
     "BodyPose",
     "EnergyWeights",
     "FrameFailure",

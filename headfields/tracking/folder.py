@@ -11,6 +11,7 @@ errors.json                 how well each frame fits, and which frames failed fo
 profile.json                seconds per frame, by part of the fit
 meshes/00000.ply            `PriorTracker`: the head of each frame in the space of the prior, meters
 mononphm/stage1|stage2/     `PriorTracker`: the published layout
+adapted.safetensors         `RigTracker`: the template adapted to the person, if it is
 capture/                    `RigTracker`: the tracked capture
 """
 

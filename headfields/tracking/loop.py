@@ -92,8 +92,7 @@ class FrameTurn(Generic[Fit]):
 class FrameTracker(ABC, Generic[Observation, Fit]):
     """Base class of trackers.
 
-    Frames are visited in order. With `both_ways`, frames before the first one that could be fitted are visited again
-    afterwards, backward from there. Each fit is on disk as soon as it exists.
+    Frames are visited in the order of `visits`. Each fit is on disk as soon as it exists.
 
     Args:
         capture: the recording.
@@ -109,7 +108,6 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
     """
 
     fit_type: type[Fit]
-    both_ways: ClassVar[bool] = False
     kept_frames: ClassVar[int] = 128
     """Number of frames that `observation` keeps in memory."""
 
@@ -140,6 +138,17 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
     @abstractmethod
     def fits_jointly(self) -> bool:
         """Whether there is a second stage."""
+
+    def visits(self) -> Sequence[tuple[int, bool]]:
+        """The frames in the order of stage 1, each with whether it follows a later one."""
+        return [(frame, False) for frame in self.frames]
+
+    def prepare(self, stop: Callable[[], bool]) -> None:
+        """Fits what all frames share, before the first frame; called again when a run is resumed.
+
+        Args:
+            stop: asked between steps whether to stop.
+        """
 
     @abstractmethod
     def load(self, frame: int) -> Observation:
@@ -198,6 +207,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         with run_lock(self.folder.path), InterruptFlag() as interrupted, deterministic(self.device):
             self.folder.open(self._config(), resume)
             result: Tracking[Fit] = Tracking()
+            self.prepare(lambda: bool(interrupted))
             self._visit_frames(result, interrupted)
             if not interrupted:
                 self._visit_jointly(result, interrupted)
@@ -224,21 +234,11 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         with tqdm(
             total=len(self.frames), desc="stage 1", unit="frame", disable=not self.bar, file=sys.stderr
         ) as bar:  # fmt: skip
-            for frame in self.frames:
+            for frame, backward in [] if interrupted else self.visits():
                 if interrupted:
                     break
-                self._visit(frame, False, resumed, result, bar)
+                self._visit(frame, backward, resumed, result, bar)
                 bar.update(1)
-            start = next(iter(result.stage1), None)
-            if self.both_ways and start is not None:
-                for frame in reversed(self.frames[: self.frames.index(start)]):
-                    if interrupted:
-                        break
-                    result.failed.pop(frame, None)
-                    self._visit(frame, True, resumed, result, bar)
-            elif self.both_ways:
-                for frame in result.failed:
-                    self._report(frame, result, bar)
         result.stage1 = {**resumed, **result.stage1}
 
     def _visit(
@@ -263,8 +263,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
                 fit = self._pictured(1, fit, observation)
         except FrameFailure as failure:
             result.failed[frame] = failure
-            if not (self.both_ways and not result.stage1):  # else the frame is visited again
-                self._report(frame, result, bar)
+            self._report(frame, result, bar)
         else:
             seconds = round(sum(clock.seconds.values()), 2)
             fit = dataclasses.replace(fit, errors={**fit.errors, "seconds": seconds})

@@ -157,6 +157,7 @@ NOT_OF_A_USER = {
     "data.video.open_video": "ffmpeg; tests/data/test_video.py breaks it",
     "export.arkit.read_mapping": "a JSON object; tests/export breaks it",
     "tracking.head.identity.HeadIdentity.load": "read_safetensors, of a run folder",
+    "tracking.rig.adapted.AdaptedTemplate.load": "read_safetensors, of a run folder",
     "tracking.head.tracker.HeadTracker.load": "frames of a recording",
     "training.density.DensityControl.load_state_dict": "numbers of a checkpoint",
     "training.late_steps.LateSteps.read": "tensors",

@@ -22,10 +22,10 @@ from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.ops.rotations import axis_angle
 from headfields.records import Camera
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.head.albedo import estimated_albedo
 from headfields.tracking.head.options import HeadTrackingOptions
 from headfields.tracking.head.rig import HeadModel
 from headfields.tracking.landmark_pose import landmark_pose
+from headfields.tracking.rig.albedo import estimated_albedo
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy, prior_scales
 from headfields.tracking.rig.light import LightSums

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields, replace
 
-__all__ = ["RigTrackingOptions", "TermScales"]
+__all__ = ["Adaptation", "RigTrackingOptions", "TermScales"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,39 @@ class TermScales:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """How a template is adapted to the person of a recording (`adapted_template`). Sizes are our own choice.
+
+    Attributes:
+        keyframes: number of frames that share the shape.
+        landmark_steps, steps: Gauss-Newton steps on landmarks alone, and in each round.
+        rounds: rounds of poses and shape, then colors.
+        wide, wide_scale, wide_modes: reach and standard deviation of smooth offsets along each axis, meters, and number
+            of functions.
+        narrow, narrow_scale, narrow_modes: the same of finer ones along the normals.
+    """
+
+    keyframes: int = 12
+    landmark_steps: int = 10
+    steps: int = 6
+    rounds: int = 3
+    wide: float | int = 0.15
+    wide_scale: float | int = 0.008
+    wide_modes: int = 16
+    narrow: float | int = 0.05
+    narrow_scale: float | int = 0.007
+    narrow_modes: int = 64
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, least = getattr(self, item.name), 0 if item.name == "landmark_steps" else 1
+            counts = isinstance(item.default, int)
+            if not (value >= least if counts else 0 < value < math.inf):
+                expected = f"at least {least}" if counts else "a positive number"
+                raise ValueError(f"Adaptation: {item.name} is {value}; expected {expected}")
+
+
+@dataclass(frozen=True)
 class RigTrackingOptions:
     """Sizes and schedules of `RigTracker`.
 
@@ -68,6 +101,7 @@ class RigTrackingOptions:
         landmark_count: number of known landmarks that a start needs.
         lost: a frame has failed if the intersection over union of silhouette and matte is less.
         restart: a frame whose warm start has a lower intersection over union also starts from landmarks.
+        adaptation: how the template is adapted to the person first; None for a scan of this very person.
     """
 
     scales: TermScales = TermScales()
@@ -81,6 +115,7 @@ class RigTrackingOptions:
     landmark_count: int = 12
     lost: float | int = 0.6
     restart: float | int = 0.75
+    adaptation: Adaptation | None = None
 
     def __post_init__(self) -> None:
         if not self.levels or len(self.levels) != len(self.steps) or sorted(self.levels) != list(self.levels):

@@ -27,7 +27,8 @@ class VisibleSurface(Record):
     Attributes:
         mask: (H, W) silhouette.
         corners, weights: (N, 3) vertex indices and barycentric coordinates.
-        albedo: (N, 3) of the texture.
+        texture: (N, 3) color of the template's texture; 0 where it has colors of vertices in its place.
+        albedo: (N, 3) of the texture with its tint, or of the vertices.
         normals: (N, 3) in camera space.
         facing: (N,) cosine of normal and direction to the camera.
         outlined: (N,) whether the template's outline is the person's here.
@@ -36,6 +37,7 @@ class VisibleSurface(Record):
     mask: Bool[Tensor, "h w"]
     corners: Int[Tensor, "n 3"]
     weights: Float[Tensor, "n 3"]
+    texture: Float[Tensor, "n 3"]
     albedo: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
     facing: Float[Tensor, " n"]
@@ -57,12 +59,14 @@ class RigSurface:
         colors: (V, 3) albedo of vertices in place of the texture.
         outlined: (V,) vertices where the template's outline is the person's; all if None. A head ends at its neck where
             the person does not.
+        tint: (V, 3) added to the texture at vertices; none if None.
     """
 
     def __init__(
         self, rig: RiggedTemplate, colors: Float[Tensor, "v 3"] | None = None,
-        outlined: Bool[Tensor, " v"] | None = None,
+        outlined: Bool[Tensor, " v"] | None = None, tint: Float[Tensor, "v 3"] | None = None,
     ) -> None:  # fmt: skip
+        self.tint = tint
         self.faces, self._colors, self._outlined = rig.faces, colors, outlined
         rest = rig.template_vertices
         self._bvh = TriangleBVH(rig.faces, rest[None])
@@ -98,18 +102,21 @@ class RigSurface:
         corners = self.faces[face]
         normals = (weights[..., None] * vertex_normals(body.local, self.faces)[corners]).sum(1)
         normals = torch.nn.functional.normalize(normals, dim=1)
+        texture = weights.new_zeros(len(met), 3)
         if self._colors is not None:
             albedo = (weights[..., None] * self._colors[corners]).sum(1)
         elif self._uv is None:
-            albedo = weights.new_full((len(met), 3), 0.6)
+            texture = albedo = weights.new_full((len(met), 3), 0.6)
         else:
             size = float(body.local[:, 2].mean()) / float(camera.intrinsics.reshape(3, 3)[0, 0])  # meters per pixel
             level = round(math.log2(max(size / self._texel, 1.0)))
-            texture = self._textures[min(level, len(self._textures) - 1)]
-            albedo = sample_texture(texture, (weights[..., None] * self._uv[face]).sum(1))
+            image = self._textures[min(level, len(self._textures) - 1)]
+            texture = albedo = sample_texture(image, (weights[..., None] * self._uv[face]).sum(1))
+        if self.tint is not None:
+            albedo = albedo + (weights[..., None] * self.tint[corners]).sum(1)
         facing = -(normals * rays.directions[met]).sum(1)
         mask = (hit.face >= 0).view(camera.size)
         outlined = torch.ones_like(facing, dtype=torch.bool)
         if self._outlined is not None:
             outlined = self._outlined[corners].all(1)
-        return VisibleSurface(mask, corners, weights, albedo, normals, facing, outlined)
+        return VisibleSurface(mask, corners, weights, texture, albedo, normals, facing, outlined)

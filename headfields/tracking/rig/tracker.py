@@ -6,16 +6,19 @@ our own choice.
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from headfields.data.capture import Capture
+from headfields.data.errors import CaptureError
 from headfields.data.frame_indices import frame_indices
 from headfields.data.untracked import UntrackedRecording
 from headfields.rigging.rigged_template import RiggedTemplate
@@ -23,6 +26,7 @@ from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.loop import FrameTracker, FrameTurn, Tracking
+from headfields.tracking.rig.adapted import AdaptedTemplate, adapted_template
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.energy import Energy, MotionPrior
 from headfields.tracking.rig.fit import RigFit
@@ -45,9 +49,11 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     """Fits a rigged, textured template to a recording: pose of the body, neck, head and jaw, and expression per frame,
     and one light.
 
-    Tracking starts at the first frame with enough landmarks, goes forward to the end and then back to the beginning.
-    Each frame starts from the extrapolated motion of its neighbors. Frames without landmarks are fitted by colors and
-    outlines. Only the lens of the capture's cameras is used; its camera poses, meshes and expressions are not read.
+    Frames with enough landmarks come first, in the order of time. Those between them, seen from behind say, are fitted
+    by colors and outlines from both sides, so that errors add up over half of the way only. Each frame starts from the
+    extrapolated motion of its neighbors. With `RigTrackingOptions.adaptation` the template first takes the shape and
+    the colors of the person, hair and clothes included. Only the lens of the capture's cameras is used; its camera
+    poses, meshes and expressions are not read.
 
     Args:
         rig: the template.
@@ -63,7 +69,6 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     """
 
     fit_type = RigFit
-    both_ways = True
     options: RigTrackingOptions
     cuts: Sequence[int] = ()
     """Frames that begin another shot: each starts from its own landmarks."""
@@ -80,14 +85,14 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         options = RigTrackingOptions() if options is None else options
         ordered = None if frames is None else sorted(set(frame_indices(frames, len(capture), type(self).__name__)))
         super().__init__(capture, out, options, ordered, bar=bar)
-        self.rig = rig
+        self.template = self.rig = rig
         self.body, self.surface = TrackedBody(rig, options.expressions), RigSurface(rig)
         self.light = LightSums.empty()  # what is known of it before the first frame
         self._step = min((later - earlier for earlier, later in pairwise(self.frames)), default=1)
 
     @property
     def model(self) -> nn.Module:
-        return self.rig
+        return self.template
 
     @property
     def landmark_count(self) -> int:
@@ -96,6 +101,58 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     @property
     def fits_jointly(self) -> bool:
         return self.options.joint_steps > 0
+
+    def visits(self) -> Sequence[tuple[int, bool]]:
+        known = set(self._landmarks())
+        order = [(frame, False) for frame in self.frames if frame in known]
+        for known_frames, group in groupby(self.frames, known.__contains__):
+            gap = list(group)
+            if known_frames or not order:
+                continue
+            # from the frame before as far as the middle or the next shot, and from the frame after; the first and the
+            # last frames have one side only
+            pairs = pairwise([gap[0] - self._step, *gap])
+            shots = (k for k, pair in enumerate(pairs) if any(self._between(*pair, cut) for cut in self.cuts))
+            middle = next(shots, (len(gap) + 1) // 2)
+            middle = 0 if gap[0] == self.frames[0] else len(gap) if gap[-1] == self.frames[-1] else middle
+            order += [(frame, False) for frame in gap[:middle]] + [(frame, True) for frame in reversed(gap[middle:])]
+        return order or super().visits()
+
+    @torch.no_grad()
+    def prepare(self, stop: Callable[[], bool]) -> None:
+        """Adapts the template to the person, if the options say so, or reads that of the interrupted run."""
+        adaptation, path = self.options.adaptation, self.folder.path / "adapted.safetensors"
+        if adaptation is None:
+            return
+        if path.is_file():
+            adapted = AdaptedTemplate.load(path)
+        else:
+            with tqdm(
+                total=0, desc="template", bar_format="{desc}: {postfix}", disable=not self.bar, file=sys.stderr
+            ) as bar:
+                fitted = adapted_template(
+                    self.template, self._landmarks(), lambda frame: self.capture.camera([frame])[0],
+                    self.observation, self.options, adaptation, lambda text: bar.set_postfix_str(text), stop,
+                )  # fmt: skip
+            if fitted is None:
+                return
+            adapted = fitted
+            adapted.save(path)
+        self.rig = adapted.rig(self.template)
+        self.body = TrackedBody(self.rig, self.options.expressions)
+        self.surface, self.light = RigSurface(self.rig, tint=adapted.tint), adapted.light
+
+    def _landmarks(self) -> dict[int, Float[Tensor, "68 2"]]:
+        """Landmarks of the frames with enough of them to start from."""
+        out: dict[int, Tensor] = {}
+        for frame in self.frames if self.landmark_count == 68 else ():
+            try:
+                marks = self.capture.landmarks(frame)
+            except (CaptureError, OSError, ValueError):
+                continue  # the frame fails when its turn comes
+            if marks is not None and int(marks.isfinite().all(dim=1).sum()) >= self.options.landmark_count:
+                out[frame] = marks
+        return out
 
     def load(self, frame: int) -> RigObservation:
         return rig_observation(self.capture, frame, self.options)
@@ -150,9 +207,10 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         """A later frame: from the extrapolated motion of the nearest frames, and from landmarks if those look lost."""
         fits, frame, sign = turn.fits, turn.frame, -1 if turn.backward else 1
         behind = sorted((f for f in fits if (f - frame) * sign < 0), key=lambda f: abs(f - frame))
+        behind = behind or sorted(fits, key=lambda f: abs(f - frame))  # all on that side have failed
         last = fits[behind[0]]
         gap = abs(behind[0] - frame) / self._step
-        if any(min(behind[0], frame) < cut <= max(behind[0], frame) for cut in self.cuts):
+        if any(self._between(behind[0], frame, cut) for cut in self.cuts):
             start = landmark_start(self.body, observation, self.options)
             light = last.light.coefficients()
             pose, energy = solve_frame(
@@ -171,6 +229,11 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
             self.body, self.surface, observation, starts, last.light.coefficients(), expected, self.options, first=lost
         )
         return self._checked(frame, pose, self._with_light(last.light, energy, observation), energy, observation)
+
+    @staticmethod
+    def _between(one: int, other: int, cut: int) -> bool:
+        """Whether a cut separates two frames."""
+        return min(one, other) < cut <= max(one, other)
 
     def _astray(self, pose: BodyPose, observation: RigObservation) -> bool:
         """Whether the landmarks, if enough are known for a start, are far from their places: a head that was seen from

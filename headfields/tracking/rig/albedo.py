@@ -1,7 +1,7 @@
-"""Albedo of a head's vertices and light of a recording, estimated from frames whose pose is known."""
+"""Albedo of vertices and light of a recording, estimated from frames whose pose is known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -13,30 +13,34 @@ from headfields.tracking.rig.light import LightSums, fitted_light
 from headfields.tracking.rig.observation import Level
 from headfields.tracking.rig.surface import RigSurface
 
-__all__ = ["estimated_albedo"]
+__all__ = ["estimated_albedo", "estimated_tint"]
 
 _ROUNDS = 3
 _SHADE = 0.15
 """Irradiance below which a pixel says little of the albedo."""
 _SCALE = 0.08
 """Scale of Geman and McClure's function of a pixel's color, sRGB in [0, 1]."""
+_RIDGE = 0.05
+"""Weight of no tint, in pixels that lie on a vertex."""
 _SKIN = 0.6
 """Mean albedo, which a brighter light would otherwise be traded for."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """The pixels of a frame that count: vertices and barycentric coordinates, normals, cosine of the view, color."""
+    """The pixels of a frame that count: vertices and barycentric coordinates, normals, cosine of the view, color, and
+    the texture's albedo."""
 
     corners: Int[Tensor, "n 3"]
     weights: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
     facing: Float[Tensor, " n"]
     rgb: Float[Tensor, "n 3"]
+    texture: Float[Tensor, "n 3"]
 
     def albedo(self, colors: Float[Tensor, "v 3"]) -> Float[Tensor, "n 3"]:
-        """Colors of vertices at the pixels."""
-        return (self.weights[..., None] * colors[self.corners]).sum(1)
+        """Texture and colors of vertices at the pixels."""
+        return self.texture + (self.weights[..., None] * colors[self.corners]).sum(1)
 
 
 def estimated_albedo(
@@ -55,16 +59,7 @@ def estimated_albedo(
     Returns:
         (V, 3) in [0, 1], and the light's normal equations.
     """
-    views: list[_View] = []
-    for pose, level in zip(poses, levels, strict=True):
-        visible = surface.visible(body.posed(pose), level.camera)
-        keep = visible.clear & (level.inside & ~level.free)[visible.mask]
-        views.append(
-            _View(
-                visible.corners[keep], visible.weights[keep], visible.normals[keep], visible.facing[keep],
-                level.rgb[visible.mask][keep],
-            )
-        )  # fmt: skip
+    views = [replace(view, texture=torch.zeros_like(view.texture)) for view in _views(body, surface, poses, levels)]
     count = len(body.rig.template_vertices)
     colors = [view.rgb for view in views if len(view.rgb)]
     mean = torch.cat(colors).median(0).values if colors else torch.full((3,), _SKIN)
@@ -76,6 +71,47 @@ def estimated_albedo(
     return albedo, _light(albedo, views)
 
 
+def estimated_tint(
+    body: TrackedBody, surface: RigSurface, poses: Sequence[BodyPose], levels: Sequence[Level]
+) -> tuple[Float[Tensor, "v 3"], LightSums]:
+    """What a recording's colors add to the texture of the surface, and one light in camera space, by turns.
+
+    A vertex's tint is the robust mean, over frames, of albedo minus texture of the pixels on its faces, drawn to zero
+    where few show it. A texture of the person keeps its detail, and another person's gets the colors of this one.
+
+    Args:
+        body, surface: the template; the surface's own tint is not used.
+        poses: of K frames.
+        levels: the K frames.
+
+    Returns:
+        (V, 3) to be added to the texture, and the light's normal equations.
+    """
+    views = _views(body, surface, poses, levels)
+    tint = body.rig.template_vertices.new_zeros(len(body.rig.template_vertices), 3)
+    for round_ in range(_ROUNDS):
+        light = _light(tint, views)
+        # the texture may be far from the person's colors: misfits count as outliers only at the end
+        tint = _means(tint, light.coefficients(), views, _SCALE * 4.0 ** (_ROUNDS - 1 - round_), _RIDGE)
+    return tint, _light(tint, views)
+
+
+def _views(
+    body: TrackedBody, surface: RigSurface, poses: Sequence[BodyPose], levels: Sequence[Level]
+) -> list["_View"]:  # fmt: skip
+    views: list[_View] = []
+    for pose, level in zip(poses, levels, strict=True):
+        visible = surface.visible(body.posed(pose), level.camera)
+        keep = visible.clear & (level.inside & ~level.free)[visible.mask]
+        views.append(
+            _View(
+                visible.corners[keep], visible.weights[keep], visible.normals[keep], visible.facing[keep],
+                level.rgb[visible.mask][keep], visible.texture[keep],
+            )
+        )  # fmt: skip
+    return views
+
+
 def _light(albedo: Float[Tensor, "v 3"], views: Sequence["_View"]) -> LightSums:
     """The light of all frames under an albedo."""
     light = LightSums.empty()
@@ -85,17 +121,22 @@ def _light(albedo: Float[Tensor, "v 3"], views: Sequence["_View"]) -> LightSums:
     return light
 
 
-def _means(albedo: Float[Tensor, "v 3"], light: Float[Tensor, "9 3"], views: Sequence["_View"]) -> Float[Tensor, "v 3"]:
-    """Weighted means at vertices, NaN where no pixel is."""
+def _means(
+    albedo: Float[Tensor, "v 3"], light: Float[Tensor, "9 3"], views: Sequence["_View"], scale: float = _SCALE,
+    ridge: float = 0.0,
+) -> Float[Tensor, "v 3"]:  # fmt: skip
+    """Weighted means at vertices of what is added to the texture; NaN where no pixel is, if there is no ridge."""
     total, weight = torch.zeros_like(albedo), torch.zeros(len(albedo), 1)
     for view in views:
         shade = (sh_basis(view.normals) @ light).clamp_min(_SHADE)
         residual = (view.albedo(albedo) * shade - view.rgb).square().sum(1)
-        trust = view.facing * (_SCALE**2 / (_SCALE**2 + residual)).square().clamp_min(1e-3)
+        trust = view.facing * (scale**2 / (scale**2 + residual)).square().clamp_min(1e-3)
         each = (view.weights.square() * trust[:, None])[..., None]
         corners = view.corners.flatten()
-        total.index_add_(0, corners, (each * (view.rgb / shade)[:, None]).reshape(-1, 3))
+        total.index_add_(0, corners, (each * (view.rgb / shade - view.texture)[:, None]).reshape(-1, 3))
         weight.index_add_(0, corners, each.reshape(-1, 1))
+    if ridge:
+        return total / (weight + ridge)
     return torch.where(weight > 1e-4, total / weight.clamp_min(1e-9), torch.nan)
 
 

@@ -1,0 +1,174 @@
+"""Several frames of one recording together: poses of their own, and shape and focal length that all share.
+
+The frames' normal equations are those of the tracker's energy; the shared parameters are solved for by the Schur
+complement of each frame's own, as in bundle adjustment (Triggs et al. 2000, section 6).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfields.records import Camera
+from headfields.tracking.landmark_pose import landmark_pose
+from headfields.tracking.rig.body import BodyPose, TrackedBody
+from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy
+from headfields.tracking.rig.observation import Level, RigObservation
+from headfields.tracking.rig.options import RigTrackingOptions
+from headfields.tracking.rig.surface import RigSurface
+
+__all__ = ["Bundle", "BundleSolver"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Parameters of the keyframes: poses with identity before the expression, and the focal length."""
+
+    poses: tuple[BodyPose, ...]
+    focal: float
+
+
+class BundleSolver:
+    """Levenberg and Marquardt's method on all keyframes together.
+
+    Args:
+        body: its first `identities` coefficients are shared; it has scales.
+        observations: the keyframes; their last level counts.
+        options: scales of the terms.
+        identities: number of shared coefficients.
+    """
+
+    def __init__(
+        self, body: TrackedBody, observations: Sequence[RigObservation], options: RigTrackingOptions, identities: int
+    ) -> None:
+        self.body, self.observations, self.options, self.count = body, observations, options, identities
+        rows = body.width - len(body.expressions)
+        self.shared = list(range(rows, rows + identities))
+        self.own = [k for k in range(body.width) if k not in set(self.shared)]
+        # every frame has the prior of the shared coefficients once; in the sum it counts once
+        assert body.scales is not None
+        body.scales[:identities] *= math.sqrt(len(observations))
+
+    def started(self, focal: float) -> Bundle | None:
+        """The mean head, placed by the landmarks of each frame."""
+        poses = []
+        at_rest = self.body.at_rest(torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])))
+        corners, weights = self.body.landmarks(at_rest)
+        points = (weights[..., None] * self.body.rig.template_vertices[corners]).sum(1)
+        for observation in self.observations:
+            try:
+                pose, _ = landmark_pose(points, observation.landmarks, _with_focal(observation.camera, focal))
+            except (ValueError, RuntimeError):
+                return None
+            if not bool(pose.isfinite().all()) or float(pose[2, 3]) <= 0:
+                return None
+            poses.append(self.body.at_rest(pose))
+        return Bundle(tuple(poses), focal)
+
+    def levels(self, focal: float) -> list[Level]:
+        """The frames' reduced images with this focal length."""
+        out = []
+        for observation in self.observations:
+            level = observation.levels[-1]
+            ratio = level.camera.size[1] / observation.camera.size[1]
+            out.append(level.replace(camera=_with_focal(level.camera, focal * ratio)))
+        return out
+
+    def identity(self, bundle: Bundle) -> Float[Tensor, " s"]:
+        """The shared coefficients."""
+        return bundle.poses[0].expression[: self.count].clone()
+
+    def minimized(
+        self, bundle: Bundle, surface: RigSurface | None, light: Float[Tensor, "9 3"] | None, steps: int, lens: bool,
+        stop: Callable[[], bool],
+    ) -> tuple[float, Bundle]:  # fmt: skip
+        """At most `steps` steps; a step that would raise the energy is damped."""
+        damping = 1e-3
+        energies = self._energies(bundle, surface, light)
+        value = sum(energy.value for energy in energies)
+        for _ in range(steps):
+            better = None
+            for _ in range(4):
+                if stop():
+                    return value, bundle
+                moved = self._moved(bundle, energies, damping, lens)
+                if moved is not None:
+                    new = self._energies(moved, surface, light)
+                    total = sum(energy.value for energy in new)
+                    if math.isfinite(total) and total < value:
+                        better, damping = (moved, new, total), max(damping / 5, 1e-6)
+                        break
+                damping *= 8
+            if better is None:
+                break
+            gain = value - better[2]
+            bundle, energies, value = better
+            if gain < 1e-4 * value:
+                break
+        return value, bundle
+
+    def focal_error(self, bundle: Bundle) -> float:
+        """Standard error of the logarithm of the focal length, from the landmarks' own residuals."""
+        energies = self._energies(bundle, None, None)
+        schur, _, _ = self._reduced(energies, 0.0, True)
+        known = sum(len(observation.landmarks) for observation in self.observations)
+        freedom = max(2 * known - sum(len(self.own) for _ in energies) * 0.5, 1.0)
+        variance = sum(energy.parts.get("landmarks", 0.0) for energy in energies) / freedom
+        inverse = torch.linalg.pinv(schur, hermitian=True)
+        return float((variance * inverse[-1, -1]).clamp_min(0).sqrt())
+
+    def _energies(self, bundle: Bundle, surface: RigSurface | None, light: Tensor | None) -> list[Energy]:
+        levels = self.levels(bundle.focal)
+        return [
+            PoseEnergy(self.body, surface, observation, level, light, MotionPrior(), self.options, lens=True)(pose)
+            for observation, level, pose in zip(self.observations, levels, bundle.poses, strict=True)
+        ]
+
+    def _reduced(
+        self, energies: Sequence[Energy], damping: float, lens: bool
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Matrix and vector of the shared parameters, and each frame's own solution: constant and by the shared."""
+        shared = [*self.shared, self.body.width] if lens else self.shared
+        matrix = torch.zeros(len(shared), len(shared), dtype=torch.float64)
+        vector = torch.zeros(len(shared), dtype=torch.float64)
+        solved = []
+        for energy in energies:
+            h, b = energy.matrix, energy.vector
+            own = h[self.own][:, self.own]
+            own = own + torch.diag(damping * own.diagonal() + 1e-9)
+            cross = h[self.own][:, shared]
+            both = torch.linalg.solve(own, torch.cat([b[self.own][:, None], cross], 1))
+            solved.append((both[:, 0], both[:, 1:]))
+            matrix += h[shared][:, shared] - cross.T @ both[:, 1:]
+            vector += b[shared] - cross.T @ both[:, 0]
+        return matrix, vector, solved
+
+    def _moved(self, bundle: Bundle, energies: Sequence[Energy], damping: float, lens: bool) -> Bundle | None:
+        try:
+            matrix, vector, solved = self._reduced(energies, damping, lens)
+            damped = matrix + torch.diag(damping * matrix.diagonal().abs() + 1e-9)
+            step = torch.linalg.solve(damped, -vector)
+        except RuntimeError:  # singular
+            return None
+        if not bool(step.isfinite().all()):
+            return None
+        poses = []
+        for pose, energy, (constant, by_shared) in zip(bundle.poses, energies, solved, strict=True):
+            own = -constant - by_shared @ step
+            if not bool(own.isfinite().all()):
+                return None
+            full = torch.zeros(self.body.width, dtype=torch.float64)
+            full[self.own], full[self.shared] = own, step[: self.count]
+            poses.append(pose.moved(full.float(), energy.center))
+        focal = bundle.focal * math.exp(max(min(float(step[-1]), 0.3), -0.3)) if lens else bundle.focal
+        return Bundle(tuple(poses), focal)
+
+
+def _with_focal(camera: Camera, focal: float) -> Camera:
+    lens = camera.intrinsics.reshape(3, 3).clone()
+    lens[1, 1] *= focal / lens[0, 0]
+    lens[0, 0] = focal
+    return Camera(camera.world_to_camera, lens, camera.size)
