@@ -104,6 +104,9 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
 
     def visits(self) -> Sequence[tuple[int, bool]]:
         known = set(self._landmarks())
+        if self.options.adaptation is None:
+            first = next((row for row, frame in enumerate(self.frames) if frame in known), 0)
+            return [(f, False) for f in self.frames[first:]] + [(f, True) for f in reversed(self.frames[:first])]
         order = [(frame, False) for frame in self.frames if frame in known]
         for known_frames, group in groupby(self.frames, known.__contains__):
             gap = list(group)

@@ -81,7 +81,7 @@ def test_modes_neither_scale_nor_turn_nor_shift(rig):
 
 
 def test_frames_without_landmarks_are_visited_from_both_sides(rig, capture, tmp_path, monkeypatch):
-    tracker = RigTracker(rig, capture, tmp_path / "run", replace(OPTIONS, joint_steps=0), range(10), bar=False)
+    tracker = RigTracker(rig, capture, tmp_path / "run", replace(OPTIONS, adaptation=SMALL), range(10), bar=False)
     monkeypatch.setattr(tracker, "_landmarks", lambda: dict.fromkeys((1, 2, 7, 8)))
     order = [(1, False), (2, False), (7, False), (8, False), (0, True)]
     assert tracker.visits() == [*order, (3, False), (4, False), (6, True), (5, True), (9, False)]
