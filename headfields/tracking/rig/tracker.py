@@ -52,9 +52,9 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     Tracking starts at the first frame with enough landmarks, goes forward to the end and then back to the beginning.
     With an adapted template, frames with enough landmarks come first, and those between them, seen from behind say, are
     fitted by colors and outlines from both sides, so that errors add up over half of the way only. Each frame starts
-    from the extrapolated motion of its neighbors. With `RigTrackingOptions.adaptation` the template first takes the shape
-    and the colors of the person, hair and clothes included. Only the lens of the capture's cameras is used; its camera
-    poses, meshes and expressions are not read.
+    from the extrapolated motion of its neighbors. With `RigTrackingOptions.adaptation` the template first takes the
+    shape and colors of the person, hair and clothes included. Only the lens of the capture's cameras is used; its
+    camera poses, meshes and expressions are not read.
 
     Args:
         rig: the template.
