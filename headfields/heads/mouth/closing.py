@@ -34,13 +34,14 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
         faces: (F, 3) vertex indices, consistently oriented.
 
     Returns:
-        One tensor of vertex indices per border, in the direction in which the faces run along it, starting at its
-        smallest index; borders of equal length are ordered by that index. Empty for a closed mesh.
+        One tensor of vertex indices per border, each vertex once, in the direction in which the faces run along it,
+        starting at its smallest index; borders of equal length are ordered by that index. Empty for a closed mesh.
+        Borders that touch in a vertex are borders of their own.
 
     Raises:
         TypeError: `faces` is not an integer tensor.
-        ValueError: its shape is not (F, 3), the faces are not consistently oriented, or two borders touch in a vertex.
-            (Edges with four faces, as decimation leaves them, are no border and are accepted.)
+        ValueError: its shape is not (F, 3), or the faces are not consistently oriented. (Edges with four faces, as
+            decimation leaves them, are no border and are accepted.)
 
     >>> import torch, headfields as hf
     >>> [loop.tolist() for loop in hf.heads.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
@@ -50,7 +51,7 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
     check_shape("boundary_loops", "faces", faces, "F 3")
     table = faces.detach().cpu().tolist()
     directed = Counter(edge for a, b, c in table for edge in ((a, b), (b, c), (c, a)))
-    after: dict[int, int] = {}
+    after: dict[int, list[int]] = {}
     for (a, b), uses in sorted(directed.items()):
         unmatched = uses - directed.get((b, a), 0)
         if unmatched > 1:
@@ -59,18 +60,28 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
                 "orient the faces consistently"
             )
         if unmatched == 1:
-            if a in after:
-                raise ValueError(f"boundary_loops: two borders of faces touch in vertex {a}; split the vertex")
-            after[a] = b
-    loops = []
+            after.setdefault(a, []).append(b)
+    loops: list[list[int]] = []
     while after:
-        start = min(after)
-        loop, at = [start], after.pop(start)
-        while at != start:
-            loop.append(at)
-            at = after.pop(at)
-        loops.append(torch.tensor(loop, dtype=torch.int64, device=faces.device))
-    return sorted(loops, key=lambda loop: -loop.shape[0])
+        path = [min(after)]
+        place = {path[0]: 0}
+        while path[-1] in after:
+            following = after[path[-1]]
+            vertex = following.pop(0)
+            if not following:
+                del after[path[-1]]
+            if vertex in place:  # a loop is closed; as many edges arrive at each vertex as leave it
+                loop = path[place[vertex] :]
+                loops.append(loop)
+                del path[place[vertex] + 1 :]
+                for other in loop[1:]:
+                    del place[other]
+            else:
+                place[vertex] = len(path)
+                path.append(vertex)
+    loops = [loop[loop.index(min(loop)) :] + loop[: loop.index(min(loop))] for loop in loops]
+    loops.sort(key=lambda loop: (-len(loop), loop[0]))
+    return [torch.tensor(loop, dtype=torch.int64, device=faces.device) for loop in loops]
 
 
 def mouth_loop(

@@ -1,11 +1,9 @@
 """Identity and focal length from several frames together: one bundle of Gauss-Newton systems.
 
-Each keyframe has its own pose, jaw, eyes and expression, all share identity and focal length. The frames' normal
-equations are those of the rig tracker's energy; the shared parameters are solved for by the Schur complement of each
-frame's own, as in bundle adjustment (Triggs et al. 2000, section 6).
+Each keyframe has its own pose, jaw, eyes and expression, all share identity and focal length
+(`headfields.tracking.rig.bundle`).
 """
 
-import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +18,15 @@ from headfields.data.untracked import UntrackedRecording
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.ops.rotations import axis_angle
-from headfields.records import Camera
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.head.options import HeadTrackingOptions
 from headfields.tracking.head.rig import HeadModel
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.rig.albedo import estimated_albedo
 from headfields.tracking.rig.body import BodyPose, TrackedBody
-from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy, prior_scales
+from headfields.tracking.rig.bundle import Bundle, BundleSolver
 from headfields.tracking.rig.light import LightSums
-from headfields.tracking.rig.observation import Level, RigObservation, rig_observation
+from headfields.tracking.rig.observation import RigObservation, rig_observation
 from headfields.tracking.rig.options import RigTrackingOptions
 from headfields.tracking.rig.surface import RigSurface
 
@@ -40,10 +37,6 @@ _STARTS = (0.8, 2.4)
 """Focal lengths that the fit starts from, as factors of the default: the energy is flat, and steps may be slow."""
 _LEAST_TURN = math.radians(12.0)
 """Rotation between two keyframes below which they are one view: the shape in depth would be all the prior's."""
-_LONGEST = 0.2
-"""Longest step of the logarithm of the focal length: depth follows it, and is linearized."""
-_MOST_DAMPING = 10.0
-"""Damping, relative to the diagonal, at which no shorter step is tried."""
 _POSE = ("world_to_camera", "turns", "expression")
 _OFFSETS = torch.tensor([0.006] * 17 + [0.002] * 51)
 """Standard deviation of a landmark's offset from the head's own, meters: detectors and heads place a point each in
@@ -117,15 +110,6 @@ class HeadIdentity:
             )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Bundle:
-    """Parameters of the keyframes: poses with identity before the expression, focal length, offsets of landmarks."""
-
-    poses: tuple[BodyPose, ...]
-    focal: float
-    offsets: Float[Tensor, "68 3"]
-
-
 def fit_identity(
     model: HeadModel,
     recording: UntrackedRecording,
@@ -174,8 +158,8 @@ def fit_identity(
     order = sorted(observations)
     if len(order) < _FEWEST:
         report.append(f"identity is fitted to {len(order)} frames only; more views of the head make it better")
-    solver = _Solver(body, [observations[frame] for frame in order], small, count)
-    best: tuple[float, _Bundle] | None = None
+    solver = BundleSolver(body, [observations[frame] for frame in order], small, count, _OFFSETS)
+    best: tuple[float, Bundle] | None = None
     default = float(start.camera([order[0]]).intrinsics[0, 0, 0])
     for factor in (1.0,) if given else _STARTS:
         show(f"landmarks of {len(order)} frames")
@@ -204,7 +188,7 @@ def fit_identity(
             bundle = bundle if again is None else again
             bundle = solver.minimized(bundle, None, None, options.landmark_steps, False, stop)[1]
     # The landmarks of all frames say more of the focal length than the pictures of a few, which trade it for shape.
-    solver = _Solver(body, [observations[frame] for frame in keys], small, count)
+    solver = BundleSolver(body, [observations[frame] for frame in keys], small, count, _OFFSETS)
     bundle = replace(bundle, poses=tuple(bundle.poses[order.index(frame)] for frame in keys))
     colors, light = torch.full((len(body.rig.template_vertices), 3), 0.6), LightSums.empty()
     for turn in range(options.rounds):
@@ -241,9 +225,7 @@ def _keyframes(
 ) -> dict[int, RigObservation] | None:  # fmt: skip
     """The frames with a face that differ most in rotation and in the shape of the face."""
     features: dict[int, Tensor] = {}
-    at_rest = body.at_rest(torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])))
-    corners, weights = body.landmarks(at_rest)
-    points = (weights[..., None] * body.rig.template_vertices[corners]).sum(1)
+    points = body.landmarks_at_rest()
     for frame in range(len(recording)) if frames is None else frames:
         if frame in recording.failed:
             continue
@@ -288,172 +270,8 @@ def _keyframes(
     return observed
 
 
-class _Solver:
-    """Levenberg and Marquardt's method on all keyframes together."""
-
-    def __init__(
-        self, body: TrackedBody, observations: Sequence[RigObservation], options: RigTrackingOptions, identities: int
-    ) -> None:
-        self.body = body = copy.copy(body)
-        self.observations, self.options, self.count = observations, options, identities
-        rows = body.width - len(body.expressions)
-        self.shared = list(range(rows, rows + identities))
-        self.own = [k for k in range(body.width) if k not in set(self.shared)]
-        self.shared += range(body.width + 1, body.width + 1 + 3 * len(_OFFSETS))
-        self._offset_scales = _OFFSETS[:, None].expand(-1, 3)
-        # every frame has the prior of the shared coefficients once; in the sum it counts once
-        assert body.scales is not None
-        body.scales = body.scales.clone()
-        body.scales[:identities] *= math.sqrt(len(observations))
-
-    def started(self, focal: float) -> _Bundle | None:
-        """The mean head, placed by the landmarks of each frame."""
-        poses = []
-        at_rest = self.body.at_rest(torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])))
-        corners, weights = self.body.landmarks(at_rest)
-        points = (weights[..., None] * self.body.rig.template_vertices[corners]).sum(1)
-        for observation in self.observations:
-            try:
-                pose, _ = landmark_pose(points, observation.landmarks, _with_focal(observation.camera, focal))
-            except (ValueError, RuntimeError):
-                return None
-            if not bool(pose.isfinite().all()) or float(pose[2, 3]) <= 0:
-                return None
-            poses.append(self.body.at_rest(pose))
-        return _Bundle(tuple(poses), focal, torch.zeros(len(_OFFSETS), 3))
-
-    def levels(self, focal: float) -> list[Level]:
-        """The frames' reduced images with this focal length."""
-        out = []
-        for observation in self.observations:
-            level = observation.levels[-1]
-            ratio = level.camera.size[1] / observation.camera.size[1]
-            out.append(level.replace(camera=_with_focal(level.camera, focal * ratio)))
-        return out
-
-    def identity(self, bundle: _Bundle) -> Float[Tensor, " s"]:
-        """The shared coefficients."""
-        return bundle.poses[0].expression[: self.count].clone()
-
-    def minimized(
-        self, bundle: _Bundle, surface: RigSurface | None, light: Float[Tensor, "9 3"] | None, steps: int, lens: bool,
-        stop: Callable[[], bool],
-    ) -> tuple[float, _Bundle]:  # fmt: skip
-        """At most `steps` steps; a step that would raise the energy is damped."""
-        damping = 1e-3
-        energies = self._energies(bundle, surface, light)
-        value = self._total(bundle, energies)
-        for _ in range(steps):
-            better = None
-            while damping < _MOST_DAMPING:
-                if stop():
-                    return value, bundle
-                moved = self._moved(bundle, energies, damping, lens)
-                if moved is not None:
-                    new = self._energies(moved, surface, light)
-                    total = self._total(moved, new)
-                    if math.isfinite(total) and total < value:
-                        better, damping = (moved, new, total), max(damping / 5, 1e-6)
-                        break
-                damping *= 8
-            if better is None:
-                break
-            gain = value - better[2]
-            bundle, energies, value = better
-            if gain < 1e-4 * value:
-                break
-        return value, bundle
-
-    def focal_error(self, bundle: _Bundle) -> float:
-        """Standard error of the logarithm of the focal length.
-
-        Landmarks count with the variance of their own residuals, priors with that they state.
-        """
-        energies = self._energies(bundle, None, None)
-        matrix, _, solved = self._reduced(bundle, energies, 0.0, True)
-        column = torch.linalg.pinv(matrix, hermitian=True)[:, -1]
-        known = sum(len(observation.landmarks) for observation in self.observations)
-        freedom = max(2 * known - sum(len(self.own) for _ in energies) * 0.5, 1.0)
-        variance = sum(energy.parts.get("landmarks", 0.0) for energy in energies) / freedom
-        precision = torch.zeros(self.body.width, dtype=torch.float64)
-        precision[6:] = (1 / prior_scales(self.body, self.options.scales).square()).double()
-        shared = precision[self.shared[: self.count]] * len(energies)
-        priors = float((shared * column[: self.count].square()).sum())
-        priors += float((column[self.count : -1] / self._offset_scales.flatten()).square().sum())
-        priors += sum(float((precision[self.own] * (by_shared @ column).square()).sum()) for _, by_shared in solved)
-        return math.sqrt(max(variance * (float(column[-1]) - priors) + priors, 0.0))
-
-    def _energies(self, bundle: _Bundle, surface: RigSurface | None, light: Tensor | None) -> list[Energy]:
-        levels = self.levels(bundle.focal)
-        return [
-            PoseEnergy(
-                self.body, surface, observation, level, light, MotionPrior(), self.options, True, bundle.offsets
-            )(pose)
-            for observation, level, pose in zip(self.observations, levels, bundle.poses, strict=True)
-        ]
-
-    def _total(self, bundle: _Bundle, energies: Sequence[Energy]) -> float:
-        """The energy of all frames and of what they share."""
-        prior = float((bundle.offsets / self._offset_scales).square().sum())
-        return sum(energy.value for energy in energies) + prior
-
-    def _reduced(
-        self, bundle: _Bundle, energies: Sequence[Energy], damping: float, lens: bool
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Matrix and vector of the shared parameters, and each frame's own solution: constant and by the shared."""
-        shared = [*self.shared, self.body.width] if lens else self.shared
-        matrix = torch.zeros(len(shared), len(shared), dtype=torch.float64)
-        vector = torch.zeros(len(shared), dtype=torch.float64)
-        solved = []
-        for energy in energies:
-            h, b = energy.matrix, energy.vector
-            own = h[self.own][:, self.own]
-            own = own + torch.diag(damping * own.diagonal() + 1e-9)
-            cross = h[self.own][:, shared]
-            both = torch.linalg.solve(own, torch.cat([b[self.own][:, None], cross], 1))
-            solved.append((both[:, 0], both[:, 1:]))
-            matrix += h[shared][:, shared] - cross.T @ both[:, 1:]
-            vector += b[shared] - cross.T @ both[:, 0]
-        offsets = slice(self.count, self.count + bundle.offsets.numel())
-        precision = (1 / self._offset_scales.square()).flatten().double()
-        matrix[offsets, offsets] += torch.diag(precision)
-        vector[offsets] += precision * bundle.offsets.flatten()
-        return matrix, vector, solved
-
-    def _moved(self, bundle: _Bundle, energies: Sequence[Energy], damping: float, lens: bool) -> _Bundle | None:
-        try:
-            matrix, vector, solved = self._reduced(bundle, energies, damping, lens)
-            damped = matrix + torch.diag(damping * matrix.diagonal().abs() + 1e-9)
-            step = torch.linalg.solve(damped, -vector)
-            if lens and abs(float(step[-1])) > _LONGEST:  # the other parameters follow the shortened step
-                shorter = math.copysign(_LONGEST, float(step[-1]))
-                rest = torch.linalg.solve(damped[:-1, :-1], -vector[:-1] - damped[:-1, -1] * shorter)
-                step = torch.cat([rest, rest.new_tensor([shorter])])
-        except RuntimeError:  # singular
-            return None
-        if not bool(step.isfinite().all()):
-            return None
-        poses = []
-        for pose, energy, (constant, by_shared) in zip(bundle.poses, energies, solved, strict=True):
-            own = -constant - by_shared @ step
-            if not bool(own.isfinite().all()):
-                return None
-            full = torch.zeros(self.body.width, dtype=torch.float64)
-            full[self.own], full[self.shared[: self.count]] = own, step[: self.count]
-            poses.append(pose.moved(full.float(), energy.center))
-        focal = bundle.focal * math.exp(float(step[-1])) if lens else bundle.focal
-        moves = step[self.count : self.count + bundle.offsets.numel()].view(-1, 3)
-        return _Bundle(tuple(poses), focal, bundle.offsets + moves.to(bundle.offsets))
-
-
 def _largest_turn(poses: Sequence[BodyPose]) -> float:
     """The largest angle between two of the poses, radians."""
     turns = torch.stack([pose.world_to_camera[:3, :3] for pose in poses])
     cosine = (torch.einsum("aij,bij->ab", turns, turns) - 1) / 2
     return float(torch.arccos(cosine.clamp(-1, 1)).max())
-
-
-def _with_focal(camera: Camera, focal: float) -> Camera:
-    lens = camera.intrinsics.reshape(3, 3).clone()
-    lens[0, 0] = lens[1, 1] = focal
-    return Camera(camera.world_to_camera, lens, camera.size)

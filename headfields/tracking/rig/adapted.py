@@ -127,7 +127,7 @@ def adapted_template(
     if len(frames) < _FEWEST:
         return nothing
     observations = [chosen[frame] for frame in frames]
-    pose, _ = landmark_pose(_points(body), observations[0].landmarks, observations[0].camera)
+    pose, _ = landmark_pose(body.landmarks_at_rest(), observations[0].landmarks, observations[0].camera)
     directions = _modes(rig, _within(rest, pose, observations[0].camera), adaptation)
     count = len(directions)
     wide = _with(rig, rest, torch.cat([directions, body.basis]))
@@ -144,10 +144,11 @@ def adapted_template(
     if bundle is None:
         return nothing
     show(f"landmarks of {len(frames)} frames")
-    free = body.scales[:count].clone()
-    body.scales[:count] = 1e-4  # landmarks alone do not tell shape from expression
+    assert solver.body.scales is not None
+    free = solver.body.scales[:count].clone()
+    solver.body.scales[:count] = 1e-4  # landmarks alone do not tell shape from expression
     bundle = solver.minimized(bundle, None, None, adaptation.landmark_steps, False, stop)[1]
-    body.scales[:count] = free
+    solver.body.scales[:count] = free
     surface, light, tint = RigSurface(wide), LightSums.empty(), nothing.tint
     for round_ in range(adaptation.rounds):
         show(f"shape and colors of {len(frames)} frames, round {round_ + 1} of {adaptation.rounds}")
@@ -179,18 +180,11 @@ def _with(
     )  # fmt: skip
 
 
-def _points(body: TrackedBody) -> Float[Tensor, "68 3"]:
-    """The landmarks of the template at rest, as seen from the front."""
-    facing = body.at_rest(torch.diag(body.rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
-    corners, weights = body.landmarks(facing)
-    return (weights[..., None] * body.rig.template_vertices[corners]).sum(1)
-
-
 def _spread_views(
     body: TrackedBody, landmarks: Mapping[int, Float[Tensor, "68 2"]], camera: Callable[[int], Camera]
 ) -> Sequence[int]:
     """Frames in the order in which each is the farthest in rotation from those before, the best known one first."""
-    points = _points(body)
+    points = body.landmarks_at_rest()
     turns: dict[int, Tensor] = {}
     for frame, marks in landmarks.items():
         lens = camera(frame)

@@ -172,6 +172,12 @@ class TrackedBody:
         total = fixed + (0 if self.rig.contour is None else self.rig.contour.faces.shape[1])
         return total if total == 68 else 0
 
+    def landmarks_at_rest(self) -> Float[Tensor, "l 3"]:
+        """(L, 3) the landmarks of the body at rest, as seen from the front, meters."""
+        facing = self.at_rest(torch.diag(self.rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
+        corners, weights = self.landmarks(facing)
+        return (weights[..., None] * self.rig.template_vertices[corners]).sum(1)
+
     def landmarks(self, pose: BodyPose) -> tuple[Int[Tensor, "l 3"], Float[Tensor, "l 3"]]:
         """Vertices (L, 3) and barycentric coordinates (L, 3) of the landmarks; the contour's depend on the pose."""
         rig = self.rig

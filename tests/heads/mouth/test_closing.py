@@ -47,11 +47,22 @@ def test_a_tetrahedron_has_no_border_and_a_triangle_has_one():
     assert boundary_loops(torch.zeros(0, 3, dtype=torch.int64)) == []
 
 
+def test_borders_that_touch_in_a_vertex_are_borders_of_their_own():
+    two_triangles = torch.tensor([[0, 1, 2], [0, 3, 4]])
+    assert [loop.tolist() for loop in boundary_loops(two_triangles)] == [[0, 1, 2], [0, 3, 4]]
+    row, column = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+    corner = 5 * row + column  # a grid of 4 x 4 squares, without the two that share vertex 12 alone
+    corner = corner[(row != column) | (row == 0) | (row == 3)]
+    squares = torch.stack([corner, corner + 1, corner + 6, corner + 5], dim=1)
+    outer, *holes = (
+        loop.tolist() for loop in boundary_loops(torch.cat([squares[:, [0, 1, 2]], squares[:, [0, 2, 3]]]))
+    )
+    assert len(outer) == 16 and holes == [[6, 11, 12, 7], [12, 17, 18, 13]]
+
+
 def test_bad_topology_is_named():
     with pytest.raises(ValueError, match=r"directed edge \(0, 1\)"):
         boundary_loops(torch.tensor([[0, 1, 2], [0, 1, 3]]))
-    with pytest.raises(ValueError, match="touch in vertex 0"):
-        boundary_loops(torch.tensor([[0, 1, 2], [0, 3, 4]]))
     _, faces = tube(3, 6)
     with pytest.raises(ValueError, match="not an open border"):
         close_mouth(faces, torch.arange(6, 12))
