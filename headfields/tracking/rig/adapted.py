@@ -200,7 +200,7 @@ def _spread_views(
     each = torch.stack([turns[name] for name in names])
     nearest = torch.full((len(names),), torch.inf)
     row = max(range(len(names)), key=lambda k: int(landmarks[names[k]].isfinite().all(1).sum()))
-    order = []
+    order: list[int] = []
     while len(order) < len(names):
         order.append(names[row])
         nearest = torch.minimum(nearest, axis_angle(each @ each[row].T).norm(dim=1))
