@@ -129,7 +129,7 @@ def test_hash_grid_agrees_with_its_reference() -> None:
     from headfields.ops import HashGridLayout
 
     layout = HashGridLayout(levels=4, log2_table_size=10)
-    contest = hash_grid._contestants(layout, hash_grid._table(layout, "cpu"), torch.rand(50, 3))
+    contest = hash_grid._contestants(layout, hash_grid.table_of(layout, "cpu"), torch.rand(50, 3))
     for backward in (False, True):
         makers = {name: maker for name, maker in contest(backward).items() if "Warp" not in name}
         ours, reference, tiny = measure(Case("c", {}, "points", 50, makers), _BRIEF)
@@ -161,7 +161,7 @@ def test_warp_hash_grid_agrees() -> None:
 
     for features in (2, 8):
         layout = HashGridLayout(features=features, log2_table_size=12)
-        contest = hash_grid._contestants(layout, hash_grid._table(layout, "cpu"), torch.rand(500, 3))
+        contest = hash_grid._contestants(layout, hash_grid.table_of(layout, "cpu"), torch.rand(500, 3))
         for backward in (False, True):
             rows = {r.contestant: r for r in measure(Case("c", {}, "points", 500, contest(backward)), _BRIEF)}
             for name in ("Warp kernel", "Warp kernel, points outer"):

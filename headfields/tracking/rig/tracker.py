@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
