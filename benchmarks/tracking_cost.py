@@ -6,7 +6,8 @@ Takes a capture with exact meshes and cameras, and makes another from its images
 landmarks, moved by normal noise, with `headfields capture` and a head that does not know the person. INSTA, MonoAvatar
 with and without its error-correction warp, and 3VP Avatar are trained on both, on the same images, for the same number
 of steps with the recipe for a CPU, and measured on the same test frames: the last of the sequence. Tracking moves the
-test frames too, which no avatar can correct; with `--refine` each is measured also with its pose fitted to the image.
+test frames too, which no avatar can correct; the models of `--refine` are measured also with the pose of each test
+frame fitted to its image, as `headfields evaluate --refine` does.
 
 Finished parts are reused and interrupted ones continued. OUT gets, after each row, cost.json and cost.md (mean and
 deviation over the seeds, and the difference of each tracked row to its exact one, bold if Student's t-test of the pairs
@@ -33,9 +34,10 @@ from headfields.viz import save_image, side_by_side
 
 MODELS = {"INSTA": "insta", "MonoAvatar": "monoavatar", "MonoAvatar without warp": "monoavatar", "3VP": "vp360"}
 KINDS = ("exact", "tracked")
-COLUMNS = ("PSNR", "PSNR in the head", "SSIM in the head", "PSNR refined", "PSNR in the head refined")
-KEYS = {"PSNR": "psnr", "PSNR in the head": "psnr_masked", "SSIM in the head": "ssim_masked",
-        "PSNR refined": "psnr_refined", "PSNR in the head refined": "psnr_masked_refined"}  # fmt: skip
+KEYS = {"PSNR": "psnr", "PSNR in the head": "psnr_masked", "SSIM in the head": "ssim_masked"}
+REFINED = {"PSNR refined": "psnr_refined", "PSNR in the head refined": "psnr_masked_refined",
+           "SSIM in the head refined": "ssim_masked_refined"}  # fmt: skip
+COLUMNS = (*KEYS, *REFINED)
 NEVER = 10**9
 """A first step of the warp that no run reaches."""
 
@@ -94,10 +96,21 @@ def trained(model: str, kind: str, seed: int, arguments: argparse.Namespace, fol
     if result.interrupted:
         raise SystemExit(f"interrupted at step {result.step} of {folder}; the same command continues from there")
     avatar.save(folder / "avatar.safetensors")
-    rows = evaluate(avatar, capture, frames=measured_frames(capture, arguments.measured), refine=arguments.refine)
-    return {"steps": float(result.step), "seconds": float(result.seconds)} | {
-        column: float(rows[key]) for column, key in KEYS.items() if rows.get(key) is not None
-    }
+    rows = evaluate(avatar, capture, frames=measured_frames(capture, arguments.measured))
+    return {"steps": float(result.step), "seconds": float(result.seconds)} | chosen(rows, KEYS)
+
+
+def refined(model: str, kind: str, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Figures of a trained run with the poses of the measured frames fitted to their images."""
+    capture = opened(kind, model, arguments)
+    avatar = hf.Avatar.load(folder / "avatar.safetensors")
+    frames = measured_frames(capture, arguments.measured)
+    return chosen(evaluate(avatar, capture, frames=frames, refine=True), REFINED)
+
+
+def chosen(rows: dict[str, Any], keys: dict[str, str]) -> dict[str, float]:
+    """The figures of the columns, by their names in the table."""
+    return {column: float(rows[key]) for column, key in keys.items() if rows.get(key) is not None}
 
 
 def measured_frames(capture: hf.data.Capture, most: int) -> list[int]:
@@ -121,7 +134,13 @@ def run(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
                 def figures(own: Any = (model, kind, seed), folder: Path = folder) -> dict[str, float]:
                     return trained(*own, arguments, folder)
 
-                values = reused(folder, figures)
+                values = dict(reused(folder, figures))
+                if model in arguments.refine:
+
+                    def fitted(own: Any = (model, kind), folder: Path = folder) -> dict[str, float]:
+                        return refined(*own, arguments, folder)
+
+                    values |= reused(folder / "refined", fitted)
                 rows.setdefault(f"{model}, {kind}", []).append(values)
                 print(
                     f"{model}, {kind}, seed {seed}:",
@@ -170,7 +189,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rays", type=int, help="rays of the first step; the recipe's if not given")
     parser.add_argument("--samples", type=int, help="samples of a step; the recipe's if not given")
     parser.add_argument("--measured", type=int, default=8, help="most test frames that are measured")
-    parser.add_argument("--refine", action="store_true", help="measure also with poses fitted to the test images")
+    parser.add_argument("--refine", nargs="*", choices=MODELS, default=["INSTA"], metavar="MODEL",
+                        help="measure these also with poses fitted to the test images")  # fmt: skip
     arguments = parser.parse_args(words)
     run(arguments)
     picture(arguments)

@@ -29,6 +29,7 @@ def capture(
     crop: Annotated[str, tyro.conf.arg(metavar="auto|none|X,Y,W,H")] = "auto",
     size: OptionalInt = 512,
     focal: OptionalFloat = None,
+    cameras: OptionalFile = None,
     quick: bool = False,
     stage1_only: bool = False,
     resume: bool = False,
@@ -43,12 +44,16 @@ def capture(
     nothing is downloaded. Frames that cannot be used are named and left out. Ctrl-C stops cleanly; the same command
     with --resume continues.
 
+    With a calibration, SOURCE has a video or a folder of images for each of several synchronized cameras, named for it
+    (NAME.mp4, cam_NAME.mp4, NAME/, also in images/); identity, pose and expression are fitted to all of them together.
+
     Args:
-        source: A video, turned as its metadata says, or a folder of images.
+        source: A video, turned as its metadata says, or a folder of images, or of cameras.
         head: A model in FLAME's or SMPL-X's format with 68 landmarks, an npz of blendshapes, or "procedural".
         out: Folder of the capture.
         landmarks: Folder with one file a frame (.pts, .txt, .json, .npy, .npz), or one file of all frames: 68 points in
-            iBUG's order or MediaPipe's 478. If not given, `landmarks/` in a SOURCE folder, if there is one.
+            iBUG's order or MediaPipe's 478. If not given, `landmarks/` in a SOURCE folder, if there is one. Of several
+            cameras, a folder with one of these for each, named for it; or in each camera's own folder.
         mattes: Folder of images, one a frame; not needed for images with alpha. Or `mattes/` in SOURCE.
         labels: Folder of label images in INSTA's numbering. Or `labels/` or `seg_mask/` in SOURCE.
         face_landmarker: MediaPipe's face_landmarker.task (pip install headfields[capture]).
@@ -61,6 +66,8 @@ def capture(
         crop: A square around the face of all frames, whole images, or a box in pixels.
         size: Largest side of the capture's images, pixels.
         focal: Focal length of the source in pixels, if known; fitted otherwise.
+        cameras: Calibration of several cameras, as NeRSemble's camera_params.json: `world_2_cam`, a matrix (4, 4) by
+            camera, and `intrinsics`, (3, 3) by camera or one for all. Or camera_params.json in SOURCE.
         quick: Smaller images and fewer steps.
         stage1_only: Leave the pass over all frames together out.
         resume: Continue the run in DIR.
@@ -69,6 +76,7 @@ def capture(
 
     from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
     from headfields.data.labels import labels_of
+    from headfields.data.prepare_cameras import CALIBRATIONS, camera_sources
     from headfields.data.video import open_video
     from headfields.runs.folder import RunFolder, RunWriteError
     from headfields.runs.lock import RunLockedError
@@ -85,22 +93,32 @@ def capture(
     if focal is not None and focal <= 0:
         raise CommandError(f"--focal is {focal}; expected a positive number of pixels")
     box = _crop(crop)
+    if cameras is None and source.is_dir():
+        cameras = next((source / name for name in CALIBRATIONS if (source / name).is_file()), None)
+    if cameras is not None and focal is not None:
+        raise CommandError(f"--focal {focal} and a calibration ({cameras}) were given; leave one out")
     options = HeadTrackingOptions.quick() if quick else HeadTrackingOptions()
     if stage1_only:
         options = replace(options, frame=replace(options.frame, joint_steps=0))
-    video = open_video(source, every, fps, frames)
-    files, detectors = _detections(
-        source, landmarks, mattes, labels, face_landmarker, segmenter, landmark_onnx, matte_onnx
-    )
+    video: Any
+    files: Any
+    if cameras is None:
+        video, files = open_video(source, every, fps, frames), _files(source, landmarks, mattes, labels)
+    else:
+        video = camera_sources(source, cameras, every, fps, frames)
+        files = {name: _camera_files(own.path, source, name, (landmarks, mattes, labels))
+                 for name, own in video.items()}  # fmt: skip
+    detectors = _detectors(face_landmarker, segmenter, landmark_onnx, matte_onnx)
     model = HeadModel.of(procedural_head() if head == "procedural" else opened_head(head), options.identities)
     free = labels_of("hair", "cloth", "ears") if model.one_sided else labels_of("hair", "cloth", "ears", "neck")
     begun = {"source": source.resolve(), "head": head, "every": every, "fps": fps, "frames": frames, "crop": crop,
-             "size": size, "focal": focal, "quick": quick}  # fmt: skip
+             "size": size, "focal": focal, "quick": quick,
+             "cameras": None if cameras is None else cameras.resolve()}  # fmt: skip
     run = out / "tracking" / "run"
     try:
         RunFolder(out).check_writable()
         check_run(out, begun, resume)
-        recording = prepared(video, out, files, detectors, box, size, focal)
+        recording = prepared(video, out, files, detectors, box, size, focal, calibration=cameras)
         identity = None if recording is None else fitted_identity(model, recording, out, options, free)
     except FrameFailure as failure:
         raise CommandError(f"{source}: {failure}") from failure
@@ -126,19 +144,40 @@ def _crop(crop: str) -> Any:
     return left, top, width, height
 
 
-def _detections(
-    source: Path, landmarks: Path | None, mattes: Path | None, labels: Path | None, face_landmarker: Path | None,
-    segmenter: Path | None, landmark_onnx: Path | None, matte_onnx: Path | None,
-) -> tuple[Any, list[Any]]:  # fmt: skip
-    """Files and detectors as the command line names them; folders beside a source's images count too."""
-    from headfields.data.detectors import DetectionFiles, MediaPipeFaces, MediaPipeSegmenter, OnnxDetector
+def _files(source: Path, landmarks: Path | None, mattes: Path | None, labels: Path | None) -> Any:
+    """Files of detections as the command line names them; folders beside a source's images count too."""
+    from headfields.data.detectors import DetectionFiles
 
     def beside(path: Path | None, *names: str) -> Path | None:
         return path or next((source / name for name in names if (source / name).is_dir()), None)
 
-    files = DetectionFiles(
+    return DetectionFiles(
         beside(landmarks, "landmarks"), beside(mattes, "mattes", "masks"), beside(labels, "labels", "seg_mask")
     )
+
+
+def _camera_files(video: Path, source: Path, name: str, given: tuple[Path | None, ...]) -> Any:
+    """Files of detections of a camera: in the given folders by its name, else beside its images."""
+    own: list[Path | None] = []
+    for path, kind in zip(given, ("landmarks", "mattes", "labels"), strict=True):
+        folders = [path] if path is not None else [source / kind]
+        stems = [folder / stem for folder in folders for stem in (name, f"cam_{name}")]
+        every = [place for stem in stems for place in
+                 (stem, *(stem.with_name(stem.name + end) for end in (".npz", ".npy", ".json")))]  # fmt: skip
+        places = [place for place in every if place.exists()]
+        if path is not None and not places:
+            raise CommandError(f"--{kind} {path} has nothing named {name}; expected a folder or file for each camera")
+        own.append(places[0] if places else None)
+    folder = video if video.is_dir() else video.parent / video.stem
+    return _files(folder.parent if folder.name in ("images", "frames", "source", "rgb") else folder, *own)
+
+
+def _detectors(
+    face_landmarker: Path | None, segmenter: Path | None, landmark_onnx: Path | None, matte_onnx: Path | None
+) -> list[Any]:
+    """Detectors as the command line names them."""
+    from headfields.data.detectors import MediaPipeFaces, MediaPipeSegmenter, OnnxDetector
+
     detectors: list[Any] = []
     if face_landmarker is not None:
         detectors.append(MediaPipeFaces(face_landmarker))
@@ -148,4 +187,4 @@ def _detections(
         detectors.append(OnnxDetector(matte_onnx, "matte"))
     if segmenter is not None:
         detectors.append(MediaPipeSegmenter(segmenter))
-    return files, detectors
+    return detectors

@@ -52,7 +52,7 @@ class Framing:
 
 def framing_of(
     source: tuple[int, int], landmarks: Float[np.ndarray, "f l 2"] | None, side: int | None,
-    box: tuple[int, int, int, int] | None = None,
+    box: tuple[int, int, int, int] | None = None, square: bool = False,
 ) -> Framing:  # fmt: skip
     """The framing of a recording.
 
@@ -61,6 +61,9 @@ def framing_of(
         landmarks: (F, L, 2) of all frames, pixels, NaN where unknown: the crop is a square around them; None for none.
         side: largest side of the framed images, pixels, which are not enlarged; None for the crop's own.
         box: left, top, width and height, in place of a crop around the landmarks.
+        square: whether the crop around the landmarks stays a square at the image's border, beyond which pixels are
+            black and transparent, and becomes `side` pixels even if that enlarges it: images of several cameras are of
+            one size.
 
     Raises:
         ValueError: the box is empty or outside of the source, or side is below 32.
@@ -76,17 +79,21 @@ def framing_of(
                 f"source's {width}x{height}"
             )
     else:
-        left, top, across, down = (0, 0, width, height) if landmarks is None else _around(source, landmarks)
+        whole = landmarks is None
+        left, top, across, down = (0, 0, width, height) if landmarks is None else _around(source, landmarks, square)
+        if square and side is not None and not whole:
+            return Framing(left, top, across, down, (side, side))
     factor = 1.0 if side is None else min(side / max(across, down), 1.0)
     size = (max(round(down * factor), 1), max(round(across * factor), 1))
     return Framing(left, top, across, down, size)
 
 
-def _around(source: tuple[int, int], landmarks: np.ndarray) -> tuple[int, int, int, int]:
+def _around(source: tuple[int, int], landmarks: np.ndarray, square: bool) -> tuple[int, int, int, int]:
     height, width = source
     known = np.isfinite(landmarks).all(-1).sum(1) >= 6
     if not known.any():
-        return 0, 0, width, height
+        side = max(width, height)
+        return (0, 0, side, side) if square else (0, 0, width, height)
     low, high = np.nanmin(landmarks[known], axis=1), np.nanmax(landmarks[known], axis=1)
     middle, tall = (low + high) / 2, np.maximum((high - low)[:, 1], 0.8 * (high - low)[:, 0])
     reach, above, below = _AROUND
@@ -95,6 +102,8 @@ def _around(source: tuple[int, int], landmarks: np.ndarray) -> tuple[int, int, i
     top = np.quantile(middle[:, 1] - above * tall, _QUANTILE)
     bottom = np.quantile(middle[:, 1] + below * tall, 1 - _QUANTILE)
     side = int(np.ceil(max(right - left, bottom - top)))
-    across, down = min(side, width), min(side, height)
+    across, down = (side, side) if square else (min(side, width), min(side, height))
     x, y = (left + right) / 2 - across / 2, (top + bottom) / 2 - down / 2
+    if square:
+        return round(x), round(y), side, side
     return int(np.clip(round(x), 0, width - across)), int(np.clip(round(y), 0, height - down)), across, down

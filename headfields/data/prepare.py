@@ -38,6 +38,7 @@ def prepare_recording(
     focal: float | None = None,
     show: Callable[[str, int], None] = lambda what, frame: None,
     stop: Callable[[], bool] = lambda: False,
+    calibration: tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "3 3"]] | None = None,
 ) -> UntrackedRecording | None:
     """Reads all frames twice (landmarks, then pixels), and writes the recording that trackers read.
 
@@ -57,6 +58,8 @@ def prepare_recording(
         focal: focal length in pixels of the source, if known.
         show: called with what is done and the number of frames done.
         stop: asked between frames whether to stop.
+        calibration: the camera's pose, from the world to it (OpenCV axes), and its intrinsics in pixels of the source,
+            if it is one of several; the crop is then a square of `side` pixels, and frames need no face.
 
     Returns:
         The recording; None if stopped.
@@ -76,13 +79,13 @@ def prepare_recording(
     if not record.names:
         raise CaptureError(f"{source.path} has no frames")
     landmarks = np.stack(record.landmarks)
-    if not (np.isfinite(landmarks).all(2).sum(1) >= _LEAST).any():
+    if calibration is None and not (np.isfinite(landmarks).all(2).sum(1) >= _LEAST).any():
         raise CaptureError(
             f"{source.path}: no face in any of {len(record.names)} frames; pass landmarks of a detector (--landmarks), "
             "or a model (--face-landmarker, --landmark-onnx)"
         )
     box = crop if isinstance(crop, tuple) else None
-    framing = framing_of(source.size, landmarks if crop == "auto" else None, side, box)
+    framing = framing_of(source.size, landmarks if crop == "auto" else None, side, box, calibration is not None)
     has_label, has_matte = False, False
     for row, frame in enumerate(source):
         if stop():
@@ -108,6 +111,15 @@ def prepare_recording(
             "(--segmenter, --matte-onnx)"
         ))  # fmt: skip
     recording = _recording(source, record, framing, focal)
+    if calibration is not None:
+        pose, lens = calibration
+        shift, scale = np.array([framing.left, framing.top]), np.array(framing.scale)
+        framed = lens.copy()
+        framed[:2, 2] -= shift
+        framed[:2] *= scale[:, None]
+        recording = replace(
+            recording, intrinsics=framed[None], world_to_camera=np.repeat(pose[None], len(recording), 0)
+        )
     marks = framing.points(landmarks)
     counts = np.where(np.isfinite(marks).all(2).sum(1) >= _LEAST, marks.shape[1], 0)
     save_arrays(folder / "landmarks.npz", {"landmarks": marks, "counts": counts})

@@ -25,11 +25,14 @@ __all__ = ["UntrackedRecording", "is_untracked", "load_untracked", "write_untrac
 
 _FILE = "recording.json"
 _KEPT = 16  # decoded images in memory
+_CAMERAS = "cameras"
+"""Folder of the recordings of other cameras."""
 
 
 @dataclass(frozen=True)
 class UntrackedRecording:
-    """A recording without tracked meshes, as trackers read it (`headfields.tracking.FrameSource`).
+    """A recording without tracked meshes, from one or several cameras, as trackers read it
+    (`headfields.tracking.FrameSource`).
 
     `headfields capture` makes one from a video or a folder of images; readers of layouts that have images and cameras
     but no meshes return one.
@@ -51,6 +54,8 @@ class UntrackedRecording:
         cuts: frames before which another shot begins.
         own_splits: split name → frame indices; "train" has all frames if None.
         report: lines on what was decided when the recording was made.
+        others: recordings of the same moments, frame by frame, from other cameras. Each of them, and this one, knows
+            its intrinsics and its camera's pose, in one space, meters; the head's pose in it is unknown.
     """
 
     name: str
@@ -59,7 +64,7 @@ class UntrackedRecording:
     decode_image: Callable[[int], UInt8[np.ndarray, "h w 4"]]
     decode_label: Callable[[int], UInt8[np.ndarray, "h w"] | None]
     decode_landmarks: Callable[[int], Float[np.ndarray, "l 2"] | None]
-    intrinsics: Float[np.ndarray, "f 3 3"] | None = None
+    intrinsics: Float[np.ndarray, "k 3 3"] | None = None
     world_to_camera: Float[np.ndarray, "f 4 4"] | None = None
     center: tuple[float, float] | None = None
     default_focal: float | None = None
@@ -67,6 +72,7 @@ class UntrackedRecording:
     cuts: Sequence[int] = ()
     own_splits: Mapping[str, Sequence[int]] | None = None
     report: Sequence[str] = ()
+    others: tuple["UntrackedRecording", ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.frame_names)
@@ -81,11 +87,36 @@ class UntrackedRecording:
                 )
             if not np.isfinite(value).all():
                 raise CaptureError(f"{self.name}: {key} holds a value that is not finite")
+        for other in self.others:
+            if len(other) != count:
+                raise CaptureError(
+                    f"{other.name} has {len(other)} frames and {self.name} {count}; cameras of one recording are "
+                    "synchronized, with a frame each of every moment"
+                )
+        for camera in self.cameras if self.others else ():
+            if camera.intrinsics is None or camera.world_to_camera is None:
+                raise CaptureError(
+                    f"{camera.name} has no {'intrinsics' if camera.intrinsics is None else 'camera pose'}; several "
+                    "cameras need a calibration"
+                )
         # An instance's own cache: trackers read a frame's image and matte several times in a row.
         object.__setattr__(self, "_image", functools.lru_cache(maxsize=_KEPT)(self._decoded))
 
     def __len__(self) -> int:
         return len(self.frame_names)
+
+    @property
+    def cameras(self) -> tuple["UntrackedRecording", ...]:
+        """The recordings of all cameras, this one first."""
+        return (self, *self.others)
+
+    def camera_in_first(self, other: "UntrackedRecording", frame: int) -> Float[np.ndarray, "4 4"]:
+        """The transform from this camera's space to another's at a frame; the identity for this one."""
+        if other is self:
+            return np.eye(4)
+        assert self.world_to_camera is not None and other.world_to_camera is not None
+        placed: np.ndarray = other.world_to_camera[frame] @ np.linalg.inv(self.world_to_camera[frame])
+        return placed
 
     @property
     def splits(self) -> dict[str, Tensor]:
@@ -168,7 +199,7 @@ def is_untracked(folder: Path) -> bool:
 
 def write_untracked(folder: str | Path, recording: UntrackedRecording) -> Path:
     """Writes a recording as a folder that `load_untracked` reads: PNG images with their mattes in alpha, labels,
-    landmarks.npz and, last, recording.json.
+    landmarks.npz, other cameras' folders and, last, recording.json.
 
     Frames in `failed` have no files.
     """
@@ -189,6 +220,8 @@ def write_untracked(folder: str | Path, recording: UntrackedRecording) -> Path:
             landmarks[frame, : len(points)], counts[frame] = points, len(points)
     save_arrays(folder / "landmarks.npz", {"landmarks": landmarks[:, : max(int(counts.max(initial=0)), 1)],
                                            "counts": counts})  # fmt: skip
+    for number, other in enumerate(recording.others):
+        write_untracked(folder / _CAMERAS / f"{number + 1:02d}", other)
     write_recording_file(folder, recording, has_label)
     return folder
 
@@ -208,6 +241,7 @@ def write_recording_file(folder: Path, recording: UntrackedRecording, has_label:
         "cuts": list(recording.cuts),
         "splits": None if recording.own_splits is None else {k: list(v) for k, v in recording.own_splits.items()},
         "report": list(recording.report),
+        "cameras": len(recording.cameras),
     }
     write_text(folder / _FILE, json.dumps(content, indent=1) + "\n")
 
@@ -249,4 +283,5 @@ def load_untracked(folder: str | Path) -> UntrackedRecording:
             None if center is None else (float(center[0]), float(center[1])), None if focal is None else float(focal),
             {int(frame): str(reason) for frame, reason in content["failed"].items()}, tuple(content["cuts"]),
             content["splits"], tuple(content["report"]),
+            tuple(load_untracked(folder / _CAMERAS / f"{row:02d}") for row in range(1, content.get("cameras", 1))),
         )  # fmt: skip

@@ -7,16 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from headfields.cli import main
 from headfields.cli.runs import open_frames
 from headfields.data import UntrackedRecording, load_capture
+from headfields.data.save_vhap import _time_steps
 from headfields.data.untracked import write_untracked
 from headfields.tracking import RigTrackingOptions
 from headfields.tracking.frame_source import FrameSource
 from headfields.tracking.rig.observation import rig_observation
-from tests.tracking.head.conftest import drawn  # noqa: F401  (a fixture)
+from tests.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,31 @@ def test_trackers_open_recordings_without_meshes(drawn, tmp_path, capsys):  # no
     observation = rig_observation(source, 1, RigTrackingOptions(levels=(48,), steps=(1,)))
     assert observation.landmark_count == 68
     assert float(observation.camera.intrinsics[0, 0]) == pytest.approx(1.2 * 96)
+
+
+def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):  # noqa: F811
+    """Two cameras, in millimeters, images with alpha and landmarks beside them; VHAP's time steps from the capture."""
+    content = {"world_2_cam": {}, "intrinsics": {}}
+    for name, drawn_ in zip(("front", "side"), cameras, strict=True):
+        own = drawn_.calibrated()
+        (tmp_path / "in" / name / "landmarks").mkdir(parents=True)
+        for row in range(2):
+            Image.fromarray(own.decode_image(row)).save(tmp_path / "in" / name / f"{row}.png")
+            np.save(tmp_path / "in" / name / "landmarks" / f"{row}.npy", own.decode_landmarks(row))
+        pose = own.world_to_camera[0].copy()
+        pose[:3, 3] *= 1000
+        content["world_2_cam"][name], content["intrinsics"][name] = pose.tolist(), own.intrinsics[0].tolist()
+    (tmp_path / "in" / "camera_params.json").write_text(json.dumps(content))
+    assert run(tmp_path / "in", tmp_path / "out", "--crop", "none") == 0
+    said = capsys.readouterr().out
+    assert "in millimeters" in said and "camera 01 is side" in said
+    capture = load_capture(tmp_path / "out")
+    assert list(capture.frame_names) == [f"images/0000{step}_0{camera}.png" for step in (0, 1) for camera in (0, 1)]
+    assert _time_steps(capture.recording, list(range(4))) == [[0, 1], [2, 3]]
+    poses = capture.camera(range(4)).world_to_camera
+    placed = poses[1] @ torch.linalg.inv(poses[0])
+    assert torch.allclose(placed, cameras[1].from_first[0].float(), atol=1e-4)
+    assert run(tmp_path / "in", tmp_path / "other", "--focal", "300") == 1
+    assert "--focal 300.0 and a calibration" in capsys.readouterr().err
+    assert run(tmp_path / "in", tmp_path / "other", "--landmarks", str(tmp_path)) == 1
+    assert "has nothing named front" in capsys.readouterr().err

@@ -16,7 +16,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from jaxtyping import Float, UInt8
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from headfields.data.calibration import read_calibration
 from headfields.data.errors import CaptureError
 from headfields.data.formats.flame_frames import (
     CameraReading,
@@ -34,13 +34,13 @@ from headfields.data.formats.flame_frames import (
     unseen_recording,
 )
 from headfields.data.formats.metrical_folder import open_jaw
-from headfields.data.formats.transforms import FOCAL_LENGTHS, splits_from_end
+from headfields.data.formats.transforms import splits_from_end
 from headfields.data.image_files import exists
-from headfields.data.recording import Recording, are_rigid
+from headfields.data.recording import Recording
 from headfields.data.video_frames import VideoFrames, video_length, video_size
 from headfields.files.arrays import load_numbers
 from headfields.files.checked import checked_arrays
-from headfields.files.reading import read_json, reading
+from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead
 
 __all__ = [
@@ -294,7 +294,8 @@ def _frames(
     parameters = functools.partial(_parameters, shots, RigidMotion(head))
     rest = {"shape": first.arguments[0]["shape"], "pose": open_jaw(head)}
     flame = FlameFrames(head, [shot.name for shot in shots], parameters, rest, image, size)
-    views, intrinsics = _calibration(person, sorted({shot.serial for shot in shots}), size)
+    serials = sorted({shot.serial for shot in shots})
+    views, intrinsics = read_calibration(person / "calibration" / "camera_params.json", dict.fromkeys(serials, size))
     matrices = np.stack([views[shot.serial] for shot in shots])
     matrices[:, :3, 3] /= np.array([shot.sequence.scale for shot in shots])[:, None]
     return flame, CameraReading("", matrices, np.stack([intrinsics[shot.serial] for shot in shots]))
@@ -327,44 +328,3 @@ def _image(
 
 def _no_image(shots: Sequence[_Shot], index: int) -> np.ndarray:
     raise CaptureError(f"{shots[index].name}: the benchmark holds its images out")
-
-
-def _calibration(
-    person: Path, serials: Sequence[str], size: tuple[int, int]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """World to camera (4, 4) and intrinsics (3, 3) of each camera."""
-    path = person / "calibration" / "camera_params.json"
-    content = read_json(path, CaptureError)
-    tables: dict[str, Any] = {}
-    for key in ("world_2_cam", "intrinsics"):
-        table = content.get(key) if isinstance(content, dict) else None
-        if key == "intrinsics" and isinstance(table, list):  # one for all
-            table = dict.fromkeys(serials, table)
-        if not isinstance(table, dict):
-            raise CaptureError(f"{path}: {key} is no object with a matrix for each camera; copy the file again")
-        missing = [serial for serial in serials if serial not in table]
-        if missing:
-            raise CaptureError(
-                f"{path}: {key} has no camera {missing[0]} (it has {', '.join(sorted(table)[:20])}); remove its video, "
-                "or copy the file again"
-            )
-        tables[key] = table
-    views = {serial: _matrix(path, f"world_2_cam of {serial}", tables["world_2_cam"][serial], 4) for serial in serials}
-    lenses = {serial: _matrix(path, f"intrinsics of {serial}", tables["intrinsics"][serial], 3) for serial in serials}
-    for serial in serials:
-        if not are_rigid(views[serial]):
-            raise CaptureError(f"{path}: world_2_cam of {serial} is no rotation with a shift; copy the file again")
-        (fx, _, cx), (turn, fy, cy), last = lenses[serial]
-        low, high = FOCAL_LENGTHS[0] * max(size), FOCAL_LENGTHS[1] * max(size)
-        inside = 0 <= cx <= size[1] and 0 <= cy <= size[0]
-        if not (low <= fx <= high and low <= fy <= high and inside) or turn or np.abs(last - [0, 0, 1]).max() > 1e-6:
-            raise CaptureError(
-                f"{path}: intrinsics of {serial} are {lenses[serial].tolist()}; expected those of images of "
-                f"{size[1]}x{size[0]} pixels, the principal point among them"
-            )
-    return views, lenses
-
-
-def _matrix(path: Path, what: str, rows: Any, side: int) -> np.ndarray:
-    with reading(path, "a matrix", CaptureError, where=f"{path}: {what}"):
-        return checked_arrays(str(path), {what: np.array(rows)}, {what: f"{side} {side}"})[what]

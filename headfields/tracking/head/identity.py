@@ -196,14 +196,13 @@ def fit_identity(
         bare = RigSurface(body.rig, None, model.outlined)
         if turn == 0:  # outlines before colors: an albedo of misplaced frames is blurred
             bundle = solver.minimized(bundle, bare, None, options.steps, False, stop)[1]
-        levels = solver.levels(bundle.focal)
-        colors, light = estimated_albedo(body, bare, bundle.poses, levels)
+        colors, light = estimated_albedo(body, bare, *solver.pictures(bundle))
         surface = RigSurface(body.rig, colors, model.outlined)
         bundle = solver.minimized(bundle, surface, light.coefficients(), options.steps, False, stop)[1]
         if stop():
             return None
     bare = RigSurface(body.rig, None, model.outlined)
-    colors, light = estimated_albedo(body, bare, bundle.poses, solver.levels(bundle.focal))
+    colors, light = estimated_albedo(body, bare, *solver.pictures(bundle))
     identity = solver.identity(bundle)
     poses = {
         frame: replace(pose, expression=pose.expression[count:].clone())

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from headfields.data.detectors.files import DetectionFiles
 from headfields.data.detectors.protocol import Detector
 from headfields.data.prepare import prepare_recording
+from headfields.data.prepare_cameras import prepare_cameras
 from headfields.data.untracked import UntrackedRecording
 from headfields.data.video import VideoSource
 from headfields.files.arrays import load_arrays
@@ -50,10 +51,12 @@ def opened_head(name: str) -> SkinnedHead | BlendshapeHead:
 
 
 def prepared(
-    source: VideoSource, out: Path, files: DetectionFiles, detectors: Sequence[Detector],
-    crop: Any = "auto", side: int | None = 512, focal: float | None = None, bar: bool = True,
+    source: VideoSource | Mapping[str, VideoSource], out: Path, files: DetectionFiles | Mapping[str, DetectionFiles],
+    detectors: Sequence[Detector], crop: Any = "auto", side: int | None = 512, focal: float | None = None,
+    bar: bool = True, calibration: Path | None = None,
 ) -> UntrackedRecording | None:  # fmt: skip
-    """The recording of a run, made or opened; None after Ctrl-C. Arguments as `prepare_recording`."""
+    """The recording of a run, made or opened; None after Ctrl-C. Arguments as `prepare_recording`, or, with a
+    calibration and sources and files by camera, as `prepare_cameras`."""
     folder = out / _FOLDER / "recording"
     folder.mkdir(parents=True, exist_ok=True)
     progress = tqdm(desc="landmarks", unit="frame", disable=not bar, file=sys.stderr)
@@ -63,6 +66,12 @@ def prepared(
         progress.update(frame - progress.n)
 
     with run_lock(out / _FOLDER), InterruptFlag() as interrupted, progress:
+        if isinstance(source, Mapping):
+            assert isinstance(files, Mapping) and calibration is not None
+            return prepare_cameras(
+                source, calibration, folder, files, detectors, crop, side, show, lambda: bool(interrupted)
+            )
+        assert isinstance(files, DetectionFiles)
         return prepare_recording(source, folder, files, detectors, crop, side, focal, show, lambda: bool(interrupted))
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
+from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.data.formats.transforms import splits_from_end
 from headfields.data.mesh_depth import MeshDepth
@@ -67,6 +68,7 @@ def write_tracked_head(
     The head's pose is in the cameras, the face's motion in the meshes. Expression files hold the jaw's rotation
     (axis-angle, 3; not of blendshapes, which have no jaw) and then the tracked coefficients. Labels are the
     recording's, else the mesh's; depth is that of the mesh. Splits are the recording's own, else the last frames test.
+    A moment from several cameras is a frame for each of them, named MOMENT_CAMERA, with one mesh and expression.
 
     Args:
         out: the folder.
@@ -88,33 +90,42 @@ def write_tracked_head(
     skinned = not isinstance(model.head, BlendshapeHead)
     writer = InstaWriter(out, Mesh(template.canonical_vertices[:count], rig.faces), _MILLIMETER)
     draw, depth_of = MeshLabels(template), MeshDepth(template)
+    rows: dict[int, list[int]] = {}
     for frame in frames:
         fit = fits[frame]
         state = body.state([fit.pose])
         assert state.pose is not None
-        camera = fit.camera.replace(world_to_camera=fit.pose.world_to_camera)
-        image = (recording.image(frame) * 255).round().to(torch.uint8).numpy()
-        label, marks = recording.label(frame), recording.landmarks(frame)
-        drawn = draw(state.vertices[0].numpy(), camera, image[..., 3] > 127) if label is None else label.numpy()
         values = fit.pose.expression
         if skinned:
             values = torch.cat([state.pose[0, rig.jaw_joint], values])
-        known = marks is not None and bool(marks.isfinite().any())
-        written = CapturedFrame(
-            image, state.vertices[0], camera, values if len(values) else None, drawn,
-            _depth(depth_of, state.vertices, camera), marks.numpy() if known and marks is not None else None,
-            state.pose[0] if skinned else None, rig.from_template(state)[0] if skinned else None,
-        )  # fmt: skip
-        writer.add(f"{frame:05d}", written, np.linalg.inv(fit.pose.world_to_camera.double().numpy()))
-    rows = {frame: row for row, frame in enumerate(frames)}
+        for number, source in enumerate(recording.cameras):
+            try:
+                image = (source.image(frame) * 255).round().to(torch.uint8).numpy()
+            except CaptureError:
+                if len(recording.cameras) == 1:
+                    raise
+                continue  # other cameras have seen this moment
+            placed = torch.from_numpy(recording.camera_in_first(source, frame)) @ fit.pose.world_to_camera.double()
+            lens = fit.camera if source is recording else source.camera([frame])[0]
+            camera = Camera(placed.float(), lens.intrinsics.reshape(3, 3), recording.size)
+            label, marks = source.label(frame), source.landmarks(frame)
+            drawn = draw(state.vertices[0].numpy(), camera, image[..., 3] > 127) if label is None else label.numpy()
+            known = marks is not None and bool(marks.isfinite().any())
+            written = CapturedFrame(
+                image, state.vertices[0], camera, values if len(values) else None, drawn,
+                _depth(depth_of, state.vertices, camera), marks.numpy() if known and marks is not None else None,
+                state.pose[0] if skinned else None, rig.from_template(state)[0] if skinned else None,
+            )  # fmt: skip
+            name = f"{frame:05d}" if len(recording.cameras) == 1 else f"{frame:05d}_{number:02d}"
+            rows.setdefault(frame, []).append(writer.count)
+            writer.add(name, written, np.linalg.inv(placed.numpy()))
+    frames = sorted(rows)
     if recording.own_splits is None:
         splits = splits_from_end("write_tracked_head", len(frames))
+        chosen = {name: [frames[k] for k in own] for name, own in splits.items()}
     else:
-        splits = {
-            name: [rows[frame] for frame in own if frame in rows] for name, own in recording.own_splits.items()
-            if name in ("train", "test", "val")
-        }  # fmt: skip
-    writer.finish(splits)
+        chosen = {name: list(own) for name, own in recording.own_splits.items() if name in ("train", "test", "val")}
+    writer.finish({name: [row for frame in own for row in rows.get(frame, ())] for name, own in chosen.items()})
     return out
 
 

@@ -96,13 +96,22 @@ class BundleSolver:
         return Bundle(tuple(poses), focal, torch.zeros_like(self._offset_scales))
 
     def levels(self, focal: float) -> list[Level]:
-        """The frames' reduced images with this focal length."""
+        """The frames' reduced images with this focal length; those of other cameras have their own, which is known."""
         out = []
         for observation in self.observations:
             level = observation.levels[-1]
             ratio = level.camera.size[1] / observation.camera.size[1]
             out.append(level.replace(camera=_with_focal(level.camera, focal * ratio)))
         return out
+
+    def pictures(self, bundle: Bundle) -> tuple[list[BodyPose], list[Level]]:
+        """The poses, once for every camera, and the cameras' reduced images."""
+        poses, levels = [], []
+        for observation, pose, level in zip(self.observations, bundle.poses, self.levels(bundle.focal), strict=True):
+            each = [level, *(own for _, own in observation.others_at(-1))]
+            poses += [pose] * len(each)
+            levels += each
+        return poses, levels
 
     def identity(self, bundle: Bundle) -> Float[Tensor, " s"]:
         """The shared coefficients."""
@@ -159,9 +168,12 @@ class BundleSolver:
     def _energies(self, bundle: Bundle, surface: RigSurface | None, light: Tensor | None) -> list[Energy]:
         levels, offsets = self.levels(bundle.focal), bundle.offsets if len(bundle.offsets) else None
         return [
-            PoseEnergy(self.body, surface, observation, level, light, MotionPrior(), self.options, True, offsets)(pose)
+            PoseEnergy(
+                self.body, surface, observation, level, light, MotionPrior(), self.options, True, offsets,
+                observation.others_at(-1),
+            )(pose)
             for observation, level, pose in zip(self.observations, levels, bundle.poses, strict=True)
-        ]
+        ]  # fmt: skip
 
     def _total(self, bundle: Bundle, energies: Sequence[Energy]) -> float:
         """The energy of all frames and of what they share."""

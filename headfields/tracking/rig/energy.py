@@ -5,7 +5,8 @@ Residuals belong to surface points: each visible point has a color from the text
 derivative of the image color under it when it moves.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -47,8 +48,8 @@ class Energy:
         matrix, vector: (P, P), (P,) float64; the Gauss-Newton step solves matrix · step = -vector.
         center: (3,) of the step's rotation, in camera space.
         parts: value of each term.
-        iou: intersection over union of silhouette and matte.
-        visible: the visible surface; None if only landmarks count.
+        iou: intersection over union of silhouette and matte, the mean over the views.
+        visible: the surface that each view shows, the frame's own first; empty if only landmarks count.
     """
 
     value: float
@@ -57,7 +58,7 @@ class Energy:
     center: Float[Tensor, "3"]
     parts: dict[str, float]
     iou: float
-    visible: VisibleSurface | None = field(repr=False)
+    visible: tuple[VisibleSurface, ...] = field(repr=False)
 
 
 class _Sums:
@@ -81,8 +82,48 @@ class _Sums:
         self.parts[name] = self.parts.get(name, 0.0) + weight * float(value.sum())
 
 
+@dataclass(frozen=True)
+class _View:
+    """A camera's picture of the frame at one size.
+
+    Attributes:
+        level: its images; its camera stands in the frame's camera space.
+        landmarks: (68, 2) pixels of the level.
+        known: (K,) which of them are known.
+        first: whether the camera is that of the frame's camera space.
+        side: longer side of the level, pixels.
+    """
+
+    level: Level
+    landmarks: Float[Tensor, "68 2"]
+    known: Int[Tensor, " k"]
+    first: bool
+    side: int
+
+    @classmethod
+    def of(cls, observation: RigObservation, level: Level, usable: bool) -> "_View":
+        side = max(level.camera.size)
+        landmarks = observation.landmarks * (side / max(observation.camera.size))
+        known = landmarks.isfinite().all(dim=1).nonzero()[:, 0] if usable else torch.zeros(0, dtype=torch.long)
+        placed = level.camera.world_to_camera.reshape(4, 4)
+        return cls(level, landmarks, known, bool((placed == torch.eye(4).to(placed)).all()), side)
+
+    @property
+    def turn(self) -> Float[Tensor, "3 3"]:
+        """Rotation from the frame's camera space to this camera's."""
+        return self.level.camera.world_to_camera.reshape(4, 4)[:3, :3]
+
+    def seen(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Points of the frame's camera space in this camera's."""
+        return points @ self.turn.T + self.level.camera.world_to_camera.reshape(4, 4)[:3, 3]
+
+    def pose(self, pose: BodyPose) -> BodyPose:
+        """A pose as seen by this camera."""
+        return replace(pose, world_to_camera=self.level.camera.world_to_camera.reshape(4, 4) @ pose.world_to_camera)
+
+
 class PoseEnergy:
-    """The energy of one frame on one level, as a function of the pose.
+    """The energy of one frame on one level, as a function of the pose; the sum over its views, if it has several.
 
     Args:
         body, surface: the template.
@@ -94,37 +135,44 @@ class PoseEnergy:
         lens: whether the logarithm of the focal length is a parameter, after those of the body.
         offsets: (68, 3) of the landmarks at rest, meters, whose 204 numbers are then the last parameters; those of the
             body, which are fixed, if None.
+        others: the same moment from other cameras, each with one of its levels.
     """
 
     def __init__(
         self, body: TrackedBody, surface: RigSurface | None, observation: RigObservation, level: Level,
         light: Float[Tensor, "9 3"] | None, expected: MotionPrior, options: RigTrackingOptions, lens: bool = False,
-        offsets: Float[Tensor, "68 3"] | None = None,
+        offsets: Float[Tensor, "68 3"] | None = None, others: Sequence[tuple[RigObservation, Level]] = (),
     ) -> None:  # fmt: skip
-        self.body, self.surface, self.level, self.light = body, surface, level, light
+        self.body, self.surface, self.light = body, surface, light
         self._fits_offsets = offsets is not None
         self._offsets = body.landmark_offsets if offsets is None else offsets
         self.width = body.width + lens + (0 if offsets is None else offsets.numel())
         self._lens = lens
         self.expected, self.scales, self.pixels = expected, options.scales, options.pixels
-        self.side = max(level.camera.size)
-        self.landmarks = observation.landmarks * (self.side / max(observation.camera.size))
         usable = body.landmark_count == 68
-        self.known = (
-            self.landmarks.isfinite().all(dim=1).nonzero()[:, 0] if usable else torch.zeros(0, dtype=torch.long)
-        )
+        self.views = tuple(_View.of(own, reduced, usable) for own, reduced in ((observation, level), *others))
 
     def __call__(self, pose: BodyPose) -> Energy:
         """The energy at a pose."""
-        body, level, scales = self.body, self.level, self.scales
-        posed = body.posed(pose)
+        posed = self.body.posed(pose)
         sums = _Sums(self.width)
-        if self.surface is None:
-            self._landmarks(sums, pose, posed)
-            center = posed.local.mean(dim=0)
-            self._priors(sums, pose, center)
-            return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, 1.0, None)
-        visible = self.surface.visible(posed, level.camera)
+        visible = []
+        for view in self.views:
+            if self.surface is not None:
+                visible.append(self._pictured(sums, view, self.surface, pose, posed))
+            self._landmarks(sums, view, pose, posed)
+        center = posed.local.mean(dim=0)
+        self._priors(sums, pose, center)
+        overlaps = [view.level.overlap(seen.mask) for view, seen in zip(self.views, visible, strict=False)]
+        iou = sum(overlaps) / len(overlaps) if overlaps else 1.0
+        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, iou, tuple(visible))
+
+    def _pictured(
+        self, sums: _Sums, view: "_View", surface: RigSurface, pose: BodyPose, posed: PosedBody
+    ) -> VisibleSurface:
+        """Adds colors and outlines of a view; returns what it shows."""
+        body, level, scales = self.body, view.level, self.scales
+        visible = surface.visible(posed, level.camera)
         pixel = visible.mask.nonzero()
         counts = visible.clear & (level.inside & ~level.free)[visible.mask]
         rendered = torch.full_like(level.rgb, torch.nan)
@@ -139,36 +187,37 @@ class PoseEnergy:
             counts = counts & ((pixel[:, 0] * 7 + pixel[:, 1] * 3) % stride == 0)
         used = on_edge | counts if colors else on_edge
         rows = used.nonzero()[:, 0]
-        slope, center = body.jacobian(pose, posed, visible.corners[rows], visible.weights[rows])
+        slope, _ = body.jacobian(pose, posed, visible.corners[rows], visible.weights[rows])
         local = (visible.weights[rows][..., None] * posed.local[visible.corners[rows]]).sum(1)
-        moved = self._projected(local, slope)  # (N, 2, P)
+        moved = self._projected(view, local, slope)  # (N, 2, P)
         if colors:
             keep = counts[rows]
-            self._colors(sums, rendered, pixel[rows[keep]], moved[keep])
+            self._colors(sums, view, rendered, pixel[rows[keep]], moved[keep])
         keep = on_edge[rows]
-        self._outlines(sums, visible, pixel[rows[keep]], moved[keep], pixel[edge_mask[visible.mask] & ~on_edge])
-        self._landmarks(sums, pose, posed)
-        self._priors(sums, pose, center)
-        both = level.overlap(visible.mask)
-        return Energy(sum(sums.parts.values()), sums.matrix, sums.vector, center, sums.parts, both, visible)
+        self._outlines(sums, view, visible, pixel[rows[keep]], moved[keep], pixel[edge_mask[visible.mask] & ~on_edge])
+        return visible
 
-    def _projected(self, local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]) -> Float[Tensor, "n 2 q"]:
-        """The Jacobian of the points' pixels, the focal length's last if it is a parameter."""
-        lens = self.level.camera.intrinsics.reshape(3, 3)
+    def _projected(
+        self, view: "_View", local: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3 p"]
+    ) -> Float[Tensor, "n 2 q"]:
+        """The Jacobian of the points' pixels in a view, the focal length's last if it is a parameter."""
+        lens = view.level.camera.intrinsics.reshape(3, 3)
+        if not view.first:
+            local, slope = view.seen(local), view.turn @ slope
         depth = local[:, 2].clamp_min(1e-3)[:, None, None]
         out = torch.stack([lens[0, 0] * slope[:, 0], lens[1, 1] * slope[:, 1]], 1)
         ratio = torch.stack([lens[0, 0] * local[:, 0], lens[1, 1] * local[:, 1]], 1)[..., None] / depth
         moved = (out - ratio * slope[:, 2:]) / depth
         return torch.cat([moved, ratio], 2) if self._lens else moved
 
-    def _colors(self, sums: _Sums, rendered: Tensor, pixel: Tensor, moved: Tensor) -> None:
-        level, scale = self.level, float(self.scales.color)
+    def _colors(self, sums: _Sums, view: "_View", rendered: Tensor, pixel: Tensor, moved: Tensor) -> None:
+        level, scale, side = view.level, float(self.scales.color), view.side
         row, column = pixel.unbind(1)
         difference = torch.zeros_like(rendered)
         difference[row, column] = level.rgb[row, column] - rendered[row, column]
         known = torch.zeros_like(rendered[..., :1])
         known[row, column] = 1.0
-        reach = float(self.scales.light_reach) * self.side
+        reach = float(self.scales.light_reach) * side
         if reach > 0:
             # Light beyond the harmonics (shadows, interreflections) varies slowly over the image: the local mean of the
             # differences is attributed to it.
@@ -182,21 +231,22 @@ class PoseEnergy:
         slope = torch.where(own.isfinite(), 0.5 * (own + image), image) / (scale * 3**0.5)
         square = residual.square().sum(1)
         # The total weight is independent of the number of visible pixels, so that showing fewer does not lower it.
-        weight = float(self.scales.color_weight) * self.side / max(len(pixel), 1)
+        weight = float(self.scales.color_weight) * side / max(len(pixel), 1)
         sums.add("color", residual, slope @ moved, True, weight, square)
 
     def _outlines(
-        self, sums: _Sums, visible: VisibleSurface, pixel: Tensor, moved: Tensor, ends: Int[Tensor, "n 2"]
-    ) -> None:
+        self, sums: _Sums, view: "_View", visible: VisibleSurface, pixel: Tensor, moved: Tensor,
+        ends: Int[Tensor, "n 2"],
+    ) -> None:  # fmt: skip
         """Outlines: `pixel` on the person's; `ends` where the mesh ends and the person does not, which stand for the
         parts of the matte's outline that the mesh does not reach."""
-        level = self.level
-        scale = max(float(self.scales.outline) * self.side, 0.5)
+        level, side = view.level, view.side
+        scale = max(float(self.scales.outline) * side, 0.5)
         row, column = pixel.unbind(1)
         if not len(pixel):
             return
         reach = 8.0  # width of ρ in scales: a distant outline is not an outlier
-        weight = reach**2 * float(self.scales.outline_weight) * self.side / (len(pixel) + len(level.outline))
+        weight = reach**2 * float(self.scales.outline_weight) * side / (len(pixel) + len(level.outline))
         beyond = level.distance[row, column] + 0.5
         beyond = torch.where(level.open[row, column], beyond.clamp_min(0), beyond)
         residual = beyond / scale / reach
@@ -220,29 +270,30 @@ class PoseEnergy:
         slope = torch.einsum("nk,nkp->np", normal[nearest], moved[nearest]) / scale / reach
         sums.add("outline", residual, slope, True, weight, residual.square())
 
-    def _landmarks(self, sums: _Sums, pose: BodyPose, posed: PosedBody) -> None:
-        if not len(self.known):
+    def _landmarks(self, sums: _Sums, view: "_View", pose: BodyPose, posed: PosedBody) -> None:
+        known = view.known
+        if not len(known):
             return
-        corners, weights = self.body.landmarks(pose)
-        corners, weights = corners[self.known], weights[self.known]
+        corners, weights = self.body.landmarks(pose if view.first else view.pose(pose))
+        corners, weights = corners[known], weights[known]
         slope, _ = self.body.jacobian(pose, posed, corners, weights)
         local = (weights[..., None] * posed.local[corners]).sum(1)
         if self._offsets is not None:
             frames = self.body.landmark_frames(pose, posed, corners, weights)
-            offsets = (frames @ self._offsets[self.known][..., None])[..., 0]
+            offsets = (frames @ self._offsets[known][..., None])[..., 0]
             local = local + offsets
             slope = torch.cat([slope[..., :3] - cross_matrices(offsets), slope[..., 3:]], 2)
-        moved = self._projected(local, slope)
-        lens = self.level.camera.intrinsics.reshape(3, 3)
+        moved = self._projected(view, local, slope)
+        lens = view.level.camera.intrinsics.reshape(3, 3)
         if self._fits_offsets:
-            own = torch.zeros(len(self.known), 2, 68, 3)
-            own[torch.arange(len(self.known)), :, self.known] = self._projected(local, frames)[..., :3]
+            own = torch.zeros(len(known), 2, 68, 3)
+            own[torch.arange(len(known)), :, known] = self._projected(view, local, frames)[..., :3]
             moved = torch.cat([moved, own.flatten(2)], 2)
-        pixels = local @ lens.T
+        pixels = (local if view.first else view.seen(local)) @ lens.T
         pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-3)
-        scale, reach = float(self.scales.landmarks) * self.side, 6.0
-        residual = (pixels - self.landmarks[self.known]) / scale / reach
-        weight = reach**2 * float(self.scales.landmark_weight) * self.side / 68
+        scale, reach = float(self.scales.landmarks) * view.side, 6.0
+        residual = (pixels - view.landmarks[known]) / scale / reach
+        weight = reach**2 * float(self.scales.landmark_weight) * view.side / 68
         sums.add("landmarks", residual, moved / scale / reach, True, weight, residual.square().sum(1))
 
     def _priors(self, sums: _Sums, pose: BodyPose, center: Tensor) -> None:

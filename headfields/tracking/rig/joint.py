@@ -46,6 +46,11 @@ def smooth_together(
         Poses by frame; None if stopped. Frames whose own energy grows by more than half, or is not finite, keep their
         pose.
     """
+
+    def energy_of(observed: RigObservation) -> PoseEnergy:
+        level, others = observed.levels[-1], observed.others_at(-1)
+        return PoseEnergy(body, surface, observed, level, light, MotionPrior(), options, others=others)
+
     frames, current = sorted(poses), dict(poses)
     width = body.width
     initial_energy: dict[int, float] = {}
@@ -65,9 +70,7 @@ def smooth_together(
             if stop():
                 return None
             observed = observation(frame)
-            energy = PoseEnergy(body, surface, observed, observed.levels[-1], light, MotionPrior(), options)(
-                current[frame]
-            )
+            energy = energy_of(observed)(current[frame])
             initial_energy.setdefault(frame, energy.value)
             matrix = energy.matrix + torch.diag(_DAMPING * energy.matrix.diagonal())
             if math.isfinite(energy.value) and bool(matrix.isfinite().all() and energy.vector.isfinite().all()):
@@ -89,7 +92,7 @@ def smooth_together(
             current[frame] = current[frame].moved(torch.from_numpy(steps[k]).float(), centers[k])
     for frame in frames if options.joint_steps else ():
         observed = observation(frame)
-        energy = PoseEnergy(body, surface, observed, observed.levels[-1], light, MotionPrior(), options)(current[frame])
+        energy = energy_of(observed)(current[frame])
         if not energy.value <= 1.5 * initial_energy[frame] + 1.0:
             current[frame] = poses[frame]
     return {frame: replace(current[frame]) for frame in poses}

@@ -1,7 +1,7 @@
 """A frame as the rig tracker sees it: a pyramid of images, mattes and distances to their outlines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
+from headfields.data.untracked import UntrackedRecording
 from headfields.records import Camera, Record
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.frame_source import FrameSource
@@ -30,7 +31,7 @@ class Level(Record):
         distance: (H, W) to its outline, pixels, negative inside.
         slope: (H, W, 2) of the distance.
         outline: (Q, 2) pixel centers (x, y) just inside the outline, where it is the template's.
-        camera: the lens, at the origin.
+        camera: the lens, at the origin; that of another view in the space of the first one's.
         free: (H, W) where the person is not the template (hair, clothes): neither colors nor overlap count.
         open: (H, W) whether the nearest outline is of such matter: the template may end inside of it.
     """
@@ -60,33 +61,65 @@ class RigObservation:
     Attributes:
         levels: the image pyramid, coarse to fine.
         landmarks: (68, 2) pixels of the full image, NaN where unknown.
-        camera: camera of the full image.
+        camera: camera of the full image; at the origin, or that of another view in the space of the first one's.
+        others: the same moment from other cameras.
     """
 
     levels: tuple[Level, ...]
     landmarks: Float[Tensor, "68 2"]
     camera: Camera
+    others: tuple["RigObservation", ...] = ()
 
     @property
     def landmark_count(self) -> int:
-        """The number of known landmarks."""
-        return int(self.landmarks.isfinite().all(dim=1).sum())
+        """The number of known landmarks, in the view that has most."""
+        return max(int(view.landmarks.isfinite().all(dim=1).sum()) for view in self.views)
+
+    @property
+    def views(self) -> tuple["RigObservation", ...]:
+        """The frame itself and the other cameras' pictures of it."""
+        return (self, *self.others)
+
+    def others_at(self, row: int) -> list[tuple["RigObservation", Level]]:
+        """The other cameras' pictures, each with its level of that index."""
+        return [(other, other.levels[row]) for other in self.others]
 
 
 def rig_observation(
     source: FrameSource, frame: int, options: RigTrackingOptions, free_labels: Sequence[int] = ()
 ) -> RigObservation:
-    """Reads a frame.
+    """Reads a frame, from all cameras of a recording that has several; a camera whose frame fails is left out.
 
     Args:
-        source: the capture.
+        source: the capture or recording.
         frame: its index.
         options: sizes of the levels.
         free_labels: labels of what the template lacks.
 
     Raises:
-        FrameFailure: "unreadable", or "mask" if the matte has too few pixels.
+        FrameFailure: "unreadable", or "mask" if the matte has too few pixels, from every camera.
     """
+    if not isinstance(source, UntrackedRecording) or not source.others:
+        return _observation(source, frame, options, free_labels, None)
+    views: list[RigObservation] = []
+    failure: FrameFailure | None = None
+    for other in source.cameras:
+        placed = torch.from_numpy(source.camera_in_first(other, frame)).float()
+        try:
+            views.append(_observation(other, frame, options, free_labels, placed))
+        except FrameFailure as error:
+            failure = failure or error
+    if not views:
+        assert failure is not None
+        raise failure
+    return replace(views[0], others=tuple(views[1:]))
+
+
+def _observation(
+    source: FrameSource, frame: int, options: RigTrackingOptions, free_labels: Sequence[int],
+    placed: Float[Tensor, "4 4"] | None,
+) -> RigObservation:  # fmt: skip
+    """A camera's picture of a frame; `placed` is the camera's pose, at the origin if None."""
     try:
         image = source.image(frame)
         captured = source.camera([frame])
@@ -95,7 +128,7 @@ def rig_observation(
     except (CaptureError, OSError, ValueError) as error:
         raise FrameFailure("unreadable", str(error)) from error
     lens = captured.require_pinhole("tracking").intrinsics.reshape(-1, 3, 3)[0].float()
-    camera = Camera(torch.eye(4), lens, (int(image.shape[0]), int(image.shape[1])))
+    camera = Camera(torch.eye(4) if placed is None else placed, lens, (int(image.shape[0]), int(image.shape[1])))
     covered = int((image[..., 3] > 0.5).sum())
     if covered < options.mask_pixels:
         raise FrameFailure(

@@ -6,7 +6,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from headfields.records import Camera
 from headfields.renderers.lighting import sh_basis
 from headfields.tracking.pictures import draw_points, tile
 from headfields.tracking.rig.body import BodyPose, TrackedBody
@@ -21,7 +20,8 @@ __all__ = ["rig_picture"]
 def rig_picture(
     body: TrackedBody, surface: RigSurface, observation: RigObservation, pose: BodyPose, light: Float[Tensor, "9 3"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
-    """Image | template | difference | image with the outlines of template (red) and matte (blue) and landmarks.
+    """Image | template | difference | image with the outlines of template (red) and matte (blue) and landmarks; a row
+    for each view.
 
     Args:
         body, surface: the template.
@@ -30,8 +30,20 @@ def rig_picture(
 
     Returns:
         The picture; `"psnr"` in dB over pixels of the matte that the template covers, `"iou"`, and the mean landmark
-        distance `"landmarks_px"` in pixels of the image.
+        distance `"landmarks_px"` in pixels of the image; means over the views.
     """
+    rows, errors = zip(*(_row(body, surface, view, pose, light) for view in observation.views), strict=True)
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    names = {name: None for each in errors for name in each}
+    return np.concatenate(padded), {
+        name: float(np.mean([each[name] for each in errors if name in each])) for name in names
+    }
+
+
+def _row(
+    body: TrackedBody, surface: RigSurface, observation: RigObservation, pose: BodyPose, light: Float[Tensor, "9 3"]
+) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     level = observation.levels[-1]
     posed = body.posed(pose)
     visible = surface.visible(posed, level.camera)
@@ -51,8 +63,7 @@ def rig_picture(
     known = detected.isfinite().all(dim=1)
     if bool(known.any()) and body.landmark_count == 68:
         points = body.landmark_points(pose)
-        lens = Camera(torch.eye(4), observation.camera.intrinsics, observation.camera.size)
-        projected = lens.project(points[None].cpu())[0][0]
+        projected = observation.camera.project(points[None].cpu())[0].reshape(-1, 2)
         errors["landmarks_px"] = float((projected - detected)[known].norm(dim=1).mean())
         factor = picture.width / observation.camera.size[1]
         draw_points(picture, detected[known] * factor, (0, 190, 0))

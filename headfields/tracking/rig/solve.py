@@ -13,7 +13,7 @@ from headfields.tracking.failures import FrameFailure
 from headfields.tracking.landmark_pose import landmark_pose
 from headfields.tracking.rig.body import BodyPose, TrackedBody
 from headfields.tracking.rig.energy import Energy, MotionPrior, PoseEnergy
-from headfields.tracking.rig.observation import Level, RigObservation
+from headfields.tracking.rig.observation import RigObservation
 from headfields.tracking.rig.options import RigTrackingOptions
 from headfields.tracking.rig.surface import RigSurface
 
@@ -71,15 +71,17 @@ def solve_frame(
         first: whether tracking starts (or restarts) here, with more steps.
     """
 
-    def at(level: Level) -> PoseEnergy:
-        return PoseEnergy(body, surface, observation, level, light, expected, options)
+    def at(row: int) -> PoseEnergy:
+        level, others = observation.levels[row], observation.others_at(row)
+        return PoseEnergy(body, surface, observation, level, light, expected, options, others=others)
 
-    coarse = at(observation.levels[0])
+    coarse = at(0)
     steps = options.first_steps if first else options.steps[0]
     candidates = [minimize(coarse, start, steps) for start in starts]
     pose, energy = min(candidates, key=lambda pair: pair[1].value)
-    for level, steps in zip(observation.levels[1:], options.steps[1:], strict=True):
-        pose, energy = minimize(at(level), pose, 2 * steps if first else steps)
+    for row in range(1, len(observation.levels)):
+        steps = options.steps[row]
+        pose, energy = minimize(at(row), pose, 2 * steps if first else steps)
     return pose, energy
 
 
@@ -97,7 +99,7 @@ def extrapolated_pose(last: BodyPose, before: BodyPose | None) -> BodyPose:
 
 
 def landmark_start(body: TrackedBody, observation: RigObservation, options: RigTrackingOptions) -> BodyPose:
-    """The rest pose, placed by the frame's landmarks.
+    """The rest pose, placed by the frame's landmarks, of the view that has most.
 
     Raises:
         FrameFailure: "landmarks", too few are known, or no pose fits them.
@@ -110,11 +112,13 @@ def landmark_start(body: TrackedBody, observation: RigObservation, options: RigT
             "landmarks", f"the frame has {observation.landmark_count} known landmarks; at least "
             f"{options.landmark_count} are needed to start tracking"
         )  # fmt: skip
+    view = max(observation.views, key=lambda view: int(view.landmarks.isfinite().all(dim=1).sum()))
     facing = body.at_rest(torch.diag(rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
     corners, weights = body.landmarks(facing)
     points = (weights[..., None] * rig.template_vertices[corners]).sum(1)
     try:
-        pose, _ = landmark_pose(points.cpu(), observation.landmarks.cpu(), observation.camera)
+        pose, _ = landmark_pose(points.cpu(), view.landmarks.cpu(), view.camera)
     except (ValueError, RuntimeError) as error:
         raise FrameFailure("landmarks", str(error)) from error
+    pose = torch.linalg.inv(view.camera.world_to_camera.reshape(4, 4)) @ pose
     return body.at_rest(pose.to(rig.template_vertices))

@@ -88,11 +88,11 @@ class RigSurface:
             self._texel = math.sqrt(area / max(pixels, 1.0))  # meters
 
     def visible(self, body: PosedBody, camera: Camera) -> VisibleSurface:
-        """The surface of a posed body that is visible from a camera at the origin.
+        """The surface of a posed body that is visible from a camera.
 
         Args:
             body: posed body.
-            camera: camera with identity pose.
+            camera: at the origin of the camera space that the body is posed in, or elsewhere in it.
         """
         self._bvh.refit(body.local[None])
         rays = camera.rays()

@@ -242,17 +242,19 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
     def _astray(self, pose: BodyPose, observation: RigObservation) -> bool:
         """Whether the landmarks, if enough are known for a start, are far from their places: a head that was seen from
         behind may have the right outline and face the wrong way."""
-        known = observation.landmarks.isfinite().all(dim=1)
+        view = max(observation.views, key=lambda view: int(view.landmarks.isfinite().all(dim=1).sum()))
+        known = view.landmarks.isfinite().all(dim=1)
         if observation.landmark_count < self.options.landmark_count or self.landmark_count != len(known):
             return False
-        pixels = observation.camera.project(self.body.landmark_points(pose)[None])[0].reshape(-1, 2)
-        apart = (pixels - observation.landmarks)[known].norm(dim=1).median()
-        return not bool(apart <= _ASTRAY * max(observation.camera.size))
+        pixels = view.camera.project(self.body.landmark_points(pose)[None])[0].reshape(-1, 2)
+        apart = (pixels - view.landmarks)[known].norm(dim=1).median()
+        return not bool(apart <= _ASTRAY * max(view.camera.size))
 
     def _overlap(self, pose: BodyPose, observation: RigObservation) -> float:
-        """Intersection over union of silhouette and matte on the coarsest level."""
-        level = observation.levels[0]
-        return level.overlap(self.surface.visible(self.body.posed(pose), level.camera).mask)
+        """Intersection over union of silhouette and matte on the coarsest level, the mean over the views."""
+        posed, levels = self.body.posed(pose), [view.levels[0] for view in observation.views]
+        each = [level.overlap(self.surface.visible(posed, level.camera).mask) for level in levels]
+        return sum(each) / len(each)
 
     def _checked(
         self, frame: int, pose: BodyPose, light: LightSums, energy: Energy, observation: RigObservation
@@ -265,9 +267,10 @@ class RigTracker(FrameTracker[RigObservation, RigFit]):
         return RigFit(frame, pose, light, observation.camera, errors={"energy": energy.value})
 
     def _with_light(self, sums: LightSums, energy: Energy, observation: RigObservation) -> LightSums:
-        level, surface = observation.levels[-1], energy.visible
-        assert surface is not None
-        keep = surface.clear & (level.inside & ~level.free)[surface.mask]
-        colors = level.rgb[surface.mask][keep]
         scale = float(self.options.scales.color)
-        return fitted_light(sums, surface.albedo[keep], surface.normals[keep], colors, scale)
+        for view, surface in zip(observation.views, energy.visible, strict=True):
+            level = view.levels[-1]
+            keep = surface.clear & (level.inside & ~level.free)[surface.mask]
+            colors = level.rgb[surface.mask][keep]
+            sums = fitted_light(sums, surface.albedo[keep], surface.normals[keep], colors, scale)
+        return sums
