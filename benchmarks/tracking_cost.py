@@ -72,7 +72,8 @@ def opened(kind: str, model: str, arguments: argparse.Namespace) -> hf.data.Capt
     if exact.size != tracked.size:
         raise SystemExit(f"{arguments.capture} has images of {exact.size} and the tracked capture of {tracked.size}")
     for name, rows in tracked.splits.items():
-        exact.splits[name] = numbers[rows]
+        if name != "all":
+            exact.splits[name] = numbers[rows]
     return exact
 
 

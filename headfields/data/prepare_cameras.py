@@ -195,6 +195,7 @@ def _triangulated(
         return np.zeros(3), np.inf
     point = solved[:3] / solved[3]
     seen = [camera @ [*point, 1.0] for camera in cameras]
-    behind = any(depth <= 0 for *_, depth in seen)
+    if any(depth <= 0 for *_, depth in seen):
+        return point, np.inf
     apart = [np.linalg.norm(own[:2] / own[2] - own_pixels) for own, own_pixels in zip(seen, pixels, strict=True)]
-    return point, np.inf if behind else float(np.mean(apart))
+    return point, float(np.mean(apart))
