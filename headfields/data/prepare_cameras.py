@@ -91,7 +91,7 @@ def prepare_cameras(
     for name, source in sources.items():
         recording = prepare_recording(
             source, Path(folder) / name, files.get(name), detectors, crop, _SIDE if side is None else side, None,
-            lambda what, frame, name=name: show(f"{what} of {name}", frame),  # type: ignore[misc]
+            lambda what, frame, name=name: show(f"{what} of {name}", frame),
             stop, (views[name], lenses[name]),
         )  # fmt: skip
         if recording is None:
