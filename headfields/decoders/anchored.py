@@ -12,6 +12,7 @@ from headfields.networks import Anchors
 from headfields.networks.ensemble import Ensemble
 from headfields.networks.mlp import MLP
 from headfields.ops.grouped import group_rows
+from headfields.ops.nearest_vertices import MAX_NEIGHBORS, VertexTree
 from headfields.ops.softplus import softplus
 from headfields.parts import Decoder
 from headfields.records import Canonical, Features, FieldValues, HeadState
@@ -23,11 +24,12 @@ _VALUES = {"cpu": 2**24, "cuda": 2**28}
 @dataclass(frozen=True)
 class AnchoredFrames:
     """B frames, prepared for `AnchoredDecoder`: the anchors in the networks' units, and the contribution of the codes
-    to the first layer of each of N members' networks."""
+    to the first layer of each of N members' networks; and a tree over the anchors, if it serves."""
 
     anchors: Float[Tensor, "b a 3"]
     geometry: Float[Tensor, "bn hidden"]
     appearance: Float[Tensor, "bn app"]
+    tree: VertexTree | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class AnchoredDecoder(Decoder):
         if appearance == "geometry":
             self.projection = MLP(hidden, appearance_width, appearance_width, bias=True)
         self.appearance_width = appearance_width
+        self._tree: VertexTree | None = None
 
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
         layout = self.anchors.layout
@@ -162,25 +165,42 @@ class AnchoredDecoder(Decoder):
         geometry = layout.of_state(name, self.anchors.code, state)
         appearance = layout.of_state(name, self.code, state)
         with torch.autocast(geometry.device.type, enabled=False):
+            anchors = self.anchors.normalized(self.anchors(geometry))
             return AnchoredFrames(
-                anchors=self.anchors.normalized(self.anchors(geometry)),
+                anchors=anchors,
                 geometry=self.geometry_networks.starts(*layout.split(geometry), self.network).flatten(0, 1),
                 appearance=self.appearance_networks.starts(*layout.split(appearance), self.network).flatten(0, 1),
+                tree=self._tree_at(anchors.detach()),
             )
+
+    def _tree_at(self, anchors: Float[Tensor, "b a 3"]) -> VertexTree | None:
+        """A tree over the anchors of each frame, of the topology of the mean anchors; None: too many neighbors."""
+        if self.neighbors > MAX_NEIGHBORS:
+            return None
+        if self._tree is None or self._tree.vertices.device != anchors.device:
+            self._tree = VertexTree(self.anchors.normalized(self.anchors.mean).to(anchors.device))
+        return self._tree.posed(anchors)
+
+    def _nearest(self, x: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: AnchoredFrames) -> Tensor:
+        """The nearest anchors (M, K) of points, nearest first; -1 of points and anchors that are not finite."""
+        if prepared.tree is not None:
+            several = len(prepared.anchors) > 1
+            return prepared.tree.nearest(x.detach(), self.neighbors, frame if several else None).index
+        squared = torch.zeros(len(x), prepared.anchors.shape[1], dtype=x.dtype, device=x.device)
+        for axis in range(3):
+            squared += (x[:, axis, None] - prepared.anchors[:, :, axis].index_select(0, frame)).square()
+        return squared.topk(self.neighbors, largest=False).indices
 
     def blend(self, canonical: Canonical, prepared: AnchoredFrames) -> Blend:
         """The members that each of M points is blended from, and their weights; M = 0 is legal."""
         x = self.anchors.normalized(canonical.points)
         anchors, frame, last = prepared.anchors, canonical.frame, prepared.anchors.shape[1]
         with torch.no_grad():
-            squared = torch.zeros(len(x), last, dtype=x.dtype, device=x.device)
-            for axis in range(3):
-                # the anchors of a single frame broadcast, without a gather for each point
-                anchor = anchors[:, :, axis] if len(anchors) == 1 else anchors[:, :, axis].index_select(0, frame)
-                squared += (x[:, axis, None] - anchor).square()
-            nearest = squared.topk(self.neighbors, largest=False).indices
+            anchor = self._nearest(x, frame, prepared)
+            nearest = anchor.clamp_min(0)
         index = (frame[:, None] * last + nearest).flatten() if len(anchors) > 1 else nearest.flatten()
         offset = x[:, None] - anchors.flatten(0, 1).index_select(0, index).view(len(x), self.neighbors, 3)
+        offset = offset.masked_fill(anchor[..., None] < 0, torch.nan)
         squared = offset.square().sum(dim=-1)  # again, with a graph; without a root, which is singular at the anchor
         width = squared[:, : self.reach].amax(dim=1, keepdim=True) / self.sharpness**2
         squared = torch.cat([squared, torch.full_like(squared[:, :1], self.far**2)], dim=1)

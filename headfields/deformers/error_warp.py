@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from headfields.networks.latent_table import LatentTable
 from headfields.networks.mlp import MLP, hidden_layers
+from headfields.ops.few_rows import few_rows
 from headfields.ops.frequency import frequency_encoding, frequency_window
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.ray_box import ray_box
@@ -213,7 +214,7 @@ class ErrorWarp(Deformer):
         unit, encoded = self._encoded(points, prepared)
         x, tangents = encoded, self._slopes(encoded)
         if not self.centered:
-            x = torch.cat([encoded, prepared.codes[frame]], dim=-1)
+            x = torch.cat([encoded, few_rows(prepared.codes, frame)], dim=-1)
             tangents = functional.pad(tangents, (0, prepared.codes.shape[1]))
         trunk, trunk_slopes = mlp_tangents(x, tangents, *_layers(self.trunk), relu_last=True)
         values, slopes = zip(
@@ -245,7 +246,7 @@ class ErrorWarp(Deformer):
         if not self.centered:
             return output
         width = prepared.codes.shape[1]
-        code = prepared.codes[frame].reshape(len(frame), *[1] * (output.ndim - 1), width)
+        code = few_rows(prepared.codes, frame).reshape(len(frame), *[1] * (output.ndim - 1), width)
         return (output.unflatten(-1, (3, width)) * code).sum(-1)
 
     def _scale(self) -> Tensor:

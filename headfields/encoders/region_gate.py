@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_shape
+from headfields.ops.few_rows import few_rows
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
 
@@ -64,7 +65,7 @@ class RegionGate(Encoder):
 
     def forward(self, canonical: Canonical, prepared: Float[Tensor, "b width"]) -> Float[Tensor, "m width"]:
         rows, index = self.shared(canonical, prepared)
-        return rows[index]
+        return few_rows(rows, index)
 
     def shared(
         self, canonical: Canonical, prepared: Float[Tensor, "b width"]

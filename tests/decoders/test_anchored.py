@@ -281,3 +281,26 @@ def test_errors(unchecked):
         part.prepare(given.replace(codes={"geometry": given.codes["geometry"]}))
     with pytest.raises(ValueError, match="AnchoredDecoder: the code 'appearance' of the HeadState has 3 numbers"):
         part.prepare(given.replace(codes={**given.codes, "appearance": torch.zeros(FRAMES, 3)}))
+
+
+@pytest.mark.parametrize("neighbors", [4, 17])
+def test_nearest_anchors_are_those_of_all_distances(neighbors):
+    """By a tree, or by all distances where a tree has no room for so many."""
+    part = decoder(pairs=12, middle=3, neighbors=neighbors)
+    prepared, canonical = part.prepare(state(part)), somewhere(50)
+    assert (prepared.tree is None) == (neighbors == 17)
+    member = part.blend(canonical, prepared).member
+    x = part.anchors.normalized(canonical.points)
+    distance = (x[:, None] - prepared.anchors[canonical.frame]).norm(dim=-1)
+    assert torch.equal(member[:, :-1], distance.argsort(dim=1)[:, :neighbors])
+    assert bool((member[:, -1] == len(part.anchors)).all())
+
+
+def test_a_point_that_is_not_finite_stays_so_and_alone():
+    part, values = decoder(), torch.zeros(5, 2)
+    given, canonical = state(part), somewhere(5)
+    before = run(part, values, canonical, part.prepare(given)).distance
+    canonical.points[2, 1] = torch.nan
+    result = run(part, values, canonical, part.prepare(given))
+    assert result.distance.isnan().tolist() == [False, False, True, False, False] and result.rgb[2].isnan().all()
+    assert torch.equal(result.distance[[0, 1, 3, 4]], before[[0, 1, 3, 4]])

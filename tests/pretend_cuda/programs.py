@@ -121,6 +121,8 @@ def train(model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate"
             result["graph"] |= {
                 "waits": first[-1][1] + second[-1][1],
                 "operations": len(second) - 1,
+                # the gradient of an index, which sorts all indices; True: it adds where they meet
+                "sorts": [each[-1] for each in second if "index_put" in each[0] and True in each[1:-1]],
                 "differences": [f"{a} and {b}" for a, b in zip(first, second, strict=False) if a != b][:5],
                 "longer": len(second) - len(first),
             }

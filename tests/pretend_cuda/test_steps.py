@@ -73,6 +73,7 @@ def check_graph(found: dict[str, Any], program: str) -> None:
     graph = found["graph"]
     assert not graph["reason"] and graph["replays"] >= (10 if program == "insta" else 3)
     assert not graph["waits"] and not graph["differences"] and not graph["longer"]
+    assert not graph["sorts"], "tensors of few rows are indexed by `few_rows`, others by `index_select`"
     assert graph["operations"] > 300
     assert 0 < found["step"]["captured"] <= CAPTURED[program]
 

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from headfields.ops.few_rows import few_rows
+
 
 def mlp(
     x: Float[Tensor, "*batch _"],
@@ -17,10 +19,14 @@ def mlp(
     start: Float[Tensor, "k _"] | None = None,
 ) -> Float[Tensor, "*batch _"]:
     """See `headfields.ops.mlp`."""
-    hidden = x if condition is None else torch.cat([x, condition[index]], dim=-1)
+    hidden = x
+    if condition is not None:
+        assert index is not None
+        hidden = torch.cat([x, few_rows(condition, index)], dim=-1)
     for layer, weight in enumerate(weights):
         if layer == 0 and start is not None:
-            hidden = functional.linear(hidden, weight) + start[index]
+            assert index is not None
+            hidden = functional.linear(hidden, weight) + few_rows(start, index)
             continue
         hidden = functional.linear(hidden if layer == 0 else hidden.relu(), weight, biases[layer] if biases else None)
     return hidden
@@ -41,7 +47,7 @@ def layers(
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         sums = (steps[-1] if layer == 0 else steps[-1].relu()) @ weight.T
         if len(bias):
-            sums = sums + (bias[index] if layer == 0 and index is not None else bias)
+            sums = sums + (few_rows(bias, index) if layer == 0 and index is not None else bias)
         steps.append(sums)
     return [x, *(step.relu() for step in steps[1:-1]), steps[-1]]
 
