@@ -316,6 +316,12 @@ uint64_t all(unsigned seed) {
         for (const int n : {0, 1, 300}) sum ^= blended_maps(random, n, width, rare) * 25;
     for (const int n : {0, 1, 9, 300})
         for (const int side : {1, 16, 37}) sum ^= splats(random, n, 1 + n % 2, n % 13, side, side + n % 5, rare) * 33;
+    for (const int n : {0, 3, 9, 302})
+        for (const int values : {1, 4, 9, 16}) sum ^= splat_harmonics(random, n, n % 4, values, rare) * 35;
+    for (const int n : {0, 1, 37, 300})
+        for (const int faces : {1, 7, 8, 9, 100}) sum ^= bound_gaussians(random, n, 1 + n % 3, faces, rare) * 37;
+    for (const int side : {1, 3, 12, 37})
+        for (const int reach : {0, 3, 5}) sum ^= blurred(random, side % 4, side, 40 - side, reach, rare) * 39;
     for (const int share : {0, 5, 50, 100})
         for (const int size : {2, 3, 17}) sum ^= surfaces(random, size, 2 + size / 2, 2 * size - 2, share) * 31;
     return sum;

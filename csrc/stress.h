@@ -52,6 +52,9 @@ uint64_t networks(Random &random, int rows, int rare);
 uint64_t softplus(Random &random, int n, int rare);
 uint64_t blended_maps(Random &random, int n, int width, int rare);
 uint64_t splats(Random &random, int64_t n, int64_t cameras, int64_t channels, int64_t height, int64_t width, int rare);
+uint64_t splat_harmonics(Random &random, int64_t n, int64_t cameras, int values, int rare);
+uint64_t bound_gaussians(Random &random, int64_t n, int64_t frames, int64_t faces, int rare);
+uint64_t blurred(Random &random, int64_t count, int64_t height, int64_t width, int reach, int rare);
 uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, int share);
 
 }  // namespace stress

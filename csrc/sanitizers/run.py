@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}
 TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
          "mlp", "softplus", "blended_map", "nearest_vertices", "interpolate_rows", "marching_cubes", "splat",
-         "native_threads", "hostile_calls"]  # fmt: skip
+         "bound_gaussians", "blur", "native_threads", "hostile_calls"]  # fmt: skip
 # Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
 # what stress.cpp goes through.
 LEFT_OUT = "warp or cuda or compile or builders"
