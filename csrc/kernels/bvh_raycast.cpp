@@ -94,6 +94,29 @@ struct Hit {
     int32_t face;  // of faces at one distance, which is rounded, the lowest index wins
     int64_t slot;  // -1 where there is none
     double weights[4];
+
+    // Of a box, which begins at a rounded distance.
+    float bound() const { return distance * 1.000001f; }
+    // Tests those triangles of a leaf of which a bit is set. Whether one is the first now.
+    HF_INLINE_MEMBER bool meet(const BvhTree &tree, const float *rows, int64_t leaf, uint32_t bits, const Shear &shear) {
+        bool nearer = false;
+        for (; bits; bits &= bits - 1) {
+            const int k = __builtin_ctz(bits);
+            double at[4];
+            const float t = exact_hit(rows + k, shear, at);
+            const int32_t index = tree.order[8 * leaf + k];
+            if (!(t >= 0 && t < __builtin_inff() && (t < distance || (t == distance && index < face)))) continue;
+            distance = t, face = index, slot = 8 * leaf + k, nearer = true;
+            for (int w = 0; w < 4; ++w) weights[w] = at[w];
+        }
+        return nearer;
+    }
+    HF_INLINE_MEMBER void write(const BvhRays &rays, int64_t i) const {
+        rays.face[i] = slot < 0 ? -1 : face;
+        if (!rays.barycentric) return;
+        for (int k = 0; k < 3; ++k) rays.barycentric[3 * i + k] = (float)(weights[k] / weights[3]);
+        rays.distance[i] = slot < 0 ? __builtin_inff() : distance;
+    }
 };
 
 // Rays side by side. A row holds one number of each.
@@ -155,17 +178,8 @@ struct Packet {
     HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, int j) {
         const float *rows = triangles + leaf * bvh_leaf_floats;
         const Shear shear = shear_of(j);
-        Hit &best = hit[j];
-        for (uint32_t hits = may_hit(rows, shear, best.distance * __builtin_fabsf((float)shear.dz)); hits; hits &= hits - 1) {
-            const int k = __builtin_ctz(hits);
-            double weights[4];
-            const float t = exact_hit(rows + k, shear, weights);
-            const int32_t face = tree.order[8 * leaf + k];
-            if (!(t >= 0 && t < __builtin_inff() && (t < best.distance || (t == best.distance && face < best.face)))) continue;
-            best.distance = t, best.face = face, best.slot = 8 * leaf + k;
-            for (int w = 0; w < 4; ++w) best.weights[w] = weights[w];
-            bound[j] = t * 1.000001f;
-        }
+        const uint32_t hits = may_hit(rows, shear, hit[j].distance * __builtin_fabsf((float)shear.dz));
+        if (hits && hit[j].meet(tree, rows, leaf, hits, shear)) bound[j] = hit[j].bound();
     }
 
     // All rays together, front to back. False, with what was found so far, where they run into different octants or
@@ -231,44 +245,133 @@ struct Packet {
         return reached;
     }
 
-    // One ray, depth first; `seen` is a leaf that was visited before, or -1.
-    void cast_alone(const BvhTree &tree, const float *bounds, const float *triangles, int64_t seen, int j) {
-        f8 i[3], near[3], far[3];
-        int near_row[3], far_row[3];
+};
+
+// Rays each on its own way through the tree. A ray waits at every step, for what it loads and for branches that cannot
+// be predicted. So many rays take a step in turn, and where a step leads is not a branch but a list that the ray is put
+// on: the processor is then at work on several rays at a time.
+constexpr int stream_most = 64;
+
+struct Walk {
+    float inverse[3], near_scaled[3], far_scaled[3];  // see Packet
+    int32_t near_row[3];
+    const float *bounds, *triangles;  // of its mesh
+    int32_t child, top;  // where it is: a node, ~leaf, or bvh_empty at the end; the height of its stack
+    Shear shear;
+    float bound;
+    uint32_t may;  // which triangles of its leaf are to be tested
+    uint32_t item;
+    Hit hit;
+};
+
+// Rays by where they are: at a node, at a leaf, or at one of which triangles may be hit.
+struct Lists {
+    int nodes = 0, leaves = 0, near = 0;
+    uint8_t at_node[stream_most + 1], at_leaf[stream_most + 1], at_near[stream_most + 1];
+};
+
+struct Stream {
+    const BvhTree &tree;
+    const BvhRays &rays;
+    int count = 0;
+    alignas(64) Walk walk[stream_most];
+    Entry stack[stream_most][bvh_stack + 2];  // the lowest is the end of the way
+
+    Stream(const BvhTree &tree, const BvhRays &rays) : tree(tree), rays(rays) {}
+
+    // A ray of a packet, with its first hit so far.
+    HF_INLINE_MEMBER void add(const Packet &packet, int j, uint32_t item, const float *bounds, const float *triangles) {
+        Walk &w = walk[count];
         for (int axis = 0; axis < 3; ++axis) {
-            i[axis] = f8_set(inverse[axis][j]), near[axis] = f8_set(near_scaled[axis][j]), far[axis] = f8_set(far_scaled[axis][j]);
-            const bool up = inverse[axis][j] > 0;
-            near_row[axis] = 8 * (up ? axis : 3 + axis), far_row[axis] = 8 * (up ? 3 + axis : axis);
+            w.inverse[axis] = packet.inverse[axis][j];
+            w.near_scaled[axis] = packet.near_scaled[axis][j], w.far_scaled[axis] = packet.far_scaled[axis][j];
+            w.near_row[axis] = 8 * (w.inverse[axis] > 0 ? axis : 3 + axis);
         }
-        Entry stack[bvh_stack];
-        int top = 0;
-        for (int32_t node = 0; node >= 0;) {
-            const float *box = bounds + (int64_t)node * bvh_node_floats;
-            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
-            for (int axis = 0; axis < 3; ++axis) {
-                enter = f8_max(enter, f8_load(box + near_row[axis]) * i[axis] - near[axis]);
-                leave = f8_min(leave, f8_load(box + far_row[axis]) * i[axis] - far[axis]);
-            }
-            push(tree.children + 8 * (int64_t)node, mask_bits((enter <= leave * f8_set(1.0000004f)) & (enter <= f8_set(bound[j]))), enter, stack, top);
-            node = -1;
-            while (top > 0) {
-                const Entry entry = stack[--top];
-                if (entry.enter > bound[j]) continue;
-                if (entry.child >= 0) {
-                    node = entry.child;
-                    break;
-                }
-                if (~entry.child != seen) visit(tree, triangles, ~entry.child, j);
-            }
-        }
+        w.bounds = bounds, w.triangles = triangles, w.child = 0, w.top = 1;
+        w.shear = packet.shear_of(j), w.bound = packet.bound[j], w.item = item, w.hit = packet.hit[j];
+        stack[count++][0] = {0.f, bvh_empty};
     }
 
-    HF_INLINE_MEMBER void write(const BvhRays &rays, int64_t i, int j) const {
-        const Hit &first = hit[j];
-        rays.face[i] = first.slot < 0 ? -1 : first.face;
-        if (!rays.barycentric) return;
-        for (int k = 0; k < 3; ++k) rays.barycentric[3 * i + k] = (float)(first.weights[k] / first.weights[3]);
-        rays.distance[i] = first.slot < 0 ? __builtin_inff() : first.distance;
+    // Goes on, if `moves`, to where the top of the stack says. A list is written no faster than it is read.
+    HF_INLINE_MEMBER void next(Lists &lists, int j, int top, bool moves) {
+        Walk &w = walk[j];
+        const int32_t child = stack[j][top - 1].child;
+        w.child ^= (w.child ^ child) & -(int32_t)moves, w.top = top - moves;
+        lists.at_node[lists.nodes] = lists.at_leaf[lists.leaves] = static_cast<uint8_t>(j);
+        lists.nodes += moves & (child >= 0), lists.leaves += moves & (child < 0) & (child != bvh_empty);
+    }
+
+    HF_INLINE_MEMBER void step(Lists &lists, int j) {
+        const Walk &w = walk[j];
+        const float *box = w.bounds + (int64_t)w.child * bvh_node_floats;
+        f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+        for (int axis = 0; axis < 3; ++axis) {
+            const f8 inverse = f8_set(w.inverse[axis]);
+            const float *first = box + w.near_row[axis], *second = box + 8 * (2 * axis + 3) - w.near_row[axis];
+            enter = f8_max(enter, f8_load(first) * inverse - f8_set(w.near_scaled[axis]));
+            leave = f8_min(leave, f8_load(second) * inverse - f8_set(w.far_scaled[axis]));
+        }
+        const uint32_t hits = mask_bits((enter <= leave * f8_set(1.0000004f)) & (enter <= f8_set(w.bound)));
+        const int32_t *children = tree.children + 8 * (int64_t)w.child;
+        // The nearest last, without a branch on which that is. Of one child twice the same, of none anything.
+        alignas(32) float at_enter[8];
+        f8_store(at_enter, enter);
+        Entry *entry = stack[j] + w.top;
+        int nearest = __builtin_ctz(hits | 128);
+        const int last = 31 - __builtin_clz(hits | 1);
+        for (uint32_t rest = hits & (hits - 1) & ~(1u << last); __builtin_expect(rest, 0); rest &= rest - 1, ++entry) {
+            const int k = __builtin_ctz(rest), turn = (nearest ^ k) & -(at_enter[k] < at_enter[nearest]), far = k ^ turn;
+            *entry = {at_enter[far], children[far]};
+            nearest ^= turn;
+        }
+        const int turn = (nearest ^ last) & -(at_enter[last] < at_enter[nearest]), far = last ^ turn;
+        nearest ^= turn;
+        entry[0] = {at_enter[far], children[far]};
+        entry[1] = {at_enter[nearest], children[nearest]};
+        next(lists, j, (int)(entry - stack[j]) + (hits != 0) + ((hits & (hits - 1)) != 0), true);
+    }
+
+    HF_INLINE_MEMBER void test(Lists &lists, int j) {
+        Walk &w = walk[j];
+        const float *rows = w.triangles + (int64_t)~w.child * bvh_leaf_floats;
+        w.may = may_hit(rows, w.shear, w.hit.distance * __builtin_fabsf((float)w.shear.dz));
+        lists.at_near[lists.near] = static_cast<uint8_t>(j);
+        lists.near += w.may != 0;
+        next(lists, j, w.top, w.may == 0);
+    }
+
+    HF_INLINE_MEMBER void meet(Lists &lists, int j) {
+        Walk &w = walk[j];
+        const int64_t leaf = ~w.child;
+        int top = w.top;
+        if (w.hit.meet(tree, w.triangles + leaf * bvh_leaf_floats, leaf, w.may, w.shear)) {
+            w.bound = w.hit.bound();
+            Entry *entry = stack[j];
+            const int height = top;
+            top = 1;
+            for (int k = 1; k < height; ++k) {  // leaves out what is too far by now
+                const Entry kept = entry[k];
+                entry[top] = kept, top += kept.enter <= w.bound;
+            }
+        }
+        next(lists, j, top, true);
+    }
+
+    void run() {
+        Lists lists;
+        for (int j = 0; j < count; ++j) lists.at_node[j] = static_cast<uint8_t>(j);
+        lists.nodes = count;
+        while (lists.nodes + lists.leaves > 0) {
+            const int nodes = lists.nodes;
+            lists.nodes = 0;
+            for (int k = 0; k < nodes; ++k) step(lists, lists.at_node[k]);
+            const int leaves = lists.leaves;
+            lists.leaves = lists.near = 0;
+            for (int k = 0; k < leaves; ++k) test(lists, lists.at_leaf[k]);
+            for (int k = 0; k < lists.near; ++k) meet(lists, lists.at_near[k]);
+        }
+        for (int j = 0; j < count; ++j) walk[j].hit.write(rays, walk[j].item);
+        count = 0;
     }
 };
 
@@ -276,10 +379,8 @@ struct Packet {
 
 void bvh_raycast(const BvhTree &tree, const BvhRays &rays, const uint32_t *items, int64_t count) {
     Packet packet;
-    int64_t leaf_before = -1;
-    int32_t mesh_before = -1;
-    int trust = 0;  // whether rays have lately met the leaf that the ray before them met
-    int64_t alone = 0, pause = packet_most;  // rays still to run alone after a packet that did not pay
+    Stream stream(tree, rays);
+    int64_t alone = 0, pause = packet_most;  // rays that still go alone after a packet that did not pay
     for (int64_t q = 0; q < count;) {
         const int32_t b = rays.mesh ? rays.mesh[items[q]] : 0;
         const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
@@ -300,20 +401,16 @@ void bvh_raycast(const BvhTree &tree, const BvhRays &rays, const uint32_t *items
                 alone = pause, pause = pause < 4096 ? 2 * pause : pause;
         }
         if (!done) alone -= n;
-        for (int j = 0; j < n && !done; ++j) {
-            if (!(packet.usable >> j & 1)) continue;
-            const int64_t seen = b == mesh_before && trust >= 0 ? leaf_before : -1;
-            if (seen >= 0) packet.visit(tree, triangles, seen, j);
-            packet.cast_alone(tree, bounds, triangles, seen, j);
-            const int64_t slot = packet.hit[j].slot;
-            if (slot < 0) continue;
-            const bool same = b == mesh_before && slot / 8 == leaf_before;
-            trust = same ? (trust < 3 ? trust + 1 : trust) : (trust > -3 ? trust - 1 : trust);
-            leaf_before = slot / 8, mesh_before = b;
+        for (int j = 0; j < n; ++j) {
+            if (done || !(packet.usable >> j & 1))
+                packet.hit[j].write(rays, items[q + j]);
+            else
+                stream.add(packet, j, items[q + j], bounds, triangles);
         }
-        for (int j = 0; j < n; ++j) packet.write(rays, items[q + j], j);
+        if (stream.count > stream_most - packet_most) stream.run();
         q += n;
     }
+    stream.run();
 }
 
 }  // namespace HF_ISA

@@ -288,3 +288,21 @@ def test_an_answer_does_not_depend_on_the_other_rays(device):
     assert tree.raycast(origins[order], directions[order]).face.equal(together[order])
     for i in range(0, len(origins), 16):
         assert tree.raycast(origins[i : i + 1], directions[i : i + 1]).face.equal(together[i : i + 1])
+
+
+def test_rays_of_a_larger_mesh_in_any_order():
+    # A tree of some megabytes, where rays of one place are put in an order and others are not.
+    faces, vertices = ball(6)
+    tree = TriangleBVH(faces, vertices)
+    targets = 0.12 * torch.randn(1500, 3)
+    places = torch.tensor([[0.3, 0.02, 0.01], [-0.2, 0.25, 0.0]])
+    together = torch.cat([tree.raycast(place.expand(1500, 3), targets - place).face for place in places])
+    mixed = torch.randperm(3000)
+    origins, directions = places.repeat_interleave(1500, 0), torch.cat([targets - place for place in places])
+    hit = tree.raycast(origins[mixed], directions[mixed])
+    assert hit.face.equal(together[mixed]) and 300 < (together >= 0).sum() < 3000
+    some = (hit.face >= 0).nonzero()[:200, 0]
+    corners = vertices[faces[hit.face[some]]]
+    where = (hit.barycentric[some, :, None] * corners).sum(1)
+    along = directions[mixed][some] * hit.distance[some, None]
+    torch.testing.assert_close(where, origins[mixed][some] + along, atol=3e-6, rtol=0)
