@@ -34,7 +34,8 @@ def cases(settings: Settings) -> Iterator[Case]:
         for order, points in (("random", random_points(count)), ("rays", along_rays(count))):
             size = {"points": count}
             contest = _contestants(layout, table, points.to(settings.device))
-            yield Case(f"{kind}, {order}: forward", size, "points", count, contest(False), {_WARP: 5.0, _WARP_POINTS: 5.0})
+            warp = {_WARP: 5.0, _WARP_POINTS: 5.0}
+            yield Case(f"{kind}, {order}: forward", size, "points", count, contest(False), warp)
             yield Case(f"{kind}, {order}: forward, backward", size, "points", count, contest(True), {_REFERENCE: 30.0})
     layout = HashGridLayout()
     table = table_of(layout, settings.device)
