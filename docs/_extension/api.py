@@ -6,6 +6,7 @@ they name something public, and the vertical bars and asterisks of formulas stay
 
 import importlib
 import inspect
+import itertools
 import re
 import typing
 from collections.abc import Iterator
@@ -189,6 +190,27 @@ def quote_types(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
         lines[i] = line.replace(COLON, ":")
         if match := re.match(r"(:vartype [^:]+: )(.*)$", line):
             lines[i] = f"{match[1]}``{unqualified(match[2])}``"
+    lines[:] = separate_attributes(lines)
+
+
+def separate_attributes(lines: list[str]) -> list[str]:
+    """An entry for each attribute of `width, height: pixels`; Sphinx takes the first for the type of the last.
+
+    >>> separate_attributes([":ivar width, height: Of the images,", "                     pixels."])[2:]
+    [':ivar height: Of the images,', '                     pixels.']
+    """
+    separate = []
+    for i, line in enumerate(lines):
+        match = re.match(r":ivar (\w+(?:, \w+)+):(.*)$", line)
+        if match is None:
+            separate.append(line)
+            continue
+        rest = list(itertools.takewhile(lambda after: after[:1] == " ", lines[i + 1 :]))
+        *others, last = match[1].split(", ")
+        for attribute in others:
+            separate += [f":ivar {attribute}:{match[2]}", *rest]
+        separate.append(f":ivar {last}:{match[2]}")  # what is indented below follows it already
+    return separate
 
 
 def shorten(app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str, returns: str) -> Any:

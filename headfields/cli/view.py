@@ -70,10 +70,13 @@ def view(
         viewer = Viewer(scene, host, port, resolution)
     except ModuleNotFoundError as error:
         raise CommandError(str(error)) from error
-    print(f"{scene.name}: {viewer.url} (Ctrl-C ends it)", flush=True)
-    if open:
-        webbrowser.open(viewer.url)
-    viewer.wait()
+
+    def ready() -> None:
+        print(f"{scene.name}: {viewer.url} (Ctrl-C ends it)", flush=True)
+        if open:
+            webbrowser.open(viewer.url)
+
+    viewer.wait(ready)
 
 
 def _scene(

@@ -77,6 +77,18 @@ def test_formulas_are_no_markup(written: str, escaped: str) -> None:
     assert api.plain(written) == escaped
 
 
+def test_attributes_of_one_line_are_apart() -> None:
+    written = [
+        ":ivar width, height: Of the images,",
+        "                     pixels.",
+        ":vartype x: ``int``",
+        ":ivar x: One.",
+    ]
+    assert api.separate_attributes(written) == [
+        ":ivar width: Of the images,", written[1], ":ivar height: Of the images,", *written[1:],
+    ]  # fmt: skip
+
+
 def test_types_of_tensors_read_well() -> None:
     assert api.unqualified("~jaxtyping.Float[Tensor, 'n 3']") == "Float[Tensor, 'n 3']"
     assert api.unqualified("jaxtyping.Float[torch.Tensor, 'n']") == "Float[Tensor, 'n']"

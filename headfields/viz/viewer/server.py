@@ -34,6 +34,10 @@ CLAY, WIRE = (204, 204, 204), (40, 90, 200)
 _PLAY = 25
 _ERROR_EVERY = 0.4
 """Seconds between two comparisons with the truth while something moves."""
+_COLORS_EVERY = 0.2
+"""Seconds between two updates of colors from harmonics while a camera alone moves: all Gaussians are sent again."""
+_FRAME_EVERY = 0.1
+"""Seconds between two updates of the scrubber while the motion plays."""
 
 
 class Viewer:
@@ -68,6 +72,10 @@ class Viewer:
         self._changed, self._closing = threading.Event(), False
         self._moved = time.monotonic()
         self._nodes: dict[str, Any] = {}
+        self._version = 0  # of what is shown: grows with every change but those of cameras
+        self._posed: dict[str, Any] = {}  # for which state each node of the mesh was sent last
+        self._gaussians_sent: tuple[str, int, torch.Tensor, float] | None = None  # node, version, eye, time
+        self._old_colors = False  # whether a camera has moved since
         self._with_background: set[Hashable] = set()
         self._pictured_for: dict[Hashable, Any] = {}
         self._handles: dict[str, Any] = {}
@@ -100,10 +108,16 @@ class Viewer:
         self._pictures.close()
         self.server.stop()
 
-    def wait(self) -> None:
-        """Serves until Ctrl-C, SIGTERM or the end of the terminal, then closes."""
+    def wait(self, ready: Callable[[], object] | None = None) -> None:
+        """Serves until Ctrl-C, SIGTERM or the end of the terminal, then closes.
+
+        Args:
+            ready: called once, from when on one of these ends it in order.
+        """
         try:
             with InterruptFlag() as interrupt:
+                if ready is not None:
+                    ready()
                 while not interrupt:
                     time.sleep(0.1)
         finally:
@@ -113,7 +127,7 @@ class Viewer:
         """Waits until the browser has everything at full quality; whether that was reached in `timeout` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            if not self._changed.is_set() and self._pictures.idle(0.01) and not self._changed.is_set():
+            if not self._has_changes() and self._pictures.idle(0.01) and not self._has_changes():
                 return True
             time.sleep(0.02)
         return False
@@ -121,8 +135,12 @@ class Viewer:
     def set(self, **changes: Any) -> None:
         """Changes the view as the panel would: `motion`, `frame`, `values`, `look`, `canonical`, `layers`."""
         self.view = replace(self.view, **changes)
+        self._version += 1
         self._moved = time.monotonic()
         self._changed.set()
+
+    def _has_changes(self) -> bool:
+        return self._changed.is_set() or self._old_colors
 
     # The panel
 
@@ -138,7 +156,7 @@ class Viewer:
             rate = gui.add_slider("frames a second", 1, 60, 1, _PLAY)
         self._handles |= {"motion": motion, "frame": frame, "play": play, "rate": rate}
         motion.on_update(lambda _: self._set_motion(motion.value))
-        frame.on_update(lambda _: self.set(frame=int(frame.value)))
+        frame.on_update(lambda _: self._set_frame(int(frame.value)))
         with gui.add_folder("Show"):
             for layer in scene.layers:
                 box = gui.add_checkbox(layer, layer in self.view.layers)
@@ -212,6 +230,10 @@ class Viewer:
     @property
     def _motion(self) -> Any:
         return self.scene.motions[self.view.motion]
+
+    def _set_frame(self, frame: int) -> None:
+        if frame != self.view.frame:  # else the program moved the scrubber
+            self.set(frame=frame)
 
     def _set_motion(self, name: str) -> None:
         count = self.scene.motions[name].count
@@ -305,7 +327,7 @@ class Viewer:
             if self._closing:
                 return
             at_rest = self.scene.proxy is not None and "proxy" in self._nodes and not self._is_moving()
-            if not self._changed.is_set() and not at_rest:
+            if not self._has_changes() and not at_rest:
                 self._compare()
                 continue
             self._changed.clear()
@@ -316,10 +338,10 @@ class Viewer:
             self._compare()
 
     def _update(self) -> None:
-        view, moving = self.view, self._is_moving()
+        version, view, moving = self._version, self.view, self._is_moving()
         clients = list(self.server.get_clients().values())
         with self.server.atomic():
-            self._update_gaussians(view, moving, clients)
+            self._update_gaussians(view, version, moving, clients)
             self._update_mesh(view)
             self._update_points(view)
         if ("cameras" in view.layers) != ("cameras" in self._nodes):
@@ -328,23 +350,35 @@ class Viewer:
             self._request(client, view, moving)
         self.updates += 1
 
-    def _update_gaussians(self, view: View, moving: bool, clients: list[Any]) -> None:
+    def _update_gaussians(self, view: View, version: int, moving: bool, clients: list[Any]) -> None:
+        shown = self.scene.gaussians(view, moving)
+        name = None if shown is None else "proxy" if self._is_proxy(view) else "avatar"
+        for other in ("avatar", "proxy"):
+            if other in self._nodes and other != name:
+                self._nodes.pop(other).remove()
+        self._old_colors = False
+        if name is None:
+            return
         eye = self.scene.first_camera().center
         for client in clients[:1]:
             with contextlib.suppress(AssertionError):
                 eye = torch.tensor(np.asarray(client.camera.position), dtype=torch.float32)
+        now, node = time.monotonic(), self._nodes.get(name)
+        if node is not None and self._gaussians_sent is not None and self._gaussians_sent[:2] == (name, version):
+            _, _, before, when = self._gaussians_sent
+            if torch.equal(eye, before):
+                return
+            if now - when < _COLORS_EVERY:
+                self._old_colors = True
+                return
         arrays = self.scene.splats(view, eye, moving)
-        for name in ("avatar", "proxy"):
-            if name in self._nodes and (arrays is None or name != ("proxy" if self._is_proxy(view) else "avatar")):
-                self._nodes.pop(name).remove()
         if arrays is None:
             return
-        name = "proxy" if self._is_proxy(view) else "avatar"
-        node = self._nodes.get(name)
         if node is None or len(node.buffer) != len(arrays.centers):
             self._nodes[name] = draw_gaussians(self.server.scene, f"/{name}", arrays)
         else:
             node.buffer = packed_gaussians(arrays)
+        self._gaussians_sent = (name, version, eye, now)
 
     def _is_proxy(self, view: View) -> bool:
         return not hasattr(self.scene.avatar, "splats")
@@ -361,7 +395,11 @@ class Viewer:
                 if node is not None:
                     self._nodes.pop(layer).remove()
                 continue
-            vertices = self.scene.vertices(view)
+            state = self.scene.state(view)
+            if node is not None and self._posed.get(layer) is state:
+                continue
+            self._posed[layer] = state
+            vertices = state.vertices[0].detach().cpu().numpy()
             if node is None:
                 faces = self.scene.faces.cpu().numpy()
                 self._nodes[layer] = self.server.scene.add_mesh_simple(f"/{layer}", vertices, faces, **style)
@@ -434,13 +472,18 @@ class Viewer:
             image.image, figure.content = result[0], f"{result[1]:.2f} dB, at {result[0].shape[0]} rows"
 
     def _play_loop(self) -> None:
+        shown, behind = 0.0, False
         while not self._closing:
             play, rate = self._handles["play"], self._handles["rate"]
             start = time.monotonic()
             if play.value and self._motion.count > 1:
                 frame = (self.view.frame + 1) % self._motion.count
-                self._handles["frame"].value = frame
                 self.set(frame=frame)
+                behind = start - shown < _FRAME_EVERY
+                if not behind:  # the panel of every tab is laid out again
+                    self._handles["frame"].value, shown = frame, start
+            elif behind:
+                self._handles["frame"].value, behind = self.view.frame, False
             time.sleep(max(1 / max(rate.value, 1) - (time.monotonic() - start), 0.002) if play.value else 0.05)
 
     # Files

@@ -1,11 +1,10 @@
 """A headless Chromium for the viewer's slow tests, by Debian's chromium and chromium-driver and selenium."""
 
 import io
-import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import browser as headless
 from headfields.viz.viewer.server import Viewer
-
-SWITCHES = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--window-size=900,600", "--force-device-scale-factor=1",
-)  # fmt: skip
 
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Any]:
     """A browser with a profile of its own; skips the test where there is none."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the viewer's tests in a browser need selenium")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = binary
-    for switch in (*SWITCHES, f"--user-data-dir={profile}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    browser.set_script_timeout(60)
-    try:
-        yield browser
-    finally:
-        browser.quit()
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(headless.chromium(profile))
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            pytest.skip(f"the viewer's tests in a browser need selenium and Chromium: {error}")
+        yield running
 
 
 def pixels(browser: Any) -> np.ndarray:

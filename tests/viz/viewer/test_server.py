@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,33 @@ def test_a_tab_gets_pictures_of_what_it_cannot_draw(viewer: Viewer, monkeypatch)
     assert viewer.screenshot(client)[:4] == b"\x89PNG"
     monkeypatch.undo()
     viewer._disconnected(client)
+
+
+def test_what_the_browser_has_is_not_sent_again(viewer: Viewer, monkeypatch) -> None:
+    client: Any = FakeClient()
+    eyes: list[torch.Tensor] = []
+    arrays = SplatArrays(*(np.full((2, *shape), 1e-3, np.float32) for shape in ((3,), (3, 3), (3,), (1,))))
+    monkeypatch.setattr(viewer.server, "get_clients", lambda: {7: client})
+    monkeypatch.setattr(viewer.scene, "gaussians", lambda view, moving=False: object())
+    monkeypatch.setattr(viewer.scene, "splats", lambda view, eye, moving: eyes.append(eye) or arrays)
+    viewer.set(layers=frozenset({"avatar", "mesh"}), values={"taller": 0.2})
+    assert viewer.idle(10)
+    sent, vertices = len(eyes), viewer._nodes["mesh"].vertices
+    viewer._changed.set()  # as a camera that moves
+    assert viewer.idle(10) and len(eyes) == sent and viewer._nodes["mesh"].vertices is vertices
+    for step in range(20):
+        client.position = np.array([0.01 * step, 0, 1.0])
+        viewer._changed.set()
+        time.sleep(0.005)
+    assert viewer.idle(10) and len(eyes) - sent <= 8
+    assert eyes[-1][0] == pytest.approx(0.19)  # the last one counts
+    sent = len(eyes)
+    viewer.set()  # as a training that has changed the avatar
+    assert viewer.idle(10) and len(eyes) == sent + 1
+    monkeypatch.undo()
+    viewer._disconnected(client)
+    viewer.set(layers=frozenset({"avatar"}))
+    assert viewer.idle(10) and "proxy" not in viewer._nodes
 
 
 def test_camera_of_a_tab(viewer: Viewer) -> None:
