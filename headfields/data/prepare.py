@@ -26,6 +26,8 @@ DEFAULT_FOCAL = 1.2
 0.9, its portrait lens 1.6, a camera at a tripod 1.5 and more. Our own choice."""
 _LEAST = 6
 """Known landmarks that make a face."""
+_NAMED = 6
+"""Most frames without a face that are named."""
 
 
 def prepare_recording(
@@ -78,6 +80,10 @@ def prepare_recording(
         show("landmarks", count + 1)
     if not record.names:
         raise CaptureError(f"{source.path} has no frames")
+    if len(record.faults) == len(record.names):
+        raise CaptureError(
+            f"{source.path}: none of {len(record.names)} frames can be used; {record.faults[0]}; record it again"
+        )
     landmarks = np.stack(record.landmarks)
     if calibration is None and not (np.isfinite(landmarks).all(2).sum(1) >= _LEAST).any():
         raise CaptureError(
@@ -221,6 +227,13 @@ def _recording(source: VideoSource, record: _Frames, framing: Framing, focal: fl
     names = record.names
     report = [f"crop: left {framing.left}, top {framing.top}, {framing.width}x{framing.height} of {width}x{height} "
               f"pixels, written at {framing.size[1]}x{framing.size[0]}"]  # fmt: skip
+    faceless = [
+        name for row, (name, points) in enumerate(zip(names, record.landmarks, strict=True))
+        if row not in record.faults and int(np.isfinite(points).all(1).sum()) < _LEAST
+    ]  # fmt: skip
+    if faceless:
+        more = f" and {len(faceless) - _NAMED} more" if len(faceless) > _NAMED else ""
+        report.append(f"no face in {', '.join(faceless[:_NAMED])}{more}: fitted by colors and outlines")
     report += [
         f"a cut: another scene begins with {names[cut]}; it is fitted from its own landmarks, and motion is not "
         "smoothed across the cut" for cut in cuts

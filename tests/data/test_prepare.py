@@ -48,6 +48,7 @@ def test_every_frame_that_cannot_be_used_has_a_sentence(recording):
         recording.image(2)
     assert recording.landmarks(3) is None and recording.image(3)[..., 3].max() == 1
     assert any("frame 5 (00005.png) has 2 faces" in line for line in recording.report)
+    assert "no face in frame 3 (00003.png): fitted by colors and outlines" in recording.report
     assert recording.cuts == (6,) and any(
         "a cut: another scene begins with frame 6" in line for line in recording.report
     )
@@ -118,6 +119,10 @@ def test_detectors_fill_what_files_lack(folder, tmp_path):
 
 
 def test_recordings_without_face_or_matte(folder, tmp_path):
+    (tmp_path / "black").mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "black" / "0.png")
+    with pytest.raises(CaptureError, match=r"none of 1 frames can be used; frame 0 \(0.png\) is black"):
+        prepare_recording(open_video(tmp_path / "black"), tmp_path / "out")
     with pytest.raises(CaptureError, match="no face in any of 9 frames; pass landmarks"):
         prepare_recording(open_video(folder), tmp_path / "out")
     opaque = tmp_path / "opaque"

@@ -38,6 +38,8 @@ class HeadModel:
         one_sided: whether expressions are weights of blendshapes, from 0 to 1.
         outlined: (V,) vertices where the mesh's outline is the person's.
         eyes: (F,) faces of the eyeballs; false throughout if unknown.
+        statistical: whether identities are principal components of people; not if they have names, as those of the
+            procedural head, which were modeled by hand.
     """
 
     head: SkinnedHead | BlendshapeHead
@@ -45,6 +47,7 @@ class HeadModel:
     one_sided: bool
     outlined: Bool[Tensor, " v"]
     eyes: Bool[Tensor, " f"]
+    statistical: bool = True
 
     @classmethod
     def of(cls, head: SkinnedHead | BlendshapeHead, identities: int = 100) -> "HeadModel":
@@ -68,7 +71,8 @@ class HeadModel:
                 eyes = _eyeballs(head)
         else:
             eyes = head.derived_regions()["eyes"]
-        model = cls(head, used, blend, ~border, eyes)
+        named = not isinstance(head, BlendshapeHead) and bool(head.shape_names)
+        model = cls(head, used, blend, ~border, eyes, not named)
         if TrackedBody(model.rig(None), 0).landmark_count != 68:
             raise ValueError(
                 "HeadModel: the head has not iBUG's 68 landmarks; pass a file with them (FLAME: lmk_face_idx and "
