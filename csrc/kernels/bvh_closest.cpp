@@ -102,7 +102,7 @@ void descend(const BvhTree &tree, const float *bounds, const float *triangles, v
     }
 }
 
-constexpr int group_most = 16, candidates_most = 64;  // measured: smaller and larger ones are slower
+constexpr int group_most = 24, candidates_most = 256;  // measured: fewer are slower, more no faster
 
 // Leaves that may hold a result for a query of a group, with their boxes as rows like a node's.
 struct Candidates {
@@ -149,6 +149,15 @@ struct Work {
     float slack;       // the part of a tie that does not grow with the distance: rounding of the coordinates
     Candidates candidates;
 
+    // A point and where its results go, both anywhere.
+    HF_INLINE_MEMBER void prefetch(int64_t i) const {
+        __builtin_prefetch(query.points + 3 * i);
+        __builtin_prefetch(query.face + i, 1);
+        if (!query.barycentric) return;
+        __builtin_prefetch(query.barycentric + 3 * i, 1);
+        __builtin_prefetch(query.nearest + 3 * i, 1);
+        __builtin_prefetch(query.distance + i, 1);
+    }
     HF_INLINE_MEMBER void measure(int32_t b) {
         if (b == measured) return;
         const float *root = tree.bounds + b * tree.nodes * bvh_node_floats;
@@ -282,6 +291,7 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
         while (n < group_most && q + n < count && usable(query.points + 3 * (int64_t)items[q + n]) &&
                (query.mesh == nullptr || query.mesh[items[q + n]] == b))
             ++n;
+        for (int64_t next = q + n; next < q + 2 * n && next < count; ++next) work.prefetch(items[next]);
         if (n == 0) {
             n = 1, slots[0] = -1;
         } else if (alone <= 0 && n >= 4 && work.answer_group(items + q, n, slots)) {
