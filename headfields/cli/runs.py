@@ -48,14 +48,20 @@ def open_capture(
 
 def open_frames(path: Path, memory: int) -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
-    without meshes."""
+    without meshes, with the focal length that `headfields capture` has fitted to it."""
     from headfields.data import load_mononphm, load_nerface, load_untracked
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
     from headfields.data.untracked import is_untracked
+    from headfields.tracking.head.identity import HeadIdentity
 
     if is_untracked(path):
         recording = load_untracked(path)
+        identity = path.parent / "identity.safetensors"
+        if recording.intrinsics is None and identity.is_file():
+            fitted = HeadIdentity.load(identity)
+            print(f"{path}: the focal length of headfields capture, {fitted.focal:.0f} pixels", file=sys.stderr)
+            return recording.with_focal(fitted.focal)
         if recording.intrinsics is None and recording.default_focal is not None:
             print(
                 f"warning: {path}: the focal length is unknown; {recording.default_focal:.0f} pixels are taken",

@@ -13,7 +13,8 @@ from benchmarks import tracking_cost
 def test_rows_are_trained_measured_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hf.synthetic.write_head_capture(tmp_path / "exact", frames=6, size=64, samples=1, progress=False)
     words = ["--capture", str(tmp_path / "exact"), "--out", str(tmp_path / "out"), "--every", "1", "--quick",
-             "--models", "INSTA", "--steps", "3", "--rays", "64", "--samples", "500", "--measured", "1"]  # fmt: skip
+             "--models", "INSTA", "--refine", "INSTA", "--steps", "3", "--rays", "64",
+             "--samples", "500", "--measured", "1"]  # fmt: skip
     tracking_cost.main(words)
     rows = json.loads((tmp_path / "out" / "cost.json").read_text())["rows"]
     assert set(rows) == {"INSTA, exact", "INSTA, tracked"}

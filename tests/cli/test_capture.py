@@ -15,8 +15,9 @@ from headfields.cli.runs import open_frames
 from headfields.data import UntrackedRecording, load_capture
 from headfields.data.save_vhap import _time_steps
 from headfields.data.untracked import write_untracked
-from headfields.tracking import RigTrackingOptions
+from headfields.tracking import HeadIdentity, RigTrackingOptions
 from headfields.tracking.frame_source import FrameSource
+from headfields.tracking.rig.light import LightSums
 from headfields.tracking.rig.observation import rig_observation
 from tests.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
@@ -123,6 +124,12 @@ def test_trackers_open_recordings_without_meshes(drawn, tmp_path, capsys):  # no
     source = open_frames(tmp_path / "recording", 64)
     assert "the focal length is unknown; 115 pixels are taken" in capsys.readouterr().err
     assert isinstance(source, UntrackedRecording) and isinstance(source, FrameSource) and len(source) == 6
+    colors = torch.zeros(0, 3)
+    HeadIdentity(torch.zeros(1), colors, LightSums.empty(), 222.0, 0.1, "fitted").save(
+        tmp_path / "identity.safetensors"
+    )
+    assert float(open_frames(tmp_path / "recording", 64).camera([0]).intrinsics[0, 0, 0]) == 222.0
+    assert "222 pixels" in capsys.readouterr().err
     observation = rig_observation(source, 1, RigTrackingOptions(levels=(48,), steps=(1,)))
     assert observation.landmark_count == 68
     assert float(observation.camera.intrinsics[0, 0]) == pytest.approx(1.2 * 96)

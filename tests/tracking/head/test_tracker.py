@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from headfields.data import load_capture
+from headfields.data.labels import Label
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree
 from headfields.ops import TriangleBVH
@@ -20,6 +21,7 @@ from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
 from headfields.tracking.rig.observation import rig_observation
 from headfields.tracking.rig.solve import landmark_start
 from headfields.tracking.rig.surface import RigSurface
+from headfields.tracking.rig.tracked_capture import write_tracked_capture
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,16 @@ def test_a_surface_is_near_the_person(drawn, tracked):
     points = drawn.vertices[3] @ pose[:3, :3].T + pose[:3, 3]
     moved = fit_similarity(points.double(), local.double()).apply(points.double()).float()
     assert float(SurfaceTree(Mesh(local, drawn.head.faces)).distances(moved).distance.mean()) < 0.0015
+
+
+def test_a_template_tracked_without_labels_gets_those_of_its_mesh(drawn, tracked, tmp_path):
+    """Captures need regions, the mouth's above all, to train on."""
+    tracker, result, _ = tracked
+    bare = dataclasses.replace(drawn.recording, decode_label=lambda frame: None)
+    one = {frame: fit for frame, fit in result.fits.items() if frame < 2}
+    capture = load_capture(write_tracked_capture(tmp_path / "capture", bare, tracker.body, one))
+    assert {"mouth", "eyes"} <= set(capture.template.regions)
+    assert int(Label.SKIN) in capture.label(0).unique().tolist()
 
 
 def test_landmarks_that_a_detector_puts_elsewhere_leave_the_focal_length_alone(model, drawn, options):
