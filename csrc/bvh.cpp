@@ -136,12 +136,11 @@ public:
         }
         return 4 * near >= 3 * pairs;
     }
-    // Whether rays in no order are to be put in one. It saves misses of the cache where the tree is large, and rays of
-    // one camera then are coherent; the first hits of others in a small tree take less time than the order would.
+    // Whether rays in no order are to be put in one, in which those of one camera are coherent: others' first hits, and
+    // all in a small tree, take less time than the order would.
     bool better_ordered(int64_t n, const BvhTree &tree) const {
-        constexpr int64_t small = 4 << 20, large = 16 << 20, most = 64;  // bytes, and rays looked at
-        const int64_t bytes = 4 * tree.meshes * (tree.nodes * bvh_node_floats + tree.leaves * bvh_leaf_floats);
-        if (bytes < small || bytes > large) return bytes > large;
+        constexpr int64_t most = 64;  // rays looked at
+        if (!is_large(tree)) return false;
         for (int64_t i = 0, stride = n / most + 1; i < n; i += stride)
             for (int axis = 0; axis < 3; ++axis)
                 if (!(std::abs(rays.origins[3 * i + axis] - rays.origins[axis]) <= 0.1f * side[mesh(i)])) return false;

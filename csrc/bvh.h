@@ -37,6 +37,11 @@ struct BvhTree {
     int64_t meshes, vertex_count, nodes, leaves;
 };
 
+// More bytes than a core's cache keeps, whatever the mesh.
+static inline bool is_large(const BvhTree &tree) {
+    return tree.meshes * (tree.nodes * bvh_node_floats + tree.leaves * bvh_leaf_floats) > (INT64_C(1) << 20);
+}
+
 struct BvhClosest {
     const float *points;       // (n, 3)
     const int32_t *mesh;       // (n,) or null: mesh 0

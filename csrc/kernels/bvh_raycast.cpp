@@ -273,11 +273,12 @@ struct Lists {
 struct Stream {
     const BvhTree &tree;
     const BvhRays &rays;
+    const bool large;
     int count = 0;
     alignas(64) Walk walk[stream_most];
     Entry stack[stream_most][bvh_stack + 2];  // the lowest is the end of the way
 
-    Stream(const BvhTree &tree, const BvhRays &rays) : tree(tree), rays(rays) {}
+    Stream(const BvhTree &tree, const BvhRays &rays) : tree(tree), rays(rays), large(is_large(tree)) {}
 
     // A ray of a packet, with its first hit so far.
     HF_INLINE_MEMBER void add(const Packet &packet, int j, uint32_t item, const float *bounds, const float *triangles) {
@@ -292,11 +293,21 @@ struct Stream {
         stack[count++][0] = {0.f, bvh_empty};
     }
 
+    // The box rows of a node, or of a leaf what may_hit reads; at the end of the way the root, lest it be nowhere.
+    HF_INLINE_MEMBER void prefetch(const Walk &w, int32_t child) const {
+        const int64_t leaf = child >> 31, place = child == bvh_empty ? 0 : child ^ leaf;  // leaf: all bits, or none
+        const intptr_t bounds = (intptr_t)w.bounds, triangles = (intptr_t)w.triangles;
+        const int64_t size = 4 * (bvh_node_floats + (leaf & (bvh_leaf_floats - bvh_node_floats)));
+        const char *at = (const char *)(bounds ^ ((bounds ^ triangles) & leaf)) + place * size;
+        for (int line = 0; line < 5; ++line) __builtin_prefetch(at + 64 * line);
+    }
+
     // Goes on, if `moves`, to where the top of the stack says. A list is written no faster than it is read.
     HF_INLINE_MEMBER void next(Lists &lists, int j, int top, bool moves) {
         Walk &w = walk[j];
         const int32_t child = stack[j][top - 1].child;
         w.child ^= (w.child ^ child) & -(int32_t)moves, w.top = top - moves;
+        if (large) prefetch(w, child);
         lists.at_node[lists.nodes] = lists.at_leaf[lists.leaves] = static_cast<uint8_t>(j);
         lists.nodes += moves & (child >= 0), lists.leaves += moves & (child < 0) & (child != bvh_empty);
     }
