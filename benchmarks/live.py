@@ -26,9 +26,6 @@ from headfields.files.atomic import write_text
 from headfields.training.live import LiveFrames
 from headfields.training.recipes import recipe_of
 
-AHEAD = 5
-"""Frames that are measured: so many after the newest that has been written."""
-
 
 class Feeder:
     """A callback that writes the frames of a capture to another folder as time goes on, the list of them last.
@@ -72,10 +69,11 @@ class Measure:
         newest: the number of training frames that have been written at a step.
         every: steps between two measurements.
         speed: steps a second, for the figures.
+        measured: how many frames after the newest that has been written, and how many test frames.
     """
 
-    def __init__(self, whole: Any, newest: Callable[[int], int], every: int, speed: float) -> None:
-        self.whole, self.newest, self.every, self.speed = whole, newest, every, speed
+    def __init__(self, whole: Any, newest: Callable[[int], int], every: int, speed: float, measured: int) -> None:
+        self.whole, self.newest, self.every, self.speed, self.measured = whole, newest, every, speed, measured
         self.rows: list[dict[str, float]] = []
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
@@ -85,10 +83,11 @@ class Measure:
             return
         train, test = self.whole.splits["train"].tolist(), self.whole.splits["test"].tolist()
         newest = self.newest(step)
-        ahead = train[newest : newest + AHEAD]
+        apart = max(len(test) // self.measured, 1)
+        parts = {"ahead": train[newest : newest + self.measured], "test": test[::apart][: self.measured]}
         row = {"seconds": step / self.speed, "steps": step, "frames": newest}
         with trainer.averaged() as avatar:
-            for name, frames in (("ahead", ahead), ("test", test[:: max(len(test) // AHEAD, 1)][:AHEAD])):
+            for name, frames in parts.items():
                 if frames:
                     row[name] = hf.training.evaluate(avatar, self.whole, frames=frames)["psnr"]
         self.rows.append(row)
@@ -104,6 +103,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=6.0, help="steps of training a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, each")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two measurements")
+    parser.add_argument("--measured", type=int, default=5, help="frames ahead, and test frames, that are measured")
     arguments = parser.parse_args()
     whole = hf.data.load_capture(arguments.capture)
     folder = arguments.out / "capture"
@@ -125,7 +125,9 @@ def main() -> None:
         recipe = recipe_of(arguments.model, "cpu", torch.device("cpu"))
         avatar = presets.build(arguments.model, presets.arguments_for(arguments.model, [], capture, recipe), capture)
         recipe.start(avatar, capture)
-        measure = Measure(whole, newest, max(round(arguments.every * arguments.speed), 1), arguments.speed)
+        measure = Measure(
+            whole, newest, max(round(arguments.every * arguments.speed), 1), arguments.speed, arguments.measured
+        )
         callbacks = [measure] if name != "live" else [feeder, LiveFrames(every=1e-3), measure]
         options = recipe.trainer_arguments(avatar, capture, **recipe.options)
         options["callbacks"] = [*options["callbacks"], *callbacks]
@@ -133,10 +135,10 @@ def main() -> None:
         trainer.fit(steps=max(round(arguments.seconds * arguments.speed), 1))
         results[name] = measure.rows
         write_text(arguments.out / "live.json", json.dumps(results, indent=1) + "\n")
-    plot(results, arguments.out / "live.png", len(whole.splits["train"]) / arguments.rate)
+    plot(results, arguments.out / "live.png", len(whole.splits["train"]) / arguments.rate, arguments.measured)
 
 
-def plot(results: dict[str, list[dict[str, float]]], path: Path, whole_after: float) -> None:
+def plot(results: dict[str, list[dict[str, float]]], path: Path, whole_after: float, ahead: int) -> None:
     """The curves of both, and the moment at which the capture was whole."""
     from matplotlib.figure import Figure
 
@@ -147,7 +149,7 @@ def plot(results: dict[str, list[dict[str, float]]], path: Path, whole_after: fl
             points = [(row["seconds"], row[part]) for row in rows if part in row]
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
         axis.axvline(whole_after, color="gray", linewidth=0.8, linestyle=":")
-        axis.set(title={"ahead": "the next five frames", "test": "test frames"}[part], xlabel="seconds of training")
+        axis.set(title={"ahead": f"the next {ahead} frames", "test": "test frames"}[part], xlabel="seconds of training")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("PSNR, dB")
     axes[1].legend()
