@@ -113,7 +113,7 @@ class _Source:
         from headfields.cli import runs
 
         own = self.capture is not None and (motion is None or motion.resolve() == self.capture.path.resolve())
-        return self.capture if own or motion is None else runs.open_capture(motion, self.memory, mouth=self.mouth)
+        return self.capture if own or motion is None else runs.open_driver(motion, self.memory, self.mouth)
 
 
 def _frames(capture: Any, frames: str | None, limit: int | None) -> list[int]:

@@ -116,7 +116,7 @@ def render(
     out = out or folder.path / "renders" / f"{kind}.mp4"
     count = max(round(seconds * fps), 1)
     if motion is not None:
-        driver = runs.open_capture(motion, memory, mouth=config.get("mouth", "close"))
+        driver = runs.open_driver(motion, memory, config.get("mouth", "close"))
         driving_frames = runs.select_frames(driver, split, frames, limit)
         count = len(driving_frames)
         sequence = shots.retargeted(source, driver, driving_frames)

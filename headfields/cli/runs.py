@@ -46,6 +46,20 @@ def open_capture(
     return capture
 
 
+def open_driver(path: Path, memory: int, mouth: Mouth) -> Any:
+    """The capture in a folder whose motion drives an avatar. Its mouth is treated as that of the avatar's capture where
+    that can be done, and stays as it is otherwise: a mesh with an inside of the mouth needs no other."""
+    from headfields.data.errors import NoOpenMouthError
+
+    driver = open_capture(path, memory, mouth=mouth)
+    if mouth == "interior":
+        try:
+            _ = driver.template
+        except NoOpenMouthError:
+            return open_capture(path, memory, mouth="none")
+    return driver
+
+
 def open_frames(path: Path, memory: int) -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
     without meshes, with the focal length that `headfields capture` has fitted to it."""

@@ -123,7 +123,7 @@ def _scene(
         avatar = avatar.to(runs.choose_device(device)).eval()
         runs.warn_of_frame_codes(avatar, capture)
     source = runs.capture_of(config, capture, memory) if avatar is not None else runs.open_capture(what, memory)
-    drivers = [runs.open_capture(each, memory, mouth=config.get("mouth", "close")) for each in motion]
+    drivers = [runs.open_driver(each, memory, config.get("mouth", "close")) for each in motion]
     stand_in = None
     if proxy is not None:
         stand_in = runs.load_avatar(*runs.open_run(proxy), memory).eval()

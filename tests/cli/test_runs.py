@@ -6,8 +6,10 @@ import pytest
 
 import headfields.data
 from headfields.cli import main, runs
+from headfields.data.formats.insta_writer import write_insta
 from headfields.training import evaluation
 from tests.cli.test_cli import run, world  # noqa: F401  (fixtures)
+from tests.data.tiny import blob, tiny_frames
 
 
 @pytest.fixture
@@ -83,3 +85,11 @@ def test_refine_is_passed_on(run, monkeypatch, capsys, flags, expected):  # noqa
     assert main(["evaluate", str(run), *flags]) == 0
     assert options_passed["refine"] == expected and options_passed["bar"] is True
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["psnr"] == 20.0
+
+
+def test_a_driver_with_an_inside_of_the_mouth_keeps_it(tmp_path) -> None:
+    tiny = tmp_path / "tiny"
+    write_insta(tiny, tiny_frames(3), *blob())  # a closed surface
+    assert runs.open_driver(tiny, 64, "close").mouth == "close"
+    driver = runs.open_driver(tiny, 64, "interior")
+    assert driver.mouth == "none" and len(driver.template.faces)
