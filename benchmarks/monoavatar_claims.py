@@ -115,21 +115,21 @@ def rate_of(name: str, capture: hf.data.Capture, arguments: argparse.Namespace) 
     if len(arguments.rates) == 1:
         return arguments.rates[0]
     path = arguments.out / f"rates_{name}.json"
-    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    scores: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     train, _, _ = split(capture, arguments.share)
     validation = torch.zeros(len(train), dtype=torch.bool)
     validation[::8] = True
     for rate in arguments.rates:
-        if f"{rate:g}" not in found:
+        if f"{rate:g}" not in scores:
             folder = arguments.out / f"{name}_rate_{rate:g}"
             avatar, _ = trained(
                 name, SWEEP_SEED, arguments.sweep_steps, rate, train[~validation], capture, folder, arguments
             )
-            found[f"{rate:g}"] = evaluate(avatar, capture, frames=train[validation][:: arguments.every].tolist())[
+            scores[f"{rate:g}"] = evaluate(avatar, capture, frames=train[validation][:: arguments.every].tolist())[
                 "psnr"
             ]
-            path.write_text(json.dumps(found, indent=1) + "\n")
-    return max(arguments.rates, key=lambda rate: found[f"{rate:g}"])
+            path.write_text(json.dumps(scores, indent=1) + "\n")
+    return max(arguments.rates, key=lambda rate: scores[f"{rate:g}"])
 
 
 def run(name: str, seed: int, capture: hf.data.Capture, arguments: argparse.Namespace) -> dict[str, Any]:
