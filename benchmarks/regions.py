@@ -1,17 +1,23 @@
 """PSNR by region of the face, over all pixels of several frames.
 
+`python -m benchmarks.regions RUN [--split test] [--every 1]` prints those of a trained run as JSON.
+
 Regions are labels, and for eyelids, which have none, the faces of the template that a pixel sees.
 """
 
+import argparse
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 import headfields as hf
+from headfields.cli import runs
 from headfields.data.labels import Label, labels_of
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import PixelBatch
@@ -109,3 +115,23 @@ def psnr_by_region(
         pixels = capture.pixels(frame, background=1.0)
         errors.add(regions.masks(frame, pixels), colors(frame, pixels).clamp(0, 1) - pixels.target)
     return errors.psnr()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--every", type=int, default=1, help="measure every n-th frame of the split")
+    arguments = parser.parse_args()
+    folder, config = runs.open_run(arguments.run)
+    avatar, capture = runs.load_avatar(folder, config, 2048), runs.capture_of(config, None, 2048)
+
+    def colors(frame: int, pixels: PixelBatch) -> Float[Tensor, "n 3"]:
+        return avatar.render(capture.camera([frame])[0], capture.state([frame]), 1.0).rgb.view(-1, 3)
+
+    frames = capture.splits[arguments.split].tolist()[:: arguments.every]
+    print(json.dumps({name: round(value, 2) for name, value in psnr_by_region(capture, frames, colors).items()}))
+
+
+if __name__ == "__main__":
+    main()
