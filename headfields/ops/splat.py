@@ -351,6 +351,10 @@ def _(grad, means, quaternions, scales, opacities, world_to_camera, intrinsics, 
     return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
 
 
+_MOST_SIDE = 1 << 24
+"""Of an image, pixels: coordinates in float32 count further ones no longer one by one."""
+
+
 def _check_rasterize(
     op: str,
     rows: Tensor,
@@ -366,6 +370,10 @@ def _check_rasterize(
     require_shapes(op, fits, rows=rows, colors=colors, screen=screen, screen_absolute=screen_absolute)
     if height < 0 or width < 0:
         raise ValueError(f"torch.ops.headfields.{op}: size is {(height, width)}; expected pixels, not negative")
+    if max(height, width) > _MOST_SIDE:  # kernels count tiles in 32 bits
+        raise ValueError(
+            f"torch.ops.headfields.{op}: size is {(height, width)}; expected at most {_MOST_SIDE} pixels a side"
+        )
 
 
 @torch.library.custom_op("headfields::splat_rasterize", mutates_args=())

@@ -535,3 +535,9 @@ def test_lists_of_a_fixed_size(monkeypatch):
         assert int(less.entries) == int(exact.entries) and less.color.isfinite().all()
     with pytest.raises(ValueError, match="splat: room is -1"):
         hf.ops.splat(*(arguments[kind] for kind in KINDS), arguments["camera"], room=-1)
+
+
+def test_an_image_too_wide_to_count_its_tiles_is_refused():
+    rows, colors = torch.ones(1, 3, 10), torch.ones(1, 3, 3)
+    with dispatch.use_cpu_backend("warp"), pytest.raises(ValueError, match="at most 16777216 pixels a side"):
+        torch.ops.headfields.splat_rasterize(rows, colors, None, None, 20, 2**31 - 1, 64)
