@@ -1,10 +1,11 @@
 """The benchmarks page of the documentation, from the figures: `python -m benchmarks.page JSON_DIR docs/benchmarks.md`.
 
 Reads every JSON file that `python -m benchmarks` wrote into JSON_DIR; draws the plots into `images/benchmarks` next to
-the page.
+the page. Operations without a file there keep what the page says of them.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from benchmarks import report
@@ -23,28 +24,48 @@ times as fast ours is for the same work; *goal* what we mean that to be at least
 """
 
 
-def page(reports: list[Report], images: str | None) -> str:
-    """The whole page. `images` is the folder of the plots, relative to the page."""
-    parts = [_HEAD, _summary(reports)]
+def page(reports: list[Report], images: str | None, before: str = "") -> str:
+    """The whole page. `images` is the folder of the plots, relative to the page; `before` a page whose sections of
+    other operations are kept."""
+    sections, goals = _kept(before)
     for one in reports:
-        parts.append(report.markdown(one, f"{images}/{one.name}.png" if images else None, heading="##"))
-    return "\n".join(parts)
+        picture = f"{images}/{one.name}.png" if images else None
+        sections[one.name] = report.markdown(one, picture, heading="##")
+        goals[one.name] = _goals(one)
+    named = [name for name in OPERATIONS if name in sections]
+    return "\n".join([_HEAD, _summary([goals[name] for name in named]), *(sections[name] for name in named)])
 
 
-def _summary(reports: list[Report]) -> str:
-    """A table of the rows that have a goal, if there are any."""
-    if all(row.met is None for one in reports for row in one.rows):
-        return ""
-    lines = ["## Goals", "", "| operation | case | compared with | ours is | goal |", "|---|---|---|---|---|"]
-    for one in reports:
-        for row in one.rows:
-            if row.met is None:
-                continue
+def _kept(before: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The sections of a page, and their rows of the table of goals, by operation, as its plot is named."""
+    sections, goals = {}, {}
+    parts = [f"## {part.rstrip()}\n" for part in before.split("\n## ")[1:]]
+    for part in parts:
+        title, plot = part[3:].partition("\n")[0], re.search(r"/(\w+)\.png\)", part)
+        if plot and plot[1] in OPERATIONS:
+            sections[plot[1]] = part
+            goals[plot[1]] = "".join(f"{line}\n" for line in parts[0].splitlines() if line.startswith(f"| {title} |"))
+    return sections, goals
+
+
+def _goals(one: Report) -> str:
+    """Lines of the table of goals: the rows that have one."""
+    lines = []
+    for row in one.rows:
+        if row.met is not None:
             cells = report.cells(row)
             ours = cells["ours is"] or f"{cells['ms']} ms"
             beside = row.contestant if row.ratio is not None else ""
-            lines.append(f"| {one.title} | {row.label}: {report.size(row)} | {beside} | {ours} | {cells['goal']} |")
-    return "\n".join(lines) + "\n"
+            lines.append(f"| {one.title} | {row.label}: {report.size(row)} | {beside} | {ours} | {cells['goal']} |\n")
+    return "".join(lines)
+
+
+def _summary(goals: list[str]) -> str:
+    """A table of the rows that have a goal, if there are any."""
+    if not any(goals):
+        return ""
+    lines = ["## Goals", "", "| operation | case | compared with | ours is | goal |", "|---|---|---|---|---|", ""]
+    return "\n".join(lines) + "".join(goals)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,7 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     images.mkdir(parents=True, exist_ok=True)
     for one in reports:
         report.plot(one, images / f"{one.name}.png")
-    options.page.write_text(page(reports, "images/benchmarks"))
+    before = options.page.read_text() if options.page.exists() else ""
+    options.page.write_text(page(reports, "images/benchmarks", before))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Cases, rows, and their table, plot, JSON and page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,13 @@ def test_json_comes_back_and_table_plot_and_page_are_written(tmp_path: Path) -> 
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "## Goals" in text and "images/benchmarks/skinning.png" in text
     assert (tmp_path / "docs" / "images" / "benchmarks" / "skinning.png").exists()
+
+    (tmp_path / "skinning.json").unlink()  # another operation leaves its section and its goals as they are
+    report.write(replace(_report(rows), name="uv", title="Maps"), tmp_path)
+    page.main([str(tmp_path), str(tmp_path / "docs" / "benchmarks.md")])
+    both = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert both.count("| Skinning | grows") == both.count("| Maps | grows") == text.count("| Skinning | grows") > 0
+    assert text.partition("\n## Skinning")[2].rstrip() in both.partition("\n## Maps")[0]
 
 
 def test_a_folder_without_figures_is_refused(tmp_path: Path) -> None:
