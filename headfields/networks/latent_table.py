@@ -118,7 +118,7 @@ class LatentTable(Part):
             IndexError: there is no such row (on CUDA, the device's own error).
         """
         self._check("index", index)
-        return self.table[index]
+        return self.table.index_select(0, index.long())
 
     def of_state(self, name: str, state: HeadState) -> Float[Tensor, "b width"]:
         """The codes (B, width) of the frames of a state, for an avatar: its code called `name`.

@@ -486,7 +486,20 @@ def flame_parameters(folder):
     save_flame_parameters(folder, {**made, "shape": torch.ones(5), "static_offset": torch.ones(3, 3)})
 
 
+def calibration(folder):
+    view, lens = np.eye(4), np.array([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]])
+    table = {"world_2_cam": {name: view.tolist() for name in ("left", "right")}, "intrinsics": lens.tolist()}
+    (folder / "camera_params.json").write_text(json.dumps(table))
+
+
+def read_calibration(folder):
+    from headfields.data.calibration import read_calibration
+
+    return read_calibration(folder / "camera_params.json", {"left": (256, 256), "right": (256, 256)})
+
+
 READERS: dict[str, Reader] = {
+    "calibration": Reader(calibration, read_calibration, ("data.calibration.read_calibration",)),
     "gaussians": Reader(
         splats,
         call("data.formats.gaussian_ply", "load_gaussians", "head.ply"),

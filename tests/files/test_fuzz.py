@@ -135,6 +135,7 @@ def test_many_damaged_files(name, tmp_path):
 NOT_OF_A_USER = {
     "files.archive.Archive.read": "an entry of an archive, within load_arrays",
     "cli.runs.open_capture": "load_capture",
+    "cli.runs.open_driver": "load_capture",
     "cli.runs.open_frames": "load_mononphm and load_capture",
     "cli.streams.open_closed_descriptors": "standard streams",
     "cli.runs.open_run": "RunFolder.config",
