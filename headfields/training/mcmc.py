@@ -4,13 +4,14 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.losses.base import check_positive
 from headfields.networks.gaussians import Gaussians
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.training.density import check_moments, check_trainer, step_generator
+from headfields.transfer import send
 
 __all__ = ["MCMC", "relocated"]
 
@@ -82,33 +83,46 @@ class MCMC:
         self.start, self.stop, self.every, self.most, self.seed = start, stop, every, most, seed
         self.growth, self.least_opacity, self.noise, self.unit = growth, least_opacity, noise, unit
         self.last: dict[str, int] = {}
+        self._sizes = torch.zeros(0)
 
     def on_start(self, trainer: Any) -> None:
         """Checks the trainer."""
-        check_trainer("MCMC", trainer)
+        self._allocate(check_trainer("MCMC", trainer))
+
+    def _allocate(self, gaussians: Gaussians) -> None:
+        """Memory for the units of the Gaussians' coordinates, which a step writes to."""
+        self._sizes = torch.zeros(len(gaussians), device=gaussians.position.device)
+
+    def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
+        """Keeps the units of the Gaussians' coordinates; 0, which is no noise, if the optimizer has not taken the
+        step."""
+        self._sizes.copy_(torch.where(taken, _coordinates(rendering), 0.0))
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """Moves Gaussians where that is due, and adds the noise."""
         step = trainer.progress.step
-        if outcome.not_finite or outcome.rendering is None:
+        if outcome.not_finite:
             return
         gaussians, optimizer = trainer.avatar.gaussians, trainer.optimizer
         generator = step_generator(self.seed, step)
         if self.noise:
-            size = _coordinates(outcome.rendering)
-            self._shake(gaussians, _rate(optimizer, gaussians.position), size, generator)
+            self._shake(gaussians, _rate(optimizer, gaussians.position), self._sizes, generator)
+            self._sizes.zero_()
         if self.start < step <= self.stop and step % self.every == 0:
             check_moments("MCMC", optimizer, gaussians)
             self._move(gaussians, optimizer, generator)
             trainer.resized()
+            self._allocate(gaussians)
 
     @torch.no_grad()
-    def _shake(self, gaussians: Gaussians, rate: float, size: Float[Tensor, " n"], generator: torch.Generator) -> None:
+    def _shake(
+        self, gaussians: Gaussians, rate: float | Tensor, size: Float[Tensor, " n"], generator: torch.Generator
+    ) -> None:
         """Adds the noise in the coordinates of the deformer, `size` meters a unit."""
         position = gaussians.position
         turn = rotation_from_quaternion(gaussians.quaternion)
         spread = turn * gaussians.log_scale.exp()[:, None]
-        draws = torch.randn(len(gaussians), 3, generator=generator).to(position)
+        draws = send(torch.randn(len(gaussians), 3, generator=generator), position.device).to(position)
         covered = (spread @ (spread.mT @ draws[..., None]))[..., 0]
         free = torch.sigmoid(-_STEEP * (gaussians.opacity_logit.sigmoid() - self.least_opacity))
         factor = rate * self.noise * (size / self.unit).square() * free
@@ -185,10 +199,11 @@ def _sample(weights: Float[Tensor, " n"], count: int, generator: torch.Generator
     return torch.searchsorted(steps, draws, right=True).clamp_max(len(steps) - 1).to(weights.device)
 
 
-def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
+def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float | Tensor:
+    """The learning rate of a parameter: a number, or, where steps are captured, a tensor of the device."""
     for group in optimizer.param_groups:
         if any(each is parameter for each in group["params"]):
-            return float(group["lr"])
+            return group["lr"]
     return 0.0  # positions are frozen
 
 

@@ -22,7 +22,7 @@ from headfields.priors import PriorTrainer, fit_scans
 from headfields.priors.scans import PointCounts
 from headfields.synthetic.captures import write_head_capture
 from headfields.tracking import PriorTracker, Stage2
-from headfields.training import Trainer, evaluate
+from headfields.training import MCMC, Trainer, evaluate
 from headfields.training.recipes import recipe_of
 from headfields.training.run import TrainingRun
 from headfields.training.state import TrainingState
@@ -99,10 +99,12 @@ def _from_the_start(loss: Any) -> Any:
     return dataclasses.replace(loss, **changes)
 
 
-def train(model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate", "mesh")) -> dict[str, Any]:
+def train(
+    model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate", "mesh"), callbacks: Any = None
+) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, of an image, and of what follows training.
 
-    `change` makes another avatar of the preset's.
+    `change` makes another avatar of the preset's, and `callbacks` others than the recipe's.
     """
     source, recipe = capture(), recipe_of(model, "cpu")
     with PretendCuda() as device:
@@ -113,6 +115,8 @@ def train(model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate"
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
         options["losses"] = [_from_the_start(loss) for loss in options["losses"]]
+        if callbacks is not None:
+            options["callbacks"] = callbacks()
         trainer = _CountedTrainer(device, avatar, source, device="cuda:0", bar=False, **options)
         trainer.fit(steps=STEPS.get(model, FEW_STEPS))
         result = {"step": trainer.steps[-1], "graph": {"reason": trainer.graph_reason, "replays": len(device.regions)}}
@@ -205,6 +209,7 @@ PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "coarse_to_fine": functools.partial(train, "monoavatar", coarse_to_fine, ("mesh",)),
     "vp360": functools.partial(train, "vp360"),
     "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
+    "mcmc": functools.partial(train, "gaussian_avatars", follows=(), callbacks=lambda: [MCMC()]),
     "command": command,
     "prior": prior,
     "track": track,

@@ -56,10 +56,9 @@ def step(control, trainer, gradients=None, drawn=None, at=1, size=(20, 40)):
         splatted=SimpleNamespace(radii=radii),
     )  # fmt: skip
     trainer.progress.step = at
-    if isinstance(control, DensityControl):
-        if control._sum is None:
-            control.on_start(trainer)
-        control.on_launch(trainer, rendering, torch.tensor(True), at - 1)
+    if isinstance(control, MCMC) or control._sum is None:
+        control.on_start(trainer)
+    control.on_launch(trainer, rendering, torch.tensor(True), at - 1)
     control.on_step(trainer, SimpleNamespace(not_finite="", rendering=rendering))
 
 

@@ -45,7 +45,7 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(name, tmp_path):
         assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
 
 
-@pytest.mark.parametrize("name", ["density", "absolute"])
+@pytest.mark.parametrize("name", CONTROLS)
 def test_late_steps_are_those_that_are_waited_for(name, late, monkeypatch):
     """Gaussians that grow and are reset between steps of which the host has read nothing."""
     own = make(CONTROLS[name]())
