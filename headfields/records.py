@@ -605,7 +605,7 @@ class Features(Record):
         """(M, W + S): the features of each point, its shared row last."""
         if self.shared is None:
             return self.own
-        return torch.cat([self.own, self.shared.index_select(0, self.index)], dim=-1)
+        return torch.cat([self.own, self.shared[self.index]], dim=-1)
 
 
 @dataclass(frozen=True)
