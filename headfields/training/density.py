@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.losses.base import check_positive
 from headfields.networks.gaussians import Gaussians
 from headfields.ops.rotations import rotation_from_quaternion
+from headfields.parts import Deformer
 
 __all__ = ["DensityControl", "check_moments", "check_trainer", "numbers_of", "step_generator", "world_sizes"]
 
@@ -29,7 +30,7 @@ _LATE = ("step_size",)
 class DensityControl:
     """A callback of `Trainer` that adds Gaussians where the image asks for more, and drops those that show nothing.
 
-    Every `every` steps, after `start` and up to `stop`:
+    Every `every` steps, after `start` and before `stop`:
 
     1. Gaussians whose screen-space gradient, averaged over the steps in which they were drawn, is at least `gradient`
        are cloned if their largest standard deviation is at most `size`, else split in two: children are drawn from the
@@ -48,12 +49,13 @@ class DensityControl:
     pixels once opacities have been reset; that is left out, because pixels are no size of a head. GaussianAvatars (Qian
     et al. 2024, section 3.3: children are bound as their parent, every triangle keeps one) trains 600,000 steps with
     start=10_000, stop=600_000, every=2_000 and reset_every=60_000. Clones stay where their original is, as in the
-    released code; children are drawn in the coordinates of the deformer around their parent.
+    released code; children are drawn around their parent in canonical space.
 
     Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one.
 
     Args:
-        start, stop, every: the steps after which it acts.
+        start, stop, every: the steps after which it acts; `stop` is the first after which it no longer does. A run that
+            ends soon after a reset ends transparent: give it a `stop` or `until`.
         until: share of the run, by steps or minutes, after which it no longer acts; 1: all of it.
         gradient: threshold of the gradient by the projected center, in the unit of the published one: half an image a
             unit, of the loss of one image.
@@ -138,13 +140,13 @@ class DensityControl:
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """Acts where it is due."""
         step, gaussians = trainer.progress.step, trainer.avatar.gaussians
-        if outcome.not_finite or step > self.stop or trainer.fraction > self.until:
+        if outcome.not_finite or step >= self.stop or trainer.fraction > self.until:
             return
         if step > self.start and step % self.every == 0:
             check_moments("DensityControl", trainer.optimizer, gaussians)
             was_reset = self.reset_every is not None and step > self.reset_every
             generator = step_generator(self.seed, step)
-            self._refine(gaussians, trainer.optimizer, was_reset, generator)
+            self._refine(gaussians, trainer.avatar.deformer, trainer.optimizer, was_reset, generator)
             trainer.resized()
         if self.reset_every is not None and step % self.reset_every == 0:
             self._reset(gaussians, trainer.optimizer)
@@ -192,6 +194,7 @@ class DensityControl:
     def _refine(
         self,
         gaussians: Gaussians,
+        deformer: Deformer,
         optimizer: torch.optim.Optimizer,
         was_reset: bool,
         generator: torch.Generator,
@@ -211,9 +214,8 @@ class DensityControl:
         fresh = torch.arange(len(index), device=device) >= old
         child = torch.arange(len(index), device=device) >= old + len(clones)
         position, log_scale = gaussians.position[index], gaussians.log_scale[index]
-        scale, turn = gaussians.log_scale[parents].exp(), rotation_from_quaternion(gaussians.quaternion[parents])
         draws = torch.randn(2, len(parents), 3, generator=generator).to(position)
-        position[child] += (turn @ (scale * draws)[..., None])[..., 0].flatten(0, 1)
+        position[child] = _children(gaussians, deformer, parents, draws).flatten(0, 1)
         log_scale[child] -= math.log(_SHRINK)
         sizes = torch.where(child, sizes[index] / _SHRINK, sizes[index])
         opacity = gaussians.opacity_logit[index].sigmoid()
@@ -238,6 +240,18 @@ class DensityControl:
         for moment in optimizer.state.get(gaussians.opacity_logit, {}).values():
             if isinstance(moment, Tensor) and moment.shape == gaussians.opacity_logit.shape:
                 moment.zero_()
+
+
+def _children(
+    gaussians: Gaussians, deformer: Deformer, parents: Int[Tensor, " p"], draws: Float[Tensor, "2 p 3"]
+) -> Float[Tensor, "2 p 3"]:
+    """Positions, in the coordinates of the deformer, at these numbers of standard deviations from their parents. Those
+    coordinates may be no lengths (`EmbeddedBinding`), so places are found in canonical space."""
+    face = gaussians.face[parents]
+    rest = deformer.rest(gaussians().map(lambda tensor: tensor.detach()[parents]), face)
+    shift = (rotation_from_quaternion(rest.quaternions) @ (rest.scales * draws)[..., None])[..., 0]
+    places = (deformer.attach(rest.replace(means=rest.means + own), face)[0].means for own in shift)
+    return torch.stack(list(places))
 
 
 def _last_ones(face: Tensor, opacity: Float[Tensor, " n"], drop: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:

@@ -26,7 +26,7 @@ class MCMC:
 
     - Every step, noise is added to positions: lr · `noise` · σ(−100 (o − 0.005)) · Σ η, η of unit variance, so that
       opaque Gaussians stay. lr is the present learning rate of the positions.
-    - Every `every` steps, after `start` and up to `stop`, Gaussians of opacity at most `least_opacity` move to others,
+    - Every `every` steps, after `start` and before `stop`, Gaussians of opacity at most `least_opacity` move to others,
       drawn in proportion to opacity, and 5 % more are added in the same way, up to `most`. Where N Gaussians come to
       lie, their opacity becomes 1 − (1 − o)^(1/N) and their scales shrink (equation 9), so that the image stays nearly
       the same. They inherit the triangle of the one they move to. Both start with moments of zero (in the released code
@@ -108,7 +108,7 @@ class MCMC:
         if self.noise:
             self._shake(gaussians, _rate(optimizer, gaussians.position), self._sizes, generator)
             self._sizes.zero_()
-        if self.start < step <= self.stop and step % self.every == 0:
+        if self.start < step < self.stop and step % self.every == 0:
             check_moments("MCMC", optimizer, gaussians)
             self._move(gaussians, optimizer, generator)
             trainer.resized()

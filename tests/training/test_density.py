@@ -8,10 +8,22 @@ import torch
 
 import headfields as hf
 from headfields.networks import Gaussians
+from headfields.parts import Deformer
 from headfields.training import MCMC, DensityControl
 from headfields.training.mcmc import relocated
+from tests.shapes import uv_sphere
 
 SIZE = 0.01  # meters that the unit of the coordinates has
+
+
+class Canonical(Deformer):
+    """A deformer whose coordinates are those of canonical space."""
+
+    def rest(self, splats, face):
+        return splats
+
+    def attach(self, splats, face):
+        return splats, face
 
 
 def make(opacities, scales=None, face=None, optimizer=torch.optim.Adam):
@@ -35,7 +47,8 @@ def make(opacities, scales=None, face=None, optimizer=torch.optim.Adam):
                 numbers = 1.0 + torch.arange(count)
                 moment.copy_(numbers.reshape(-1, *[1] * (parameter.ndim - 1)).expand_as(parameter))
     trainer = SimpleNamespace(
-        avatar=SimpleNamespace(gaussians=gaussians, renderer=SimpleNamespace(absolute=False)), optimizer=built,
+        avatar=SimpleNamespace(gaussians=gaussians, renderer=SimpleNamespace(absolute=False), deformer=Canonical()),
+        optimizer=built,
         progress=SimpleNamespace(step=0), fraction=0.0, processes=SimpleNamespace(several=False), resized=lambda: None,
     )  # fmt: skip
     return gaussians, trainer
@@ -107,6 +120,20 @@ def test_children_are_drawn_from_their_parent():
     assert gaussians.position.mean(0).abs().max() < 0.2
 
 
+def test_children_are_drawn_in_meters_where_coordinates_are_barycentric():
+    vertices, faces = uv_sphere(8, 12, 0.1)
+    gaussians, trainer = make([0.5] * 2000, [0.02] * 2000)  # which are 2 standard deviations of the coordinates
+    binding = trainer.avatar.deformer = hf.deformers.EmbeddedBinding(vertices, faces)
+    with torch.no_grad():
+        gaussians.position.copy_(torch.tensor([0.3, 0.3, 0.0]))
+        gaussians.log_scale.fill_(math.log(0.002))
+        gaussians.face.fill_(40)
+    center = binding.rest(gaussians(), gaussians.face).means.detach()[:1]
+    step(always(size=1e-6), trainer, torch.ones(1, 2000, 2))
+    away = binding.rest(gaussians(), gaussians.face).means.detach() - center
+    assert len(away) == 4000 and away.std(0).tolist() == pytest.approx([0.002] * 3, rel=0.06)
+
+
 def test_the_gradient_is_that_of_an_image_averaged_over_where_a_gaussian_is_drawn():
     gaussians, trainer = make([0.5, 0.5])
     control = always(every=2, gradient=1.0)
@@ -123,7 +150,7 @@ def test_the_gradient_is_that_of_an_image_averaged_over_where_a_gaussian_is_draw
 
 def test_what_is_due_when():
     gaussians, trainer = make([0.5, 0.9])
-    control = DensityControl(start=2, stop=6, every=2, reset_every=3)
+    control = DensityControl(start=2, stop=7, every=2, reset_every=3)
     for at, count, opacity in ((1, 2, 0.9), (2, 2, 0.9), (3, 2, 0.01), (4, 4, 0.01), (5, 4, 0.01), (6, 8, 0.01)):
         step(control, trainer, torch.ones(1, len(gaussians), 2), at=at)
         assert len(gaussians) == count
@@ -132,6 +159,10 @@ def test_what_is_due_when():
         gaussians.opacity_logit.fill_(0.0)
     step(control, trainer, torch.ones(1, 8, 2), at=9)
     assert len(gaussians) == 8 and not gaussians.opacity_logit.any()  # it has stopped
+    # As in the released code, whose 600,000th and last step would else leave all of them transparent.
+    for control in (DensityControl(start=0, stop=6, every=2, reset_every=3), chain(every=2, stop=6, growth=1.0)):
+        step(control, trainer, torch.ones(1, 8, 2), at=6)
+        assert len(gaussians) == 8 and not gaussians.opacity_logit.any()
 
 
 def test_the_end_of_a_run_is_left_to_the_optimizer():
