@@ -7,6 +7,7 @@ import torch
 
 import headfields as hf
 from headfields.avatar import Avatar
+from headfields.data.errors import CaptureError
 from headfields.deformers import SurfaceCanonicalizer, TriangleBinding
 from headfields.losses import L1DSSIM, HuberColor, SplatPosition, SplatScale, SSIMLoss
 from headfields.networks import Gaussians
@@ -181,6 +182,9 @@ def test_colors_start_from_the_images_and_empty_space_is_dropped() -> None:
     front = (rest[:, 2] > 0.04) & (rest[:, 0].abs() > 0.03) & (rest.norm(dim=-1) < 0.12)
     red = made.gaussians.color[:, 0] > 0
     assert float((red == (rest[:, 0] < 0))[front].float().mean()) > 0.9
+    capture.images = [image.replace(opacity=torch.zeros_like(image.opacity)) for image in capture.images]
+    with pytest.raises(CaptureError, match=r"mattes of 3 training frames of 'ball' are empty at all \d+ Gaussians"):
+        start_from_images(made, capture)
 
 
 def test_seeds_are_even_and_in_the_planes_of_triangles() -> None:

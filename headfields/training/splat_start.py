@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from headfields.data.errors import CaptureError
 from headfields.data.labels import labels_of
 from headfields.networks.gaussians import DC
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -39,6 +40,7 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
 
     Raises:
         ValueError: the deformer has no mesh, or frames is less than 1.
+        CaptureError: the mattes are empty at every Gaussian.
     """
     mesh = avatar.template_faces
     if mesh is None or frames < 1:
@@ -82,7 +84,13 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
     height = (away * frames_of_faces[..., 2]).sum(-1)
     over_skin = (height > _STANDS_OFF) & (in_view > 0) & (bare >= _BARE * in_view)
     unseen = (height > _STANDS_OFF) & (weight == 0)
-    keep = (empty <= _EMPTY * inside_count) & ~over_skin & ~unseen
+    covered = empty <= _EMPTY * inside_count
+    if len(covered) and not bool(covered.any()):
+        raise CaptureError(
+            f"start_from_images: the mattes of {len(chosen)} training frames of {capture.name!r} are empty at all "
+            f"{len(covered)} Gaussians; check the images' alpha, and that meshes and cameras lie on them"
+        )
+    keep = covered & ~over_skin & ~unseen
     if not bool(keep.all()):
         gaussians.take(keep.nonzero()[:, 0])
 
