@@ -53,7 +53,7 @@ def listing() -> str:
     lines = []
     for file in sorted(folder.glob("[!_]*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.args.args and node.args.args[0].arg == "template":
+            if isinstance(node, ast.FunctionDef) and any(ast.unparse(each) == "preset" for each in node.decorator_list):
                 names = [argument.arg for argument in node.args.args[1:]]
                 defaults = [ast.unparse(default) for default in node.args.defaults]
                 bare = [None] * (len(names) - len(defaults))

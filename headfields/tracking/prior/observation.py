@@ -45,9 +45,10 @@ class LabelClasses:
         return LabelClasses((*self.ignored, *self.hair), (), self.mouth)
 
 
-FACER_LABELS = LabelClasses(ignored=(3, 18), hair=(14,), mouth=(11,))
-"""Labels of MonoNPHM's preprocessing (facer): 3 cloth, 18 necklace, 14 hair, 11 inside of the mouth. As in its tracker,
-the neck (1) counts. That tracker takes cloth for background in the mask term; here it has no weight in either term."""
+FACER_LABELS = LabelClasses(ignored=(3, 18), hair=(14, 16), mouth=(11,))
+"""Labels of MonoNPHM's preprocessing (facer): 3 cloth, 18 necklace, 14 hair, 16 hat, 11 inside of the mouth. As in its
+tracker, the neck (1) counts. That tracker takes cloth for background in the mask term; here it has no weight in either
+term. To it a hat is head; here it is hair, which a prior may lack."""
 
 LABEL_CLASSES = {"insta": LabelClasses(), "facer": FACER_LABELS}
 """By the naming of labels that a source has as `label_names`; "insta" if it has none."""

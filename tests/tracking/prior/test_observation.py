@@ -70,7 +70,8 @@ def test_labels_say_what_counts(recording: BallRecording) -> None:
     torch.testing.assert_close(data.color_weight[22, 25], torch.tensor(0.04))
     bald = loaded(Changed(recording, label=lambda frame: label), classes=LabelClasses().without_hair())
     assert bool((bald.mask_weight[:, :20] == 0).all())
-    assert (FACER_LABELS.ignored, FACER_LABELS.hair, FACER_LABELS.mouth) == ((3, 18), (14,), (11,))  # 10 is the nose
+    assert (FACER_LABELS.ignored, FACER_LABELS.hair, FACER_LABELS.mouth) == ((3, 18), (14, 16), (11,))  # 10: the nose
+    assert FACER_LABELS.without_hair().ignored == (3, 18, 14, 16)  # no hats either
 
 
 def test_background_beside_a_neck_does_not_count(recording: BallRecording) -> None:
