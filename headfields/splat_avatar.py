@@ -26,7 +26,7 @@ from headfields.composition import (
 from headfields.deformers.chain import Chain
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.field_basis import BlendCoefficients
-from headfields.networks.gaussians import Gaussians, offsets_of
+from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels
 from headfields.ops.barycentric import barycentric_on
@@ -186,7 +186,7 @@ class SplatAvatar(Composition):
         if self.decoder is not None:
             offsets = self._decoded(state, prepared)
         if self.blendshapes is not None:
-            blended = offsets_of(gaussians.blended(self.blendshapes(state)))
+            blended = gaussians.blended(self.blendshapes(state))
             offsets = {name: offsets[name] + value if name in offsets else value for name, value in blended.items()}
         with full_precision(state.vertices):
             attached = gaussians(offsets)

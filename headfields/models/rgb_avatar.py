@@ -30,10 +30,10 @@ def rgb_avatar(
 ) -> SplatAvatar:
     """RGBAvatar on a template, assembled from public parts.
 
-    Each Gaussian has `blendshapes` offsets of position, scale, rotation, opacity and color, which a network mixes for
-    each frame: as few shapes as the motion needs, instead of one for each of the tracker's. Own choice: the Gaussians
-    ride on triangles (GaussianAvatars), and are seeded by area; coefficients of the neutral face are zero; the paper's
-    training while the video streams in is not here.
+    Each Gaussian has `blendshapes` offsets of position, rotation and color, which a network mixes for each frame: as
+    few shapes as the motion needs, instead of one for each of the tracker's. Own choice: the Gaussians ride on
+    triangles (GaussianAvatars), and are seeded by area; coefficients of the neutral face are zero; shapes mix from the
+    first step on; the paper's training while the video streams in is not here.
 
     Args:
         template: the canonical mesh.
@@ -45,7 +45,7 @@ def rgb_avatar(
         hidden: width of the mapping network.
         hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes.
 
-    Source: RGBAvatar, section 3.
+    Source: RGBAvatar, section 3; what the offsets change: the released code.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
     hairy = may_have_hair(template, hair)

@@ -42,8 +42,8 @@ class Gaussians(Part):
         opacity_logit: (N,).
         color: (N, 3) coefficient of degree 0: the color is 0.5 + 0.2821 color.
         harmonics: (N, (degree + 1)² − 1, 3) coefficients of higher degrees.
-        blendshape_table: (N, K, 14) if K > 0, else None: what a coefficient of 1 adds to position, log_scale,
-            quaternion, opacity_logit and color, in this order.
+        blendshape_table: (N, K, 10) if K > 0, else None: what a coefficient of 1 adds to position, quaternion and
+            color, in this order.
         face: (N,) the triangle that each is attached to; -1: none.
 
     Differentiable to any order.
@@ -76,7 +76,7 @@ class Gaussians(Part):
         self.opacity_logit = nn.Parameter(torch.zeros(count))
         self.color = nn.Parameter(torch.zeros(count, 3))
         self.harmonics = nn.Parameter(torch.zeros(count, (degree + 1) ** 2 - 1, 3))
-        self.blendshape_table = nn.Parameter(torch.zeros(count, blendshapes, ROW)) if blendshapes else None
+        self.blendshape_table = nn.Parameter(torch.zeros(count, blendshapes, _BLENDED_ROW)) if blendshapes else None
         self.register_buffer("face", torch.full((count,), -1))
         self.degree_every = degree_every
         self._learned = self.harmonics.shape[1]  # coefficients of the degrees that training has reached
@@ -136,8 +136,8 @@ class Gaussians(Part):
             harmonics=harmonics.expand(*batch, *harmonics.shape[-3:]),
         )
 
-    def blended(self, coefficients: Float[Tensor, "b k"]) -> Float[Tensor, "b n 14"]:
-        """What the blendshapes add to each Gaussian in B frames: rows as those of `blendshape_table`.
+    def blended(self, coefficients: Float[Tensor, "b k"]) -> dict[str, Float[Tensor, "..."]]:
+        """What the blendshapes add to each Gaussian in B frames: offsets for `forward`, (B, N, ...) by name.
 
         Raises:
             ValueError: there are no blendshapes.
@@ -145,7 +145,7 @@ class Gaussians(Part):
         table = self.blendshape_table
         if table is None:
             raise ValueError("Gaussians.blended: there are no blendshapes; build it with blendshapes=K")
-        return torch.einsum("bk,nkw->bnw", coefficients, table)
+        return offsets_of(torch.einsum("bk,nkw->bnw", coefficients, table), BLENDED)
 
     @classmethod
     @torch.no_grad()
@@ -237,10 +237,15 @@ class Gaussians(Part):
 
 
 WIDTHS = {"position": (3,), "log_scale": (3,), "quaternion": (4,), "opacity_logit": (), "color": (3,)}
-"""The parameters that offsets may change, in the order of a row of blendshapes, and the shape of a Gaussian's row."""
+"""The parameters that offsets may change, in the order of a row of all offsets, and the shape of a Gaussian's row."""
 
 ROW = sum(shape[0] if shape else 1 for shape in WIDTHS.values())
 """Numbers in a row of all offsets."""
+
+BLENDED = ("position", "quaternion", "color")
+"""What blendshapes change, in the order of a row of `Gaussians.blendshape_table`: as in RGBAvatar's released code."""
+
+_BLENDED_ROW = sum(WIDTHS[name][0] for name in BLENDED)
 
 
 def _exchange(

@@ -253,10 +253,11 @@ RGB_AVATAR = replace(
     _GAUSSIANS,
     trainer={
         **_GAUSSIANS.trainer,
-        "learning_rates": {**_GAUSSIANS.trainer["learning_rates"], "blendshape_table": 1e-3, "blendfield": 1e-3},
+        "learning_rates": {**_GAUSSIANS.trainer["learning_rates"], "blendshape_table": 1e-4, "blendfield": 1e-4},
     },
 )
-"""That of `FLASH_AVATAR`, and rates of our own choice for the blendshapes and their network."""
+"""That of `FLASH_AVATAR`, and rates of our own choice for the blendshapes and their network: slow, because they overfit
+to a capture of minutes (docs/rgb_avatar.md); the released code has 1e-3 for the network."""
 
 _RECIPES: dict[str, dict[RecipeName, Recipe]] = {
     "flash_avatar": {"cpu": FLASH_AVATAR, "fast": replace(FLASH_AVATAR, name="fast")},

@@ -58,6 +58,6 @@ def test_what_each_preset_adds() -> None:
     flash, rgb = make("flash_avatar"), make("rgb_avatar", blendshapes=5)
     assert isinstance(flash.decoder, SplatDecoder) and flash.needs == ("expression",)
     assert rgb.decoder is None and rgb.blendshapes is not None and rgb.blendshapes.fields == 5
-    assert rgb.gaussians.blendshape_table is not None and rgb.gaussians.blendshape_table.shape == (80, 5, 14)
+    assert rgb.gaussians.blendshape_table is not None and rgb.gaussians.blendshape_table.shape == (80, 5, 10)
     assert make("gaussian_avatars", degree=2).gaussians.harmonics.shape == (80, 8, 3)
     assert math.isclose(float(make("gaussian_avatars").gaussians().opacities.detach().mean()), 0.5, rel_tol=1e-4)

@@ -53,6 +53,21 @@ def test_offsets_of_frames_are_added_before_activation() -> None:
         gaussians({"size": torch.zeros(4, 3)})
 
 
+def test_blendshapes_change_position_rotation_and_color_alone() -> None:
+    gaussians = Gaussians(3, blendshapes=2)
+    assert gaussians.blendshape_table is not None
+    torch.nn.init.normal_(gaussians.blendshape_table)
+    offsets = gaussians.blended(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
+    expected = gaussians.blendshape_table[:, 0] - 2 * gaussians.blendshape_table[:, 1]
+    rows = torch.cat([offsets[name][1] for name in ("position", "quaternion", "color")], dim=-1)
+    torch.testing.assert_close(rows, expected)
+    splats = gaussians(offsets)
+    assert bool((splats.scales == 1).all()) and bool((splats.opacities == 0.5).all())
+    torch.testing.assert_close(splats.means[0], gaussians.position)
+    with pytest.raises(ValueError, match="no blendshapes; build it with blendshapes=K"):
+        Gaussians(3).blended(torch.zeros(1, 2))
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_rows_move_with_their_moments(fused: bool) -> None:
     gaussians = Gaussians(4, degree=1, blendshapes=2)
