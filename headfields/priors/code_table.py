@@ -1,7 +1,7 @@
 """Code tables of an auto-decoder, with Adam on the rows that a step uses."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.networks.latent_table import LatentTable
@@ -39,31 +39,37 @@ class CodeTable(LatentTable):
         self.register_buffer("first", torch.zeros(count, width))
         self.register_buffer("second", torch.zeros(count, width))
 
-    def rows(self, index: Int[Tensor, " b"]) -> tuple[Float[Tensor, "u width"], Int[Tensor, " u"], Int[Tensor, " b"]]:
-        """The U distinct rows among B entries, as leaves for a gradient.
-
-        Args:
-            index: (B,) row of each entry.
-
-        Returns:
-            The rows (U, width), their numbers (U,), and the position (B,) of each entry among them.
-
-        >>> import torch
-        >>> from headfields.priors import CodeTable
-        >>> rows, numbers, position = CodeTable(count=5, width=3).rows(torch.tensor([4, 1, 4]))
-        >>> rows.shape, numbers.tolist(), position.tolist()
-        (torch.Size([2, 3]), [1, 4], [1, 0, 1])
-        """
-        numbers, position = index.unique(return_inverse=True)
-        return self.table.detach()[numbers].requires_grad_(), numbers, position
+    def rows(self, numbers: Int[Tensor, " u"]) -> Float[Tensor, "u width"]:
+        """The rows `numbers` (U,), as a leaf for a gradient."""
+        return self.table.detach().index_select(0, numbers).requires_grad_()
 
     @torch.no_grad()
-    def step(self, numbers: Int[Tensor, " u"], gradient: Float[Tensor, "u width"], rate: float) -> None:
-        """Updates distinct rows `numbers` (U,) by Adam with `gradient` (U, width) and learning `rate`."""
+    def step(
+        self,
+        numbers: Int[Tensor, " u"],
+        gradient: Float[Tensor, "u width"],
+        rate: float | Float[Tensor, ""],
+        is_taken: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """Updates rows by Adam; the host does not wait for a GPU.
+
+        Args:
+            numbers: (U,) the rows. One that is there twice has the same gradient twice, and moves once.
+            gradient: (U, width) by them.
+            rate: learning rate.
+            is_taken: () whether anything changes; None: it does.
+        """
         beta1, beta2 = self.betas
-        self.steps[numbers] += 1
-        count = self.steps[numbers][:, None]
-        self.first[numbers] = beta1 * self.first[numbers] + (1 - beta1) * gradient
-        self.second[numbers] = beta2 * self.second[numbers] + (1 - beta2) * gradient.square()
-        denominator = (self.second[numbers] / (1 - beta2**count)).sqrt() + self.epsilon
-        self.table.data[numbers] -= rate * (self.first[numbers] / (1 - beta1**count)) / denominator
+        before = [each.index_select(0, numbers) for each in (self.steps, self.first, self.second, self.table.data)]
+        steps, first, second, row = before
+        steps = steps + 1
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient.square()
+        count = steps[:, None]
+        denominator = (second / (1 - beta2**count)).sqrt() + self.epsilon
+        row = row - rate * (first / (1 - beta1**count)) / denominator
+        after = [steps, first, second, row]
+        if is_taken is not None:
+            after = [torch.where(is_taken, new, old) for new, old in zip(after, before, strict=True)]
+        for table, rows in zip((self.steps, self.first, self.second, self.table.data), after, strict=True):
+            table.index_copy_(0, numbers, rows)

@@ -1,10 +1,12 @@
 """The loss of a prior: its terms, their weights, and all terms of a batch from one evaluation of the field.
 
 Terms are in the units of the networks (four times meters, colors in [-1, 1]), for which the published weights are
-meant; `prior_terms` converts. The mean over no points is 0 and keeps a gradient.
+meant; `prior_terms` converts. The mean over no points is 0 and keeps a gradient. Where some points do not count, a mask
+says which do: to index by it, a GPU would wait for their number.
 Source: released code of MonoNPHM (Giebenhain et al. 2024), unless a function says otherwise.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -44,6 +46,8 @@ FADE = 10.0
 """Decay of the empty-space term with the distance, 1 / unit."""
 CUBE = 1.25
 """Half the side of the cube in which offsets of the deformation are penalized, in the networks' units."""
+CUBE_POINTS = 50
+"""Points of that cube per scan and step."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +115,17 @@ def normal_error(
     front_normals: Float[Tensor, "*n 3"],
     back: Float[Tensor, "*k 3"],
     back_normals: Float[Tensor, "*k 3"],
+    trusted: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean of ‖∇f - n‖ on scans; on the back each error is clamped to `BACK_CLAMP` and weighted by a quarter.
 
     Args:
         front, back: gradients of the distance by posed points.
         front_normals, back_normals: unit normals of the scans.
+        trusted: mask, of the leading axes of `back`, of what counts there; None: all.
     """
-    hair = _length(back - back_normals).clamp(max=BACK_CLAMP) * BACK_SHARE
-    return _mean(_length(front - front_normals), hair)
+    hair = _length(_zero_outside(trusted, back - back_normals)).clamp(max=BACK_CLAMP) * BACK_SHARE
+    return _mean(_length(front - front_normals), hair, masks=(None, trusted))
 
 
 def eikonal_error(gradients: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
@@ -143,39 +149,58 @@ def color_error(
     on_true: Float[Tensor, "*n 3"],
     near: Float[Tensor, "*m 3"],
     near_true: Float[Tensor, "*m 3"],
+    trusted: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean of |c - c'| per channel; off the surface it is weighted by a fifth.
 
     Args:
         on, on_true: predicted and true colors on the surface, in [-1, 1].
         near, near_true: off the surface, where the true color is that of the nearest surface point.
+        trusted: mask, of the leading axes of `near`, of what counts there; None: all.
     """
-    return _mean((on - on_true).abs(), (near - near_true).abs() * NEAR_SHARE)
+    off = _zero_outside(trusted, near - near_true).abs() * NEAR_SHARE
+    return _mean((on - on_true).abs(), off, masks=(None, trusted))
 
 
-def correspondence_error(predicted: Float[Tensor, "*n 3"], true: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
-    """The mean squared difference, per coordinate, of `predicted` canonical points and `true` neutral ones."""
-    return _mean((predicted - true).square())
+def correspondence_error(
+    predicted: Float[Tensor, "*n 3"], true: Float[Tensor, "*n 3"], corresponds: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, ""]:
+    """The mean squared difference, per coordinate, of `predicted` canonical points and `true` neutral ones.
+
+    Args:
+        corresponds: mask, of the leading axes, of the points that have a true one; None: all.
+    """
+    return _mean(_zero_outside(corresponds, predicted - true).square(), masks=(corresponds,))
 
 
-def anchor_error(predicted: Float[Tensor, "b a 3"], true: Float[Tensor, "b a 3"]) -> Float[Tensor, ""]:
-    """The mean squared difference, per coordinate, of `predicted` anchors and `true` ones on neutral scans."""
-    return _mean((predicted - true).square())
+def anchor_error(
+    predicted: Float[Tensor, "b a 3"], true: Float[Tensor, "b a 3"], anchored: Bool[Tensor, " b"] | None = None
+) -> Float[Tensor, ""]:
+    """The mean squared difference, per coordinate, of `predicted` anchors and `true` ones on neutral scans.
+
+    Args:
+        anchored: (B,) the scans that have true ones; None: all.
+    """
+    return _mean(_zero_outside(anchored, predicted - true).square(), masks=(anchored,))
 
 
-def hyper_size(anywhere: Float[Tensor, "*n a"], neutral: Float[Tensor, "*m a"]) -> Float[Tensor, ""]:
+def hyper_size(
+    anywhere: Float[Tensor, "*n a"], neutral: Float[Tensor, "*m a"], is_neutral: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, ""]:
     """The mean of |h|, plus ten times that of neutral scans, which should stay in one slice of hyper-space.
 
     Args:
         anywhere: hyper-coordinates at points of all scans.
         neutral: values at points of neutral scans.
+        is_neutral: mask, of the leading axes of `neutral`, of what is one; None: all.
     """
-    return _mean(anywhere.abs()) + NEUTRAL_SHARE * _mean(neutral.abs())
+    of_neutral = _mean(_zero_outside(is_neutral, neutral).abs(), masks=(is_neutral,))
+    return _mean(anywhere.abs()) + NEUTRAL_SHARE * of_neutral
 
 
-def offset_size(offsets: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
-    """The mean square, per coordinate, of the deformation's `offsets`."""
-    return _mean(offsets.square())
+def offset_size(offsets: Float[Tensor, "*n 3"], mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, ""]:
+    """The mean square, per coordinate, of the deformation's `offsets`; of those in a `mask` of their leading axes."""
+    return _mean(_zero_outside(mask, offsets).square(), masks=(mask,))
 
 
 def code_size(codes: Float[Tensor, "b width"]) -> Float[Tensor, ""]:
@@ -198,7 +223,7 @@ def distance_error(
         reach: distance from the surface up to which values are compared.
     """
     error = torch.where(true.abs() < reach, (predicted - true).abs(), (reach - predicted * true.sign()).clamp_min(0))
-    return (error * known).sum() / max(int(known.sum()), 1)
+    return (error * known).sum() / known.sum().clamp_min(1)
 
 
 def prior_terms(
@@ -206,18 +231,20 @@ def prior_terms(
     batch: ScanBatch,
     codes: PriorCodes,
     weights: PriorWeights,
-    random: torch.Generator,
-    cube: int = 50,
+    random: torch.Generator | Float[Tensor, "b n 3"],
+    cube: int = CUBE_POINTS,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The unweighted terms by name; terms of weight 0 are left out.
+    """The unweighted terms by name; terms of weight 0 are left out. The host does not wait for a GPU.
+
+    Correspondences and anchors are left out too where no scan of the batch has any; on a GPU they are 0 then.
 
     Args:
         avatar: a model with anchors and a decoder of distances, as `headfields.models.mononphm` makes.
         batch: points of B scans.
         codes: codes of those scans.
         weights: weights of the loss terms; only whether they are positive matters.
-        random: draws the points of the cube.
-        cube: number of points per scan for the terms `still` and `hyper`.
+        random: draws the points of the cube; or what it has drawn, uniform in [0, 1), on the device of the batch.
+        cube: number of points per scan for the terms `still` and `hyper`, if they are drawn here.
     """
     anchors = anchors_of(avatar)
     scale = anchors.scale
@@ -240,13 +267,11 @@ def prior_terms(
     trusted, neutral = batch.trusted_back, batch.neutral
     terms: dict[str, Callable[[], Tensor]] = {
         "surface": lambda: surface_error(front, back),
-        "normals": lambda: normal_error(
-            slope_front, batch.front_normals, slope_back[trusted], batch.back_normals[trusted]
-        ),
+        "normals": lambda: normal_error(slope_front, batch.front_normals, slope_back, batch.back_normals, trusted),
         "eikonal": lambda: eikonal_error(gradient),
         "empty": lambda: empty_space(far),
         "distance": lambda: distance_error(near, batch.near_distance * scale, batch.near_known),
-        "neutral": lambda: offset_size(torch.cat(offsets[:3], 1)[neutral]),
+        "neutral": lambda: offset_size(torch.cat(offsets[:3], 1), neutral),
         "shape": lambda: code_size(codes.geometry),
         "appearance": lambda: code_size(codes.appearance),
         "expression": lambda: code_size(codes.expression),
@@ -258,9 +283,9 @@ def prior_terms(
         rgb = field.color(values, canonical).rgb
         assert rgb is not None
         predicted = split(2 * rgb - 1)
-        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb, batch.near_rgb[trusted])]
+        true = [2 * value - 1 for value in (batch.front_rgb, batch.back_rgb, batch.near_rgb)]
         on, on_true = (torch.cat([part.flatten(0, 1) for part in parts[:2]]) for parts in (predicted, true))
-        return color_error(on, on_true, predicted[2][trusted], true[2])
+        return color_error(on, on_true, predicted[2], true[2], trusted)
 
     terms["color"] = color
 
@@ -273,7 +298,7 @@ def prior_terms(
         size = (count, further.shape[1])
         return mapped.points.unflatten(0, size), ambient.unflatten(0, size)
 
-    drawn = torch.rand(count, cube, 3, generator=random).to(device)
+    drawn = random if isinstance(random, Tensor) else torch.rand(count, cube, 3, generator=random).to(device)
     anywhere = anchors.center + (2 * drawn - 1) * (CUBE / scale)
     if weights.still or weights.hyper:
         still, ambient = canonical_at(anywhere)
@@ -281,24 +306,39 @@ def prior_terms(
         if canonical.ambient is not None:
             hyper = split(canonical.ambient)
             terms["hyper"] = lambda: hyper_size(
-                torch.cat([hyper[0], hyper[3], ambient], 1), torch.cat(hyper[:3], 1)[neutral]
+                torch.cat([hyper[0], hyper[3], ambient], 1), torch.cat(hyper[:3], 1), neutral
             )
-    if weights.correspondence and bool(batch.corresponds.any()):
-        known = batch.corresponds
+    if weights.correspondence and _may_hold(batch.corresponds):
         terms["correspondence"] = lambda: correspondence_error(
-            canonical_at(batch.posed_points)[0][known] * scale, batch.neutral_points[known] * scale
+            canonical_at(batch.posed_points)[0] * scale, batch.neutral_points * scale, batch.corresponds
         )
-    if weights.anchors and bool(batch.anchored.any()):
-        terms["anchors"] = lambda: anchor_error(
-            anchors(codes.geometry)[batch.anchored] * scale, batch.anchors[batch.anchored] * scale
-        )
+    if weights.anchors and batch.anchors.shape[1] and _may_hold(batch.anchored):
+        terms["anchors"] = lambda: anchor_error(anchors(codes.geometry) * scale, batch.anchors * scale, batch.anchored)
     return {name: term() for name, term in terms.items() if weights.of(name) > 0}
 
 
-def _mean(*parts: Tensor) -> Tensor:
-    """The mean over the values of all parts."""
-    flat = torch.cat([part.reshape(-1) for part in parts])
-    return flat.sum() / max(flat.numel(), 1)
+def _mean(*parts: Tensor, masks: tuple[Tensor | None, ...] = ()) -> Tensor:
+    """The mean over the values of all parts; with a mask of a part's leading axes, whose other values are 0, over those
+    in it."""
+    total = torch.cat([part.reshape(-1) for part in parts]).sum()
+    masked = {i: mask for i, mask in enumerate(masks) if mask is not None}
+    certain = sum(part.numel() for i, part in enumerate(parts) if i not in masked)
+    if not masked:
+        return total / max(certain, 1)
+    counts = [mask.sum() * math.prod(parts[i].shape[mask.ndim :]) for i, mask in masked.items()]
+    return total / (torch.stack(counts).sum() + certain).clamp_min(1)
+
+
+def _zero_outside(mask: Tensor | None, values: Tensor) -> Tensor:
+    """Values, with 0 where a mask of their leading axes is false: also in place of NaN, in gradients too."""
+    if mask is None:
+        return values
+    return values.masked_fill(~mask.view(*mask.shape, *[1] * (values.ndim - mask.ndim)), 0.0)
+
+
+def _may_hold(mask: Tensor) -> bool:
+    """Whether a mask holds anywhere; on a GPU, which the host does not ask, it may."""
+    return not mask.is_cpu or bool(mask.any())
 
 
 def _length(vectors: Tensor) -> Tensor:

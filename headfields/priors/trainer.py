@@ -1,5 +1,6 @@
 """Training of a prior: an auto-decoder over scans of many people."""
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -20,12 +21,14 @@ from headfields.models.mononphm import code_widths
 from headfields.priors.code_table import CodeTable
 from headfields.priors.codes import PriorCodes, anchors_of
 from headfields.priors.evaluate import surface_errors
-from headfields.priors.losses import PriorWeights, prior_terms
+from headfields.priors.late_steps import READ_EVERY, DifferentiatedStep, LatePriorSteps, PendingStep
+from headfields.priors.losses import CUBE_POINTS, PriorWeights, prior_terms
 from headfields.priors.pictures import comparison
 from headfields.priors.prior import Prior
-from headfields.priors.scans import MeshScans, PointCounts, ScanSet
+from headfields.priors.scans import MeshScans, PointCounts, ScanBatch, ScanSet
 from headfields.priors.scans.batch import generator
 from headfields.priors.schedule import PriorSchedule
+from headfields.priors.step_draw import CodeRows, StepDraw
 from headfields.priors.training_log import PriorTrainingLog
 from headfields.runs import checkpoint
 from headfields.runs.folder import RunFolder, last_good, write_picture, writing
@@ -89,6 +92,11 @@ class PriorTrainer:
         pictures: number of pictures in a run, with one at its end; 0 for none.
         picture_size: side of each picture, pixels.
         bar: whether a progress bar is shown.
+        graph: whether `fit` replays steps on a GPU from a CUDA graph, where it can be captured; if not, the run's log
+            says why. In either case it reads a step's figures up to 31 steps later, so that the host waits for none.
+
+    Attributes:
+        graph_reason: why steps on a GPU are not replayed from a graph; empty where they are.
 
     Raises:
         TypeError: the avatar has no anchors.
@@ -113,6 +121,7 @@ class PriorTrainer:
         pictures: int = 12,
         picture_size: int = 128,
         bar: bool = True,
+        graph: bool = True,
     ) -> None:
         anchors = anchors_of(avatar)
         if scans_per_step < 1:
@@ -131,7 +140,7 @@ class PriorTrainer:
         self.counts = PointCounts() if counts is None else counts
         self.scans_per_step, self.noise, self.seed = scans_per_step, noise, seed
         self.folder = None if out is None else RunFolder(out)
-        self.bar, self.pictures, self.picture_size = bar, pictures, picture_size
+        self.bar, self.pictures, self.picture_size, self.graph = bar, pictures, picture_size, graph
         widths = code_widths(avatar)
         people = len(scans.people)
         self.model = nn.ModuleDict(
@@ -148,9 +157,13 @@ class PriorTrainer:
         deformer_parameters = [p for p in avatar.deformer.parameters() if id(p) not in anchor_parameters]
         self.networks = [deformer_parameters, list(avatar.decoder.parameters())]
         trained = [p for group in self.networks for p in group]
-        self.optimizer = torch.optim.AdamW(trained, lr=self.schedule.networks, weight_decay=self.schedule.decay)
+        on_cuda: dict[str, Any] = {"fused": True, "capturable": True} if self.device.type == "cuda" else {}
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=self.schedule.networks, weight_decay=self.schedule.decay, **on_cuda
+        )
         self.progress = Progress()
         self._skipped, self._backup = SkippedSteps("scan"), BufferBackup(avatar)
+        self.graph_reason = ""
         self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
         self._owns_folder = False  # whether the run in the folder is this trainer's
         self._options = self._recorded_options()
@@ -239,21 +252,19 @@ class PriorTrainer:
         self.progress.extra["options"] = self._options
         if self.folder is not None and not self.folder.checkpoints:
             self.save()  # so that a run that is killed before its next checkpoint is resumed as the run it was
-        with InterruptFlag() as interrupted, monitor:
+        late, active = self._late_steps()
+        with InterruptFlag() as interrupted, monitor, active:
             while not interrupted and (fraction := monitor.fraction) < 1:
                 if self.folder is not None and (due := math.floor(fraction * self.pictures)) > picture_count:
                     picture_count = due
+                    self._read(late, monitor)
                     self.picture()
-                rates = self.schedule.factor(fraction)
-                terms = self.step(rates, self.schedule.correspondence(fraction))
-                self.progress.step += 1
-                if self._skipped.in_row:
-                    monitor.after_skipped_step()
-                else:
-                    monitor.after_step(terms, rates)
+                self._advance(late, monitor, self.schedule.factor(fraction), self.schedule.correspondence(fraction))
                 if self.folder is not None and time.perf_counter() - last_save > CHECKPOINT_SECONDS:
+                    self._read(late, monitor)
                     self.save()
                     last_save = time.perf_counter()
+            self._read(late, monitor)
             monitor.tick()
             if self.folder is not None:
                 self.save()
@@ -265,6 +276,59 @@ class PriorTrainer:
             self.prior(), self.progress.step, self.progress.seconds, monitor.loss, bool(interrupted),
             self._skipped.total, dict(self._skipped.drawn),
         )  # fmt: skip
+
+    def _late_steps(self) -> tuple[LatePriorSteps | None, contextlib.AbstractContextManager[None]]:
+        """Steps whose figures are read later, and the block in which they are taken; None on a CPU."""
+        if self.device.type != "cuda":
+            return None, contextlib.nullcontext()
+        tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
+        late = LatePriorSteps(
+            self.model, self.optimizer, tables, self._backup, self._differentiate, self.graph, self.device
+        )
+        return late, late.active()
+
+    def _advance(
+        self, late: LatePriorSteps | None, monitor: PriorTrainingLog, rates: float, correspondence: float
+    ) -> None:
+        """A step, and its line in the log where its figures are known."""
+        if late is None:
+            terms = self.step(rates, correspondence)
+            self.progress.step += 1
+            self._log_step(monitor, terms, rates)
+            return
+        scans, batch, draw = self._draw(rates, correspondence)
+        late.launch(batch, draw, PendingStep(self.progress.step, scans, rates, correspondence))
+        self.progress.step += 1
+        monitor.tick()
+        if self.progress.step % READ_EVERY == 0:
+            self._read(late, monitor)
+        if late.graph_reason != self.graph_reason:
+            self.graph_reason = late.graph_reason
+            if self.folder is not None:
+                self.folder.log(event="graph", captured=False, reason=self.graph_reason)
+
+    def _read(self, late: LatePriorSteps | None, monitor: PriorTrainingLog) -> None:
+        """Reads the figures of the steps that have been launched since the last time, and logs them.
+
+        Raises:
+            NanLossError: ten of them in a row were not finite; none of these has changed a parameter.
+        """
+        for pending, step, values in [] if late is None else late.read():
+            terms, norms = step.named(values, pending.correspondence)
+            if all(map(math.isfinite, (*terms.values(), *norms.values()))):
+                self._skipped.accept()
+            else:
+                self._skip(pending.step, pending.scans, terms, norms)
+            self._log_step(monitor, terms, pending.rates, pending.step + 1)
+
+    def _log_step(
+        self, monitor: PriorTrainingLog, terms: Mapping[str, float], rates: float, step: int | None = None
+    ) -> None:
+        """Counts a step in the log, which was the last to be counted as taken or as skipped."""
+        if self._skipped.in_row:
+            monitor.after_skipped_step()
+        else:
+            monitor.after_step(terms, rates, step)
 
     def step(self, rates: float | int = 1.0, correspondence: float | int = 1.0) -> dict[str, float]:
         """One step of all optimizers; the weighted terms by name.
@@ -278,72 +342,78 @@ class PriorTrainer:
         Raises:
             NanLossError: it is the tenth such step in a row.
         """
-        step = self.progress.step
-        scans = self.scans.draw(step, self.scans_per_step, self.seed)
-        batch = self.scans.sample(scans, self.counts, _batch_seed(self.seed, step)).to(self.device)
-        self.avatar.train()
+        scans, batch, draw = self._draw(rates, correspondence)
+        batch, draw = batch.to(self.device), draw.to(self.device)
         self._backup.keep()
-        tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
-        index = {"geometry": batch.person, "appearance": batch.person, "expression": batch.scan}
-        rows = {name: table.rows(index[name]) for name, table in tables.items()}
-        random = generator(self.seed, 5, step)
+        step = self._differentiate(batch, draw, correspondence)
+        terms, norms = step.named(step.figures.tolist(), correspondence)
+        if not all(map(math.isfinite, (*terms.values(), *norms.values()))):
+            self._backup.restore()
+            self.optimizer.zero_grad(set_to_none=True)
+            self._skip(self.progress.step, scans, terms, norms)
+            return terms
+        self._skipped.accept()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.networks * rates
+        self.optimizer.step()
+        for name, leaf in step.leaves.items():
+            if leaf.grad is not None:
+                rate = self.schedule.expression if name == "expression" else self.schedule.identity
+                rows = draw.rows[name]
+                self._table(name).step(rows.numbers, rows.gradient(leaf.grad), rate * rates)
+        return terms
+
+    def _draw(self, rates: float, correspondence: float) -> tuple[Tensor, ScanBatch, StepDraw]:
+        """The scans of a step, their points, and what else is drawn, on the host."""
+        step, schedule = self.progress.step, self.schedule
+        scans = self.scans.draw(step, self.scans_per_step, self.seed)
+        batch = self.scans.sample(scans, self.counts, _batch_seed(self.seed, step))
+        random, rows = generator(self.seed, 5, step), {}
+        for name, index in (("geometry", batch.person), ("appearance", batch.person), ("expression", batch.scan)):
+            size = len(self._table(name))
+            rows[name] = CodeRows.draw(index, random, size, self.noise, padded=self.device.type == "cuda")
+        cube = torch.rand(len(batch), CUBE_POINTS, 3, generator=generator(self.seed, 4, step))
+        of_tables = torch.tensor([schedule.networks, schedule.identity, schedule.expression]) * rates
+        return scans, batch, StepDraw(rows, cube, of_tables, torch.tensor(float(correspondence)))
+
+    def _differentiate(
+        self, batch: ScanBatch, draw: StepDraw, correspondence: float | Float[Tensor, ""]
+    ) -> DifferentiatedStep:
+        """The figures and gradients of a step, of tensors on the device; gradients of networks are clipped."""
+        self.avatar.train()
+        tables = {name: self._table(name) for name in draw.rows}
+        leaves = {name: tables[name].rows(rows.numbers) for name, rows in draw.rows.items()}
         codes = PriorCodes(
-            *(
-                self._with_noise(leaf, name, random).index_select(0, position)
-                for name, (leaf, _, position) in rows.items()
-            )
+            **{name: rows.codes(leaves[name], tables[name].table.detach()) for name, rows in draw.rows.items()}
         )
-        terms = prior_terms(self.avatar, batch, codes, self.weights, generator(self.seed, 4, step))
+        terms = prior_terms(self.avatar, batch, codes, self.weights, draw.cube)
         weights = {name: self.weights.of(name) for name in terms}
-        if "correspondence" in weights:
-            weights["correspondence"] *= correspondence
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        factors = {"correspondence": correspondence}
+        loss = torch.stack([weights[name] * factors.get(name, 1.0) * term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
         norms = {
             name: nn.utils.clip_grad_norm_(network, self.schedule.clip)
             for name, network in zip(("deformer", "decoder"), self.networks, strict=True)
         }
-        norms |= {f"{name} codes": leaf.grad.norm() for name, (leaf, _, _) in rows.items() if leaf.grad is not None}
-        values = torch.stack([value.detach() for value in (*terms.values(), *norms.values())]).tolist()
-        result = {name: weights[name] * value for name, value in zip(terms, values, strict=False)}
-        if not all(map(math.isfinite, values)):
-            self._skip(scans, result, dict(zip(norms, values[len(terms) :], strict=True)))
-            return result
-        self._skipped.accept()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.networks * rates
-        self.optimizer.step()
-        for name, (leaf, indices, _) in rows.items():
-            if leaf.grad is not None:
-                rate = self.schedule.expression if name == "expression" else self.schedule.identity
-                tables[name].step(indices, leaf.grad, rate * rates)
-        return result
+        norms |= {f"{name} codes": leaf.grad.norm() for name, leaf in leaves.items() if leaf.grad is not None}
+        figures = torch.stack([value.detach() for value in (*terms.values(), *norms.values())])
+        return DifferentiatedStep(weights, tuple(norms), figures, leaves)
 
-    def _skip(self, scans: Tensor, terms: Mapping[str, float], norms: Mapping[str, float]) -> None:
-        """Undoes and counts a step that is not finite."""
-        self._backup.restore()
-        self.optimizer.zero_grad(set_to_none=True)
+    def _skip(self, step: int, scans: Tensor, terms: Mapping[str, float], norms: Mapping[str, float]) -> None:
+        """Counts a step that is not finite, which has not been taken."""
         names = [self.scans.scans[scan] for scan in scans.unique().tolist()]
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         what = f"loss {', '.join(bad)}" if bad else ""
         what = what or f"gradient of {', '.join(name for name, value in norms.items() if not math.isfinite(value))}"
         remedy = f"{last_good(self._saved, self.folder)}. Lower the learning rates, or inspect these scans"
-        event = {"step": self.progress.step, "what": what, "scans": names}
+        event = {"step": step, "what": what, "scans": names}
         try:
-            self._skipped.skip(self.progress.step, what, names, remedy)
+            self._skipped.skip(step, what, names, remedy)
         finally:
             self.progress.extra["skipped"] = self._skipped.state()
             if self.folder is not None and self._owns_folder:
                 self.folder.log(event="skipped", **event)
-
-    def _with_noise(self, rows: Tensor, name: str, random: torch.Generator) -> Tensor:
-        """Rows of a code table with noise that has the covariance of the table."""
-        table = self._table(name).table.detach()
-        if not self.noise or len(table) < 2:
-            return rows
-        mixing = torch.randn(len(rows), len(table), generator=random).to(rows)
-        return rows + self.noise / len(table) ** 0.5 * (mixing @ (table - table.mean(dim=0)))
 
     def codes(self, scans: Tensor) -> PriorCodes:
         """The current codes of scans, by index."""

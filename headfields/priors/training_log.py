@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Mapping
 
 from headfields.files.reading import reading
 from headfields.priors.losses import PriorWeights
@@ -40,8 +41,12 @@ class PriorTrainingLog(ProgressMonitor):
         if self._path is not None:
             self._rewind()
 
-    def after_step(self, terms: dict[str, float], rates: float) -> None:
-        """Counts a step with these weighted terms and this factor on the learning rates."""
+    def after_step(self, terms: Mapping[str, float], rates: float, step: int | None = None) -> None:
+        """Counts a step with these weighted terms and this factor on the learning rates.
+
+        Args:
+            step: how many had been taken after it, if its figures are read later; None: as many as now.
+        """
         self.tick()
         loss = sum(terms.values())
         self.loss = smoothed(self.loss, loss, 0.02)
@@ -52,7 +57,8 @@ class PriorTrainingLog(ProgressMonitor):
         pace = (self.progress.step - self._first_step) / self.elapsed
         self.caption(f"step {self.progress.step}, loss {self.loss:.4f}, {pace:.1f} steps/s")
         if self._path is not None:
-            row = {"step": self.progress.step, "seconds": round(self.progress.seconds, 2), "loss": loss, "rates": rates}
+            taken = self.progress.step if step is None else step
+            row = {"step": taken, "seconds": round(self.progress.seconds, 2), "loss": loss, "rates": rates}
             with writing(self._path), open(self._path, "a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS, restval="").writerow(row | to_disk(terms))
 

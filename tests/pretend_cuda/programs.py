@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import headfields.training.trainer
 from headfields.cli import main, presets
 from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR
 from headfields.priors import PriorTrainer, fit_scans
+from headfields.priors.late_steps import LatePriorSteps
 from headfields.priors.scans import PointCounts
 from headfields.synthetic.captures import write_head_capture
 from headfields.tracking import PriorTracker, Stage2
@@ -99,6 +101,22 @@ def _from_the_start(loss: Any) -> Any:
     return dataclasses.replace(loss, **changes)
 
 
+def replays(device: PretendCuda, reason: str) -> dict[str, Any]:
+    """Whether steps were captured, and how the last two replays differ."""
+    result: dict[str, Any] = {"reason": reason, "replays": len(device.regions)}
+    if device.regions:
+        first, second = device.regions[-2:]
+        result |= {
+            "waits": first[-1][1] + second[-1][1],
+            "operations": len(second) - 1,
+            # the gradient of an index, which sorts all indices; True: it adds where they meet
+            "sorts": [each[-1] for each in second if "index_put" in each[0] and True in each[1:-1]],
+            "differences": [f"{a} and {b}" for a, b in zip(first, second, strict=False) if a != b][:5],
+            "longer": len(second) - len(first),
+        }
+    return result
+
+
 def train(
     model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate", "mesh"), callbacks: Any = None
 ) -> dict[str, Any]:
@@ -119,17 +137,7 @@ def train(
             options["callbacks"] = callbacks()
         trainer = _CountedTrainer(device, avatar, source, device="cuda:0", bar=False, **options)
         trainer.fit(steps=STEPS.get(model, FEW_STEPS))
-        result = {"step": trainer.steps[-1], "graph": {"reason": trainer.graph_reason, "replays": len(device.regions)}}
-        if device.regions:
-            first, second = device.regions[-2:]
-            result["graph"] |= {
-                "waits": first[-1][1] + second[-1][1],
-                "operations": len(second) - 1,
-                # the gradient of an index, which sorts all indices; True: it adds where they meet
-                "sorts": [each[-1] for each in second if "index_put" in each[0] and True in each[1:-1]],
-                "differences": [f"{a} and {b}" for a, b in zip(first, second, strict=False) if a != b][:5],
-                "longer": len(second) - len(first),
-            }
+        result = {"step": trainer.steps[-1], "graph": replays(device, trainer.graph_reason)}
         frame = source.splits["test"][:1]
         state, camera = source.state(frame).to(DEVICE), source.camera(frame).to(DEVICE)[0]
         actions: dict[str, Any] = {
@@ -172,20 +180,39 @@ def command() -> dict[str, Any]:
 
 
 def prior() -> dict[str, Any]:
-    """Trains a tiny MonoNPHM; counts of a step, without the beginning of the run."""
+    """Trains a tiny MonoNPHM; counts of the last step, and of one whose figures are read at once."""
     scans = tiny_scans()
+    counts = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
+    options: dict[str, Any] = {"counts": counts, "scans_per_step": 3, "noise": 0.1, "bar": False}
+    on_host = PriorTrainer(tiny_model(scans), scans, **options)
+    expected = on_host.fit(steps=6).loss
     with PretendCuda() as device:
-        counts = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
-        trainer = PriorTrainer(tiny_model(scans), scans, counts=counts, scans_per_step=3, bar=False, device="cuda:0")
-        totals = []
-        for steps in (2, 8, 9):
+        trainer = PriorTrainer(tiny_model(scans), scans, **options, device="cuda:0")
+        steps, launch = [], LatePriorSteps.launch
+
+        def counted(*arguments: Any) -> None:
             device.reset()
-            trainer.fit(steps=steps)
-            totals.append(device.counts())
+            launch(*arguments)
+            steps.append(device.counts())
+
+        with mock.patch.object(LatePriorSteps, "launch", counted):
+            loss = trainer.fit(steps=6).loss
+        result = {"step": steps[-1], "graph": replays(device, trainer.graph_reason), "loss": [expected, loss]}
+        own, others = trainer.model.state_dict(), on_host.model.state_dict()
+        tables = [name for name in own if name.endswith((".table", ".first", ".steps"))]
+        result["apart"] = max(float((own[name].values - others[name]).abs().max()) for name in tables)
+        rgb, scans.rgb = scans.rgb, torch.full_like(scans.rgb, torch.nan)
+        before = {name: tensor.values.clone() for name, tensor in own.items()}
+        with warnings.catch_warnings(action="ignore"):
+            result["skipped"] = trainer.fit(steps=9).skipped
+        result["kept"] = all(torch.equal(tensor.values, before[name]) for name, tensor in own.items())
+        scans.rgb = rgb
+        device.reset()
+        trainer.step()
+        result["prompt"] = device.counts()
         codes = fit_scans(trainer.prior(), scans, torch.tensor([0, 1]), steps=2, counts=counts)
         assert bool(codes.codes.geometry.isfinite().all())
-        # Five steps more than the last call took, and what a call does besides.
-        return {"step": {name: (totals[1][name] - totals[2][name]) / 5 for name in ("launches", "registered", "waits")}}
+    return result
 
 
 def track() -> dict[str, Any]:

@@ -18,21 +18,23 @@ CEILINGS = {
     "vp360": {"step": (22, 0), "render": (258, 2)},
     "gaussian_avatars": {"step": (20, 0), "render": (166, 2)},
     "mcmc": {"step": (78, 0), "render": (166, 2)},
-    "prior": {"step": (1592, 23)},
+    "prior": {"step": (37, 0), "prompt": (1401, 1)},
 }
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
 they are never raised, but for launches in exchange for waits (samples in buffers of a fixed size), or where more is
 counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device,
-became PyTorch operations; the prior's step by 4 for 4 waits fewer. A replayed graph is one launch; a step that waits is
+became PyTorch operations. A replayed graph is one launch; a step that waits is
 not captured."""
 
 LONG_CEILINGS = {"monoavatar": {"step": (22, 0), "render": (327, 2)}, "vp360": CEILINGS["vp360"]}
 """Those of programs that run with the long tests."""
 
 CAPTURED = {
-    "insta": 430, "monoavatar": 2190, "coarse_to_fine": 2890, "vp360": 760, "gaussian_avatars": 488, "mcmc": 479,
+    "insta": 430, "monoavatar": 2200, "coarse_to_fine": 2890, "vp360": 760, "gaussian_avatars": 488, "mcmc": 479,
+    "prior": 1400,
 }  # fmt: skip
-"""What a replayed graph runs, at most. The Gaussians' rose by 8 with a further loss of their recipe."""
+"""What a replayed graph runs, at most. The Gaussians' rose by 8 with a further loss of their recipe, MonoAvatar's by 5
+where codes of frames are selected by products."""
 
 
 def counts_of(*programs: str) -> dict[str, Any]:
@@ -77,6 +79,14 @@ def check_graph(found: dict[str, Any], program: str) -> None:
     assert not graph["sorts"], "tensors of few rows are indexed by `few_rows`, others by `index_select`"
     assert graph["operations"] > 300
     assert 0 < found["step"]["captured"] <= CAPTURED[program]
+
+
+def test_the_priors_device_learns_what_a_cpu_learns(counts: dict[str, Any]) -> None:
+    """Codes in rows that are padded, rates in tensors; and three steps that are not finite leave all as it is."""
+    found = counts["prior"]
+    assert found["loss"][1] == pytest.approx(found["loss"][0], rel=1e-5)
+    assert found["apart"] < 1e-5  # codes move by 2e-3 a step
+    assert found["skipped"] == 3 and found["kept"]
 
 
 def test_other_programs_run(counts: dict[str, Any]) -> None:

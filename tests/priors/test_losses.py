@@ -87,6 +87,32 @@ def test_no_points_give_a_zero_with_a_gradient(term, shapes) -> None:
     assert inputs[0].grad is not None
 
 
+@pytest.mark.parametrize("selected", [[True, False, True], [False] * 3])
+@pytest.mark.parametrize(
+    ("term", "masked", "whole"),
+    [
+        (losses.normal_error, (2, 3), (0, 1)),
+        (losses.color_error, (2, 3), (0, 1)),
+        (losses.correspondence_error, (0, 1), ()),
+        (losses.anchor_error, (0, 1), ()),
+        (losses.hyper_size, (1,), (0,)),
+        (losses.offset_size, (0,), ()),
+    ],
+)
+def test_a_mask_leaves_out_what_indexing_by_it_would(term, masked, whole, selected) -> None:
+    """Of NaN too, in values and gradients."""
+    torch.manual_seed(0)
+    mask, inputs = torch.tensor(selected), [torch.randn(3, 4, 3) for _ in range(len(masked) + len(whole))]
+    for i in masked:
+        inputs[i][~mask] = math.nan
+    inputs = [values.requires_grad_() for values in inputs]
+    value = term(*inputs, mask)
+    indexed = term(*(values[mask] if i in masked else values for i, values in enumerate(inputs)))
+    assert torch.allclose(value, indexed)
+    pairs = zip(*(torch.autograd.grad(loss, inputs) for loss in (value, indexed)), strict=True)
+    assert all(torch.allclose(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize("term", [losses.eikonal_error, losses.normal_error])
 def test_lengths_of_nothing_have_finite_derivatives(term) -> None:
     zero = torch.zeros(2, 3, requires_grad=True)

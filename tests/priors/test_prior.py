@@ -26,6 +26,7 @@ from headfields.priors.evaluate import onto_surface
 from headfields.priors.pictures import comparison, scan_camera, trace
 from headfields.priors.scans import MeshScans, PointCounts, PointScans, ScanBatch
 from headfields.priors.scans.batch import generator
+from headfields.priors.step_draw import CodeRows
 from headfields.runs.progress import NanLossError
 from tests.priors.tiny import tiny_model, tiny_scans
 
@@ -122,17 +123,20 @@ def test_terms_reach_every_network_and_code(scans: MeshScans) -> None:
         assert value.grad.abs().sum() > 0
 
 
-def test_rows_of_codes_move_as_adam_moves_them_and_others_stay() -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_rows_of_codes_move_as_adam_moves_them_and_others_stay(padded: bool) -> None:
     table, whole = CodeTable(3, 4), torch.nn.Parameter(torch.zeros(3, 4))
     adam = torch.optim.Adam([whole], lr=0.1)
     for step in range(4):
-        leaf, numbers, place = table.rows(torch.tensor([2, 0, 2]))
-        assert place.tolist() == [1, 0, 1]
-        gradient = torch.randn(2, 4, generator=generator(step))
-        table.step(numbers, gradient, 0.1)
-        whole.grad = torch.zeros(3, 4).index_copy(0, numbers, gradient)
+        rows = CodeRows.draw(torch.tensor([2, 0, 2]), generator(step), padded=padded)
+        assert rows.position.tolist() == [1, 0, 1] and len(rows.numbers) == (3 if padded else 2)
+        leaf, gradient = table.rows(rows.numbers), torch.randn(3, 4, generator=generator(step))
+        (rows.codes(leaf, table.table) * gradient).sum().backward()
+        of_rows = rows.gradient(leaf.grad)
+        table.step(rows.numbers, of_rows, 0.1, torch.tensor(False))
+        table.step(rows.numbers, of_rows, torch.tensor(0.1), torch.tensor(True))
+        whole.grad = torch.zeros(3, 4).index_add(0, torch.tensor([2, 0, 2]), gradient)
         adam.step()
-        assert leaf.requires_grad
     assert torch.allclose(table.table, whole, atol=1e-6)
     assert (table.table[1] == 0).all()
     assert table.steps.tolist() == [4, 0, 4]
