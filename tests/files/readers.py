@@ -269,7 +269,7 @@ def mononphm(folder):
     place = folder / "00000"
     place.mkdir()
     arrays = {
-        "z_geo": np.ones((1, 4)), "z_app": np.ones((1, 4)), "z_exp": np.ones((1, 4)), "rot": np.zeros((1, 3)),
+        "z_geo": np.ones((1, 4)), "z_app": np.ones((1, 4)), "z_exp": np.ones((1, 4)), "rot": np.eye(3)[None],
         "trans": np.zeros((1, 3)), "scale": np.ones((1, 1)), "colorA": np.eye(3), "colorb": np.zeros(3),
         "sh_coeffs": np.ones((9, 3)),
     }  # fmt: skip

@@ -3,7 +3,8 @@
 `{stage}/{sequence}/%05d/` has z_exp, rot, trans, scale. z_geo, z_app, colorA, colorb and sh_coeffs are in each frame's
 folder after stage 1, and once, in the sequence's folder, after stage 2, where every frame's z_exp holds the whole
 codebook. Lengths are four times meters, colors in [-1, 1], light in camera space with y up and z toward the viewer.
-File names and axes of the shared arrays of stage 2 follow the published code as far as it specifies them.
+Names and axes of the arrays are those that the released tracker writes (`Tracker.rec_and_save`) and reads for its
+second stage: `rot` (1, 3, 3) is a matrix, `z_geo` and `z_app` are (1, 1, W), `z_exp` is (1, E) or the codebook (T, E).
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from torch import Tensor
 from headfields.files.arrays import load_npy, save_array
 from headfields.files.reading import reading
 from headfields.mesh import Mesh, save_mesh
+from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.runs.folder import RunWriteError
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.options import PUBLISHED_UNIT
@@ -85,7 +87,8 @@ def write_mononphm(
         for number, frame in enumerate(sorted(fits)):
             fit, place = fits[frame], root / f"{frame:05d}"
             arrays = {
-                "rot": fit.rotation[None], "trans": PUBLISHED_UNIT * fit.translation[None], "scale": torch.ones(1, 1),
+                "rot": rotation_matrices(fit.rotation)[None], "trans": PUBLISHED_UNIT * fit.translation[None],
+                "scale": torch.ones(1),
                 "z_exp": fit.codes["expression_code"][None] if codebook is None else codebook,
             }  # fmt: skip
             for name, value in arrays.items():
@@ -103,10 +106,11 @@ def write_mononphm(
 
 def _shared(fit: PriorFit) -> dict[str, Tensor]:
     """Arrays of the person and of the recording."""
-    out = {_NAMES[name]: code[None] for name, code in fit.codes.items() if name != "expression_code"}
+    out = {_NAMES[name]: code[None, None] for name, code in fit.codes.items() if name != "expression_code"}
     # c' = c A + b for c in [0, 1] is, for c = (d + 1) / 2: d' = d A + 1ᵀ A + 2 b - 1
     return out | {
-        "colorA": fit.matrix, "colorb": fit.matrix.sum(dim=0) + 2 * fit.offset - 1, "sh_coeffs": fit.light * _FLIPPED,
+        "colorA": fit.matrix, "colorb": (fit.matrix.sum(dim=0) + 2 * fit.offset - 1)[None],
+        "sh_coeffs": (fit.light * _FLIPPED)[None],
     }  # fmt: skip
 
 
@@ -123,7 +127,7 @@ def read_mononphm(folder: str | Path) -> dict[int, MonoNPHMFrame]:
 
     Raises:
         FileNotFoundError: there are no frames, or an array is missing; the message names it.
-        ValueError: an array is broken, has another shape, or is not finite; or a scale is not positive.
+        ValueError: an array is broken, has another shape, or is not finite; a scale is not positive, a rotation none.
     """
     with reading(folder, "the published layout of MonoNPHM"):
         return _frames(Path(folder))
@@ -166,13 +170,25 @@ def _frames(root: Path) -> dict[int, MonoNPHMFrame]:
             raise ValueError(f"read_mononphm: scale.npy of {place} is {scale.tolist()}; expected a positive number")
         mesh = place / "mesh.ply"
         out[int(place.name)] = MonoNPHMFrame(
-            codes=codes, rotation=_shaped(load("rot"), (3,), "rot", place),
+            codes=codes, rotation=_rotation(load("rot"), place),
             translation=_shaped(load("trans"), (3,), "trans", place) / PUBLISHED_UNIT,
             scale=1.0 if scale is None else float(scale.reshape(-1)[0]),
             light=_shaped(load("sh_coeffs"), (9, 3), "sh_coeffs", place) * _FLIPPED,
             matrix=matrix, offset=(total + 1 - matrix.sum(dim=0)) / 2, mesh=mesh if mesh.is_file() else None,
         )  # fmt: skip
     return out
+
+
+def _rotation(array: Tensor | None, place: Path) -> Float[Tensor, "3"]:
+    """The axis-angle of a rotation's matrix; of an axis-angle too, which headfields wrote before version 0.5.0."""
+    assert array is not None
+    if array.numel() == 3:
+        return array.reshape(3)
+    matrix = _shaped(array, (3, 3), "rot", place).double()
+    off = float((matrix @ matrix.mT - torch.eye(3).double()).abs().max())
+    if off > 1e-3 or float(torch.linalg.det(matrix)) < 0:
+        raise ValueError(f"read_mononphm: rot.npy of {place} is no rotation (R Rᵀ is off the identity by {off:.2g})")
+    return axis_angle(matrix).float()
 
 
 def _shaped(array: Tensor | None, shape: tuple[int, ...], name: str, place: Path) -> Tensor:

@@ -157,10 +157,10 @@ class Stage1:
     geometry: RateSchedule = RateSchedule(5e-4, (200, 225))
     appearance: RateSchedule = RateSchedule(5e-4, (200, 225))
     expression: RateSchedule = RateSchedule(2e-4, (200, 225), ((150, 5e-4),))
-    light: RateSchedule = RateSchedule(0.05, (150, 200, 225))
+    light: RateSchedule = RateSchedule(0.05, (150, 225))
     affine: RateSchedule = RateSchedule(5e-4, (200, 225))
-    rotation: RateSchedule = RateSchedule(5e-3, (32, 200, 225))
-    translation: RateSchedule = RateSchedule(2.5e-3, (32, 200, 225))
+    rotation: RateSchedule = RateSchedule(5e-3, (32, 200))
+    translation: RateSchedule = RateSchedule(2.5e-3, (32, 200))
     pose_later: float | int = 0.1
     sharpness: tuple[float | int, float | int, float | int] = (0.3, 0.15, 0.8)
     sharpness_later: tuple[float | int, float | int, float | int] = (0.5, 0.15, 0.8)
@@ -196,7 +196,8 @@ class Stage2:
             mean over the two; of the pose, rotation + 10 · translation. Halved after half of the steps. The published
             tracker fits consecutive frames; our own choice, as for a random walk, is to divide the square by the number
             of frames between the two.
-        sharpness: exponent v; that of the end of stage 1.
+        sharpness: exponent v; that of the end of stage 1 throughout, our own choice: the released tracker begins at 0.5
+            once more, and comes to 0.8 after two fifths of the steps.
         weights: weights of the energy.
     """
 

@@ -10,7 +10,8 @@ from headfields.tracking import EnergyWeights, PriorTrackingOptions, RateSchedul
 def test_published_schedules() -> None:
     stage = Stage1()
     rate = stage.rotation
-    assert [rate.at(step) for step in (0, 31, 32, 200, 225)] == [5e-3, 5e-3, 2.5e-3, 1.25e-3, 6.25e-4]
+    assert [rate.at(step) for step in (0, 31, 32, 200, 225)] == [5e-3, 5e-3, 2.5e-3, 1.25e-3, 1.25e-3]
+    assert (stage.translation.halve, stage.light.halve) == ((32, 200), (150, 225))
     rate = stage.expression
     assert [rate.at(step) for step in (0, 150, 200, 225)] == [2e-4, 5e-4, 2.5e-4, 1.25e-4]
     assert [stage.weights.landmarks.at(step) for step in (0, 24.9, 25, 50, 100, 999)] == [100, 100, 50, 20, 10, 10]

@@ -1,15 +1,17 @@
 """Whole runs: accuracy, output files, resuming, failing frames."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from headfields.mesh import load_mesh
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.runs.progress import NanLossError
 from headfields.tracking import (
     LabelClasses,
@@ -119,7 +121,7 @@ def test_what_a_run_leaves_behind(tracked: tuple[Tracking, Path]) -> None:
     assert profile({})["median_seconds_a_frame"] == 0
 
 
-def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path]) -> None:
+def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path], tmp_path: Path) -> None:
     result, out = tracked
     for number, fits in ((1, result.stage1), (2, result.stage2)):
         read = read_mononphm(out / "mononphm" / f"stage{number}" / "ball")
@@ -131,6 +133,21 @@ def test_the_published_layout_comes_back(tracked: tuple[Tracking, Path]) -> None
             for name in ("rotation", "translation", "light", "matrix", "offset"):
                 torch.testing.assert_close(getattr(again, name), getattr(fit, name), atol=1e-6, rtol=1e-5)
             assert again.scale == 1 and (again.mesh is not None) == (number == 2)
+    # The axes that the released tracker writes, and reads for its second stage:
+    first = shutil.copytree(out / "mononphm" / "stage1" / "ball", tmp_path / "ball") / "00000"
+    arrays = {path.stem: np.load(path) for path in first.glob("*.npy")}
+    shapes = {name: (1, 1, len(result.stage1[0].codes[code])) for name, code in
+              (("z_geo", "geometry"), ("z_app", "appearance"))}  # fmt: skip
+    shapes |= {"rot": (1, 3, 3), "trans": (1, 3), "scale": (1,), "colorA": (3, 3), "colorb": (1, 3)}
+    shapes |= {"sh_coeffs": (1, 9, 3), "z_exp": (1, len(result.stage1[0].codes["expression_code"]))}
+    assert {name: array.shape for name, array in arrays.items()} == shapes
+    expected = rotation_matrices(result.stage1[0].rotation)[None].numpy()
+    np.testing.assert_allclose(arrays["rot"], expected, atol=1e-6)
+    np.save(first / "rot.npy", 2 * expected)
+    with pytest.raises(ValueError, match=r"rot.npy of .*00000 is no rotation"):
+        read_mononphm(first.parent)
+    np.save(first / "rot.npy", result.stage1[0].rotation[None].numpy())  # as earlier versions wrote it
+    torch.testing.assert_close(read_mononphm(first.parent)[0].rotation, result.stage1[0].rotation)
     assert again.mesh is not None  # in the layout's units, quarters of a meter
     torch.testing.assert_close(
         load_mesh(again.mesh).vertices, 4 * load_mesh(out / "meshes/00002.ply").vertices, atol=1e-5, rtol=1e-4
