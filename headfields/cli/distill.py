@@ -86,6 +86,9 @@ def distill(
             "expected 2 views or more, positive numbers, and 0 to 360 degrees"
         )
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps}
+    for name, value in limits.items():
+        if value is not None and value < 0:  # not after views have been drawn for an hour
+            raise CommandError(f"--{name} is {value:g}; expected 0 or more")
     if minutes is None and steps is None:
         limits = before.get("training", {"minutes": 2.0, "steps": None})
     target.check_writable()

@@ -75,6 +75,8 @@ def test_a_capture_drives_gaussians(teacher, tmp_path):
         (["--size", "0"], "--size 0"),
         (["--degrees", "400"], "--degrees 400"),
         (["--limit", "0"], "--limit 0"),
+        (["--minutes", "-1"], "--minutes is -1"),
+        (["--steps", "-2"], "--steps is -2"),
         (["--set", "levels=2"], "levels"),
     ],
 )
