@@ -21,6 +21,7 @@ from headfields.records import Samples
 DEFAULT_BUDGET = 1 << 22
 _MOST_STEPS = 1 << 30  # of one ray, in Warp, which counts them in 32 bits
 _MOST_EDGES = 1 << 26  # of one ray's lattice, where the definition in PyTorch makes them all
+_MOST_PADDED = 1 << 24  # of one ray, where a CPU marches into padded buffers
 
 
 def march(
@@ -118,7 +119,9 @@ def march_padded(
         The number of samples () with and without room. Not differentiable.
 
     Raises:
-        ValueError: capacity is below 1, or shapes do not fit; TypeError: a dtype does not fit.
+        ValueError: capacity is below 1, shapes do not fit, or, on a CPU, a ray has more than 2^24 steps or jitter is
+            outside [0, 1).
+        TypeError: a dtype does not fit.
     """
     for name, tensor in (("origins", origins), ("directions", directions)):
         check_shape("march_padded", name, tensor, f"{near.shape[0]} 3")
@@ -350,18 +353,33 @@ def _march_padded(
         torch.cumsum(counts, 0, out=offsets[1:])
         launch("occupancy.march", rays, *arguments, True, offsets, ray, start, end)
     else:  # what it means, for the CPU, which may read sizes
+        check_step("march_padded", step, 0.0, near.dtype)
         if occupied is not None:
             far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
-        most = torch.iinfo(torch.long).max
-        intervals = march_lattice(None, None, near, far, jitter, None, None, step, 0.0, most, "march_padded")
-        if occupied is not None and aabb is not None:
-            places = origins[intervals[0]] + (0.5 * (intervals[1] + intervals[2]))[:, None] * directions[intervals[0]]
-            inside = torch.ones_like(occupied)
-            keep = _lookup(places, occupied, aabb) | ~_lookup(places, inside, aabb)
-            intervals = tuple(column[keep] for column in intervals)
-        torch.cumsum(torch.bincount(intervals[0], minlength=rays), 0, out=offsets[1:])
-        for padded, column in zip((ray, start, end), intervals, strict=True):
-            padded[: len(column)] = column[:capacity]
+        longest = float(reference_sampling.step_count(near, far, step, 0.0).max()) + 3 if rays else 1.0
+        if longest > _MOST_PADDED:
+            raise ValueError(f"march_padded: a ray has {longest:.3g} steps of {step} m; lengthen step")
+        if jitter is not None and not bool(((jitter >= 0) & (jitter <= 1)).all()):
+            raise ValueError("march_padded: jitter has values outside [0, 1); pass torch.rand(N)")
+        total = 0
+        for first in range(0, rays, chunk := max(int(DEFAULT_BUDGET / longest), 1)):
+            own = slice(first, first + chunk)
+            intervals = march_lattice(
+                None, None, near[own], far[own], None if jitter is None else jitter[own], None, None, step, 0.0,
+                max(2 * _MOST_PADDED, DEFAULT_BUDGET), "march_padded",
+            )  # fmt: skip
+            of_ray = intervals[0] + first
+            columns = (of_ray, *intervals[1:])
+            if occupied is not None and aabb is not None:
+                places = origins[of_ray] + (0.5 * (columns[1] + columns[2]))[:, None] * directions[of_ray]
+                inside = torch.ones_like(occupied)
+                keep = _lookup(places, occupied, aabb) | ~_lookup(places, inside, aabb)
+                columns = tuple(column[keep] for column in columns)
+            offsets[1 + first : 1 + first + chunk] = torch.bincount(columns[0] - first, minlength=len(near[own]))
+            for padded, column in zip((ray, start, end), columns, strict=True):
+                padded[total : total + len(column)] = column[: max(capacity - total, 0)]
+            total += len(columns[0])
+        offsets.cumsum_(0)
     return ray, start, end, offsets.clamp(max=capacity), offsets[-1].clone()
 
 

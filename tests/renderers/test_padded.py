@@ -10,6 +10,7 @@ from headfields.decoders import NeRFDecoder
 from headfields.encoders import HashGrid
 from headfields.losses.color import HuberColor
 from headfields.models import insta
+from headfields.ops import occupancy
 from headfields.ops.dispatch import use_cpu_backend
 from headfields.ops.occupancy import march, march_padded
 from headfields.records import PixelBatch
@@ -256,6 +257,22 @@ def test_march_padded_is_march(backend: str, dtype: torch.dtype) -> None:
         places = lambda s: origins[s.ray] + s.middle[:, None] * directions[s.ray]  # noqa: E731
         inside = ((places(beyond) >= small[0]) & (places(beyond) < small[1])).all(dim=1)[: int(most)]
         assert int(needed) == len(kept) + int((~inside).sum())
+
+
+def test_march_padded_works_on_a_few_rays_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far, jitter = torch.rand(20), 1 + torch.rand(20), torch.rand(20)
+    arguments = (torch.zeros(20, 3), torch.eye(3)[torch.arange(20) % 3], near, far, 0.05)
+    at_once = march_padded(*arguments, 300, jitter=jitter)
+    monkeypatch.setattr(occupancy, "DEFAULT_BUDGET", 100)
+    in_pieces = march_padded(*arguments, 300, jitter=jitter)
+    assert int(at_once[2]) > 300
+    for own, other in zip((*vars(at_once[0]).values(), *at_once[1:]), (*vars(in_pieces[0]).values(), *in_pieces[1:]),
+                          strict=True):  # fmt: skip
+        assert torch.equal(own, other)
+    with pytest.raises(ValueError, match=r"march_padded: a ray has .* steps of 1e-08 m; lengthen step"):
+        march_padded(*arguments[:4], 1e-8, 64)
+    with pytest.raises(ValueError, match=r"jitter has values outside \[0, 1\)"):
+        march_padded(*arguments, 64, jitter=jitter - 1e30)
 
 
 def test_an_image_in_buffers_is_that_of_packed_samples(monkeypatch: pytest.MonkeyPatch) -> None:
