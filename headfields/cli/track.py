@@ -1,5 +1,6 @@
 """`headfields track`: fit a prior's head to a capture."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,7 +36,8 @@ def track(
     and steps are MonoNPHM's, except for the regularizers on unlikely codes.
 
     Args:
-        capture: Folder of the capture; it needs landmarks. Or the folder that MonoNPHM's tracker takes as input.
+        capture: Folder of the capture; it needs landmarks. Or the folder that MonoNPHM's tracker takes as input, or
+            `tracking/recording` of `headfields capture`, of whose cameras the first is read.
         prior: Folder of `headfields train-prior`, or its prior.safetensors.
         out: Folder of the run.
         frames: Only the first N frames.
@@ -65,6 +67,12 @@ def track(
     check_frames(frames, every)
     torch_device = runs.choose_device(device)
     source = runs.open_frames(capture, memory)
+    if others := getattr(source, "others", ()):
+        print(
+            f"warning: {capture} has {1 + len(others)} cameras; a prior is fitted to the first, {source.name}, alone "
+            "(headfields capture and track-template fit all of them together)",
+            file=sys.stderr,
+        )
     model = open_prior(prior, landmarks, {"auto": None, "yes": True, "no": False}[hair], procedural_head())
     options = PriorTrackingOptions.quick() if quick else PriorTrackingOptions()
     if image:

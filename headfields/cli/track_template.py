@@ -29,7 +29,7 @@ def track_template(
     Args:
         rig: The file of `headfields rig`, with its texture.
         capture: Folder of the capture; at least one frame needs landmarks, to start from. Or `tracking/recording` of
-            `headfields capture`.
+            `headfields capture`; several cameras count together.
         out: Folder of the run.
         frames: Only the first N frames.
         every: Only every Nth frame.

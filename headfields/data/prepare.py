@@ -26,6 +26,8 @@ DEFAULT_FOCAL = 1.2
 0.9, its portrait lens 1.6, a camera at a tripod 1.5 and more. Our own choice."""
 _LEAST = 6
 """Known landmarks that make a face."""
+_WITHIN = 0.6
+"""Distance from the middle of a face, of its landmarks', within which it is in its matte."""
 _NAMED = 6
 """Most frames without a face that are named."""
 
@@ -67,7 +69,7 @@ def prepare_recording(
         The recording; None if stopped.
 
     Raises:
-        CaptureError: there are no frames, no landmarks or no mattes at all.
+        CaptureError: there are no frames, no landmarks or no mattes at all, or mattes leave out the faces.
     """
     folder = Path(folder)
     if (folder / "recording.json").is_file():
@@ -77,9 +79,12 @@ def prepare_recording(
         if stop():
             return None
         record.add(frame, files, detectors)
+        last = frame.index
         show("landmarks", count + 1)
     if not record.names:
         raise CaptureError(f"{source.path} has no frames")
+    if line := source.line_if_cut_short(last):
+        record.report.append(line)
     if len(record.faults) == len(record.names):
         raise CaptureError(
             f"{source.path}: none of {len(record.names)} frames can be used; {record.faults[0]}; record it again"
@@ -93,6 +98,8 @@ def prepare_recording(
     box = crop if isinstance(crop, tuple) else None
     framing = framing_of(source.size, landmarks if crop == "auto" else None, side, box, calibration is not None)
     has_label, has_matte = False, False
+    coverage: list[float] = []
+    on_face: list[float] = []
     for row, frame in enumerate(source):
         if stop():
             return None
@@ -105,6 +112,8 @@ def prepare_recording(
                 f"{frame.name} has no matte"
             )  # fmt: skip
             continue
+        coverage.append(float((matte > 127).mean()))
+        on_face.append(_share_of_face(matte, framing.points(landmarks[row])))
         write_image(folder / "images" / f"{row:05d}.png", np.dstack([framing.image(frame.rgb), matte]))
         if label is not None:
             write_image(folder / "labels" / f"{row:05d}.png", label)
@@ -116,6 +125,7 @@ def prepare_recording(
             f"{source.path}: no frame has a matte; pass images of a matting program (--mattes), or a model "
             "(--segmenter, --matte-onnx)"
         ))  # fmt: skip
+    _check_mattes(source, record, coverage, on_face)
     recording = _recording(source, record, framing, focal)
     if calibration is not None:
         pose, lens = calibration
@@ -217,6 +227,40 @@ def _maps(
         faults[row] = str(error)
         return None, None
     return framed_matte, framed_label
+
+
+def _share_of_face(matte: UInt8[np.ndarray, "h w"], points: Float[np.ndarray, "68 2"]) -> float:
+    """Share of the landmarks, drawn in from the face's rim, that lie in the matte; NaN without a face."""
+    known = points[np.isfinite(points).all(1)]
+    if len(known) < _LEAST:
+        return np.nan
+    middle = known.mean(0)
+    x, y = (middle + _WITHIN * (known - middle)).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < matte.shape[1]) & (y < matte.shape[0])
+    return float((matte[y[inside], x[inside]] > 127).mean()) if inside.any() else np.nan
+
+
+def _check_mattes(source: VideoSource, record: _Frames, coverage: Sequence[float], on_face: Sequence[float]) -> None:
+    """Refuses mattes that no head can be fitted to: empty, white throughout, or beside the faces."""
+    count = len(record.names)
+    if not coverage:
+        raise CaptureError(
+            f"{source.path}: none of {count} frames can be used; {next(iter(record.faults.values()))}. Mattes are "
+            "white on the person and black elsewhere"
+        )
+    if min(coverage) == 1.0:
+        raise CaptureError(
+            f"{source.path}: the mattes cover whole images, as if nobody was cut out; pass mattes that are white on "
+            "the person and black elsewhere"
+        )
+    known = [share for share in on_face if share == share]
+    if known and float(np.median(known)) < 0.5:
+        beside = sum(share < 0.5 for share in known)
+        raise CaptureError(
+            f"{source.path}: the mattes leave out the face in {beside} of {len(known)} frames with landmarks; they are "
+            "white on the person and black elsewhere: invert them, or check that mattes and landmarks are of these "
+            "images"
+        )
 
 
 def _recording(source: VideoSource, record: _Frames, framing: Framing, focal: float | None) -> UntrackedRecording:

@@ -13,7 +13,7 @@ from headfields.data.detectors.files import DetectionFiles
 from headfields.data.detectors.protocol import Detector
 from headfields.data.errors import CaptureError
 from headfields.data.prepare import prepare_recording
-from headfields.data.untracked import UntrackedRecording
+from headfields.data.untracked import UntrackedRecording, load_untracked, write_joined
 from headfields.data.video import VIDEO_SUFFIXES, VideoSource, open_video
 
 __all__ = ["CALIBRATIONS", "camera_sources", "prepare_cameras"]
@@ -96,6 +96,12 @@ def prepare_cameras(
         )  # fmt: skip
         if recording is None:
             return None
+        before = recording.world_to_camera
+        if before is None or not np.allclose(before, views[name], rtol=1e-9, atol=1e-12):
+            raise CaptureError(
+                f"{calibration}: world_2_cam of {name} is not what it was when the run was begun; continue with the "
+                "calibration of then, or name another folder"
+            )
         recordings[name] = replace(recording, name=name)
     sizes = {name: recording.size for name, recording in recordings.items()}
     odd = next((name for name, size in sizes.items() if size != next(iter(sizes.values()))), None)
@@ -124,12 +130,15 @@ def prepare_cameras(
     report = [f"camera {row:02d} is {name}, with a face in {faces[name]} of {counts[name]} frames"
               for row, name in enumerate(order)]  # fmt: skip
     report += [
+        f"camera {name} of the calibration has no video or folder of images, and is left out"
+        for name in calibrated_names(calibration) if name not in sources
+    ]  # fmt: skip
+    report += [
         f"camera {name} lacks {len(own.failed)} frames, as {next(iter(own.failed.values()))}"
         for name, own in recordings.items() if own.failed
     ]  # fmt: skip
-    placed = [_scaled(recordings[name], scale) for name in order]
-    joined = [line] if line else []
-    return replace(placed[0], others=tuple(placed[1:]), report=(*report, *joined, *placed[0].report))
+    write_joined(Path(folder), order, scale, [*report, *([line] if line else [])])
+    return load_untracked(folder)
 
 
 def _landmarks(recording: UntrackedRecording) -> Float[np.ndarray, "f 68 2"]:
@@ -139,13 +148,6 @@ def _landmarks(recording: UntrackedRecording) -> Float[np.ndarray, "f 68 2"]:
         if points is not None:
             out[frame] = points.numpy()
     return out
-
-
-def _scaled(recording: UntrackedRecording, scale: float) -> UntrackedRecording:
-    assert recording.world_to_camera is not None
-    pose = recording.world_to_camera.copy()
-    pose[:, :3, 3] *= scale
-    return replace(recording, world_to_camera=pose)
 
 
 def _unit(

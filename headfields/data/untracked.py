@@ -27,6 +27,8 @@ _FILE = "recording.json"
 _KEPT = 16  # decoded images in memory
 _CAMERAS = "cameras"
 """Folder of the recordings of other cameras."""
+_JOINED = "cameras.json"
+"""File of a folder whose folders are the recordings of single cameras."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class UntrackedRecording:
 
 
 def is_untracked(folder: Path) -> bool:
-    """Whether `write_untracked` wrote the folder."""
-    return (folder / _FILE).is_file()
+    """Whether the folder has a recording as `write_untracked` or `headfields capture` writes it."""
+    return (folder / _FILE).is_file() or (folder / _JOINED).is_file()
 
 
 def write_untracked(folder: str | Path, recording: UntrackedRecording) -> Path:
@@ -246,6 +248,34 @@ def write_recording_file(folder: Path, recording: UntrackedRecording, has_label:
     write_text(folder / _FILE, json.dumps(content, indent=1) + "\n")
 
 
+def write_joined(folder: Path, names: Sequence[str], scale: float, report: Sequence[str]) -> None:
+    """Writes cameras.json, which joins the recordings in the folders of these names; `load_untracked` reads it.
+
+    Args:
+        folder: of the folders.
+        names: the cameras, the first one first.
+        scale: meters per unit of their poses.
+        report: lines on the cameras.
+    """
+    content = {"cameras": list(names), "scale": scale, "report": list(report)}
+    write_text(folder / _JOINED, json.dumps(content, indent=1) + "\n")
+
+
+def _joined(folder: Path) -> UntrackedRecording:
+    content = read_json(folder / _JOINED, CaptureError)
+    with reading(folder / _JOINED, "a recording from several cameras", CaptureError):
+        names, scale = [str(name) for name in content["cameras"]], float(content["scale"])
+        placed = []
+        for name in names:
+            recording = load_untracked(folder / name)
+            assert recording.world_to_camera is not None
+            pose = recording.world_to_camera.copy()
+            pose[:, :3, 3] *= scale
+            placed.append(dataclasses.replace(recording, name=name, world_to_camera=pose))
+        report = (*(str(line) for line in content["report"]), *placed[0].report)
+        return dataclasses.replace(placed[0], others=tuple(placed[1:]), report=report)
+
+
 def load_untracked(folder: str | Path) -> UntrackedRecording:
     """Opens a folder that `write_untracked` or `headfields capture` wrote.
 
@@ -254,6 +284,8 @@ def load_untracked(folder: str | Path) -> UntrackedRecording:
         CaptureError: it is damaged.
     """
     folder = Path(folder)
+    if (folder / _JOINED).is_file():
+        return _joined(folder)
     content = read_json(folder / _FILE, CaptureError)
     with reading(folder / _FILE, "a recording", CaptureError):
         landmarks = load_numbers(folder / "landmarks.npz", CaptureError)

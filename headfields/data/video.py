@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _FOLDERS = ("images", "frames", "source", "rgb")
 """Subfolders that images of a folder may lie in, tried in this order."""
+_MISSING, _MISSING_FRAMES = 0.1, 12
+"""Share, and number, of announced frames that a video lacks if it is cut short; sound may be longer than pictures."""
+_SAMPLE = 9
+"""Images of a folder whose size is looked at when it is opened."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SourceFrame:
         name: its name in messages: "frame 12 (0.48 s)" of a video, the file name of an image.
         stem: its name without suffix, which files of detections are matched by; `"00012"` of a video.
         rgb: (H, W, 3) sRGB.
-        alpha: (H, W) matte of an image file that has one, else None.
+        alpha: (H, W) matte of an image file that has one, else None. Alpha that is opaque throughout is none.
         fault: why the frame cannot be decoded (it is black then); None if it can.
     """
 
@@ -56,6 +60,7 @@ class VideoSource:
         rate_limit: frames per second that are read, by time; None for all.
         limit: largest number of frames that are read; None for all.
         files: the images of a folder; empty for a video.
+        announced: frames that a video's header announces, about; 0 if unknown. One that is cut short has fewer.
     """
 
     path: Path
@@ -65,6 +70,17 @@ class VideoSource:
     rate_limit: float | None = None
     limit: int | None = None
     files: tuple[Path, ...] = ()
+    announced: int = 0
+
+    def line_if_cut_short(self, last: int) -> str | None:
+        """A line that says so, where the frame read last is far from the end that the header announces."""
+        missing = self.announced - (last + self.step)
+        if self.limit is not None or missing < max(_MISSING * self.announced, _MISSING_FRAMES):
+            return None
+        return (
+            f"warning: {self.path.name} breaks off after frame {last} of about {self.announced}; what is there is "
+            "used. Copy it again from the camera for the rest"
+        )
 
     @property
     def step(self) -> float:
@@ -114,8 +130,14 @@ class VideoSource:
     def _image(self, index: int, file: Path) -> SourceFrame:
         where = f"frame {index} ({file.name})"
         try:
+            header = image_header(file, where, "image", "rgba")
+            if header.size != self.size:
+                (height, width), (rows, columns) = header.size, self.size
+                raise CaptureError(
+                    f"{where} is {width}x{height} pixels and the others {columns}x{rows}; write all images in one size"
+                )
             rgba = decode_image(file, where, "image", "rgba", self.size)
-            alpha = rgba[..., 3] if image_header(file, where, "image", "rgba").has_alpha else None
+            alpha = rgba[..., 3] if header.has_alpha and bool((rgba[..., 3] < 255).any()) else None
         except CaptureError as error:
             return SourceFrame(index, where, file.stem, np.zeros((*self.size, 3), np.uint8), None, str(error))
         return SourceFrame(index, where, file.stem, np.ascontiguousarray(rgba[..., :3]), alpha)
@@ -137,8 +159,7 @@ def open_video(
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        CaptureError: a folder without images or with images of several sizes, or a file that is no video; the message
-            says why.
+        CaptureError: a folder without images, or a file that is no video; the message says why.
         ValueError: `every`, `rate` or `limit` is not positive.
     """
     path = Path(path)
@@ -147,8 +168,7 @@ def open_video(
             raise ValueError(f"open_video: {name} is {value}; expected a positive number")
     if path.is_dir():
         folder, files = _images_of(path)
-        header = image_header(files[0], f"frame 0 ({files[0].name})", "image", "rgba")
-        return VideoSource(folder, header.size, 0.0, every, None, limit, tuple(files))
+        return VideoSource(folder, _usual_size(files), 0.0, every, None, limit, tuple(files))
     check_file(path)
     stream = open_stream(path)
     with contextlib.closing(stream):
@@ -157,7 +177,10 @@ def open_video(
     fps = float(meta["fps"]) if meta.get("fps") else 0.0
     if rate is not None and not fps:
         raise CaptureError(f"{path}: the video does not say its frames per second; choose frames with every")
-    return VideoSource(path, (height, width), fps, every, None if rate is None else float(rate), limit)
+    announced = round(fps * float(meta.get("duration") or 0.0))
+    return VideoSource(
+        path, (height, width), fps, every, None if rate is None else float(rate), limit, announced=announced
+    )
 
 
 def _images_of(path: Path) -> tuple[Path, list[Path]]:
@@ -170,6 +193,25 @@ def _images_of(path: Path) -> tuple[Path, list[Path]]:
         f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
         "video or a folder of images"
     )
+
+
+def _usual_size(files: Sequence[Path]) -> tuple[int, int]:
+    """The (height, width) of most of a few images; those of other sizes, or unreadable, are faults of their frames.
+
+    Raises:
+        CaptureError: none of them can be read.
+    """
+    sizes: list[tuple[int, int]] = []
+    fault: CaptureError | None = None
+    for index in sorted({round(k * (len(files) - 1) / (_SAMPLE - 1)) for k in range(_SAMPLE)}):
+        try:
+            sizes.append(image_header(files[index], f"frame {index} ({files[index].name})", "image", "rgba").size)
+        except CaptureError as error:
+            fault = fault or error
+    if not sizes:
+        assert fault is not None
+        raise fault
+    return max(sizes, key=sizes.count)  # the first one, if there are as many of another
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
@@ -195,8 +237,8 @@ def open_stream(path: Path) -> Generator[Any, None, None]:
     except (OSError, RuntimeError, StopIteration, IndexError, ValueError, KeyError) as error:
         stream.close()
         raise CaptureError(
-            f"{path} cannot be decoded as a video ({_reason(error)}); convert it to H.264 in mp4, or pass a folder of "
-            "images"
+            f"{path} cannot be decoded as a video ({_reason(error)}); copy it again or convert it to H.264 in mp4, or "
+            "pass a folder of images"
         ) from error
     return _chain(meta, stream)
 
@@ -231,4 +273,6 @@ def _decoded(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if re.search(r"nvalid|rror|not found|no video|denied|moov", line)]
+    if any("moov" in line for line in reasons):
+        return "it is cut short, without its index, the moov atom"
     return (reasons[-1] if reasons else lines[-1] if lines else "no reason given")[:200]

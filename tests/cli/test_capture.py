@@ -135,19 +135,65 @@ def test_trackers_open_recordings_without_meshes(drawn, tmp_path, capsys):  # no
     assert float(observation.camera.intrinsics[0, 0]) == pytest.approx(1.2 * 96)
 
 
-def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):  # noqa: F811
-    """Two cameras, in millimeters, images with alpha and landmarks beside them; VHAP's time steps from the capture."""
+def calibrated(cameras, path):  # noqa: F811
+    """A folder of two cameras, in millimeters, two images with alpha each and landmarks beside them."""
     content = {"world_2_cam": {}, "intrinsics": {}}
     for name, drawn_ in zip(("front", "side"), cameras, strict=True):
         own = drawn_.calibrated()
-        (tmp_path / "in" / name / "landmarks").mkdir(parents=True)
+        (path / name / "landmarks").mkdir(parents=True)
         for row in range(2):
-            Image.fromarray(own.decode_image(row)).save(tmp_path / "in" / name / f"{row}.png")
-            np.save(tmp_path / "in" / name / "landmarks" / f"{row}.npy", own.decode_landmarks(row))
+            Image.fromarray(own.decode_image(row)).save(path / name / f"{row}.png")
+            np.save(path / name / "landmarks" / f"{row}.npy", own.decode_landmarks(row))
         pose = own.world_to_camera[0].copy()
         pose[:3, 3] *= 1000
         content["world_2_cam"][name], content["intrinsics"][name] = pose.tolist(), own.intrinsics[0].tolist()
-    (tmp_path / "in" / "camera_params.json").write_text(json.dumps(content))
+    (path / "camera_params.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.slow
+def test_cameras_interrupted_anywhere_end_in_the_same_capture(cameras, tmp_path, capsys, monkeypatch):  # noqa: F811
+    folder = calibrated(cameras, tmp_path / "in")
+
+    def captured(out, *options):
+        return main(["capture", str(folder), "--head", "procedural", "--out", str(out), "--quick", "--size", "64",
+                     *options])  # fmt: skip
+
+    assert captured(tmp_path / "whole") == 0
+    out = tmp_path / "out"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
+    try:
+        for target, call in (("headfields.data.prepare.write_image", 3),  # of the second camera
+                             ("headfields.data.prepare_cameras.write_joined", 1),
+                             ("headfields.tracking.head.identity.estimated_albedo", 1),
+                             ("headfields.tracking.head.tracker.rig_observation", 2),
+                             ("headfields.tracking.rig.tracker.smooth_together", 1)):  # fmt: skip
+            with monkeypatch.context() as patched:
+                interrupting(patched, target, call)
+                assert captured(out, *(["--resume"] if out.exists() else [])) == 130, target
+            assert not (out / "transforms.json").exists()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert captured(out, "--resume") == 0
+    (out / "transforms.json").unlink()  # as if killed while the capture was written
+    assert captured(out, "--resume") == 0
+    names = {path.relative_to(out) for path in out.rglob("*") if path.is_file() and "tracking" not in path.parts}
+    assert names == {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")
+                     if path.is_file() and "tracking" not in path.parts}  # fmt: skip
+    for name in names:
+        one, other = ((root / name).read_bytes() for root in (tmp_path / "whole", out))
+        if name.name == "errors.json":
+            one, other = (
+                {frame: {**errors, "seconds": 0} for frame, errors in json.loads(text)["frames"].items()}
+                for text in (one, other)
+            )
+        assert one == other, name
+    capsys.readouterr()
+
+
+def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):  # noqa: F811
+    """VHAP's time steps from the capture; what the trackers open."""
+    calibrated(cameras, tmp_path / "in")
     assert run(tmp_path / "in", tmp_path / "out", "--crop", "none") == 0
     said = capsys.readouterr().out
     assert "in millimeters" in said and "camera 01 is side" in said
@@ -157,6 +203,12 @@ def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):
     poses = capture.camera(range(4)).world_to_camera
     placed = poses[1] @ torch.linalg.inv(poses[0])
     assert torch.allclose(placed, cameras[1].from_first[0].float(), atol=1e-4)
+    opened = open_frames(tmp_path / "out" / "tracking" / "recording", 64)
+    assert isinstance(opened, UntrackedRecording) and [own.name for own in opened.cameras] == ["front", "side"]
+    assert np.allclose(opened.camera_in_first(opened.others[0], 1), placed, atol=1e-4)
+    track = ["track", "--capture", str(tmp_path / "out" / "tracking" / "recording"), "--out", str(tmp_path / "run")]
+    assert main([*track, "--prior", str(tmp_path / "none")]) == 1
+    assert "has 2 cameras; a prior is fitted to the first, front, alone" in capsys.readouterr().err
     assert run(tmp_path / "in", tmp_path / "other", "--focal", "300") == 1
     assert "--focal 300.0 and a calibration" in capsys.readouterr().err
     assert run(tmp_path / "in", tmp_path / "other", "--landmarks", str(tmp_path)) == 1

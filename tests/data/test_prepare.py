@@ -134,6 +134,28 @@ def test_recordings_without_face_or_matte(folder, tmp_path):
         prepare_recording(open_video(opaque), tmp_path / "out2", DetectionFiles(tmp_path / "marks.npy"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda matte: 0 * matte, r"none of 3 frames can be used; frame 0 \(00000.png\): nobody is in the matte"),
+        (lambda matte: 255 - matte, "the mattes leave out the face in 3 of 3 frames with landmarks; .* invert them"),
+        (lambda matte: 0 * matte + 255, "the mattes cover whole images"),
+    ],
+)
+def test_mattes_that_no_head_is_in_are_an_error(tmp_path, change, message):
+    points = []
+    for index in range(3):
+        image, matte, marks = drawn_frame(index)
+        points.append(marks)
+        for name, picture in (("images", image), ("mattes", change(matte))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / name / f"{index:05d}.png")
+    np.save(tmp_path / "marks.npy", np.stack(points))
+    files = DetectionFiles(tmp_path / "marks.npy", tmp_path / "mattes")
+    with pytest.raises(CaptureError, match=message):
+        prepare_recording(open_video(tmp_path / "images"), tmp_path / "out", files)
+
+
 def test_framing():
     with pytest.raises(ValueError, match="box is"):
         framing_of((100, 200), None, None, (150, 0, 64, 64))

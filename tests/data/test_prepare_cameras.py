@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headfields.data import CaptureError
+from headfields.data import CaptureError, load_untracked
 from headfields.data.detectors import DetectionFiles
 from headfields.data.prepare_cameras import camera_sources, prepare_cameras
 from headfields.ops.rotations import rotation_matrices
@@ -36,9 +36,11 @@ def folder_of(path, unit=1.0, change=lambda content: None, counts=(COUNT, COUNT)
         at = path / (name if name == "left" else f"images/cam_{name}")
         (at / "landmarks").mkdir(parents=True)
         local = POINTS.double().numpy() @ pose[:3, :3].T + pose[:3, 3]
+        image = np.full((SIDE, SIDE, 4), 200, np.uint8)
+        image[:2, :, 3] = 0
         pixels = local @ LENS.T
         for frame in range(count):
-            Image.fromarray(np.full((SIDE, SIDE, 4), 200, np.uint8)).save(at / f"{frame}.png")
+            Image.fromarray(image).save(at / f"{frame}.png")
             known = pixels[:, :2] / pixels[:, 2:] if frame or name != "left" else np.full((68, 2), np.nan)
             np.save(at / "landmarks" / f"{frame}.npy", known.astype(np.float32))
     content = {
@@ -64,11 +66,19 @@ def test_cameras_share_one_space_in_meters(tmp_path, unit, said):
     assert [own.name for own in recording.cameras] == ["222200037", "left"]  # the one with more faces first
     report = "\n".join(recording.report)
     assert said in report and "camera 00 is 222200037, with a face in 3 of 3 frames" in report
+    assert "camera without a video of the calibration has no video or folder of images, and is left out" in report
     placed = recording.camera_in_first(recording.others[0], 1)
     own = poses()
     truth = own["left"] @ np.linalg.inv(own["222200037"])
     assert np.allclose(placed, truth, atol=0.02 if "no metric" in said else 1e-6)
-    assert np.allclose(recording.intrinsics[0], LENS) and len(prepared(tmp_path / "in", tmp_path / "out")) == COUNT
+    assert np.allclose(recording.intrinsics[0], LENS)
+    for again in (prepared(tmp_path / "in", tmp_path / "out"), load_untracked(tmp_path / "out")):
+        assert np.array_equal(again.camera_in_first(again.others[0], 1), placed) and again.report == recording.report
+    content = json.loads((tmp_path / "in" / "camera_params.json").read_text())
+    content["world_2_cam"]["left"][0][3] += 0.5
+    (tmp_path / "in" / "camera_params.json").write_text(json.dumps(content))
+    with pytest.raises(CaptureError, match="world_2_cam of left is not what it was when the run was begun"):
+        prepared(tmp_path / "in", tmp_path / "out")
 
 
 def test_crops_of_all_cameras_have_one_size_and_keep_the_rays(tmp_path):

@@ -86,5 +86,39 @@ def test_bad_sources_are_named(video, tmp_path):
     (sizes / "2.png").write_bytes(b"no image")
     first, second, third = open_video(sizes)
     assert first.fault is None and not second.rgb.any()
-    assert "frame 1 (1.png)" in second.fault and "64x32 pixels; expected 64x64" in second.fault
-    assert "frame 2 (2.png)" in third.fault and "cannot be decoded" in third.fault
+    assert "frame 1 (1.png) is 64x32 pixels and the others 64x64" in second.fault
+    assert "frame 2 (2.png)" in third.fault and "is not a readable image" in third.fault
+
+
+def test_the_size_is_that_of_most_images_and_opaque_alpha_is_no_matte(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"no image")
+    Image.new("RGBA", (32, 32)).save(tmp_path / "1.png")
+    for index in (2, 3):
+        Image.new("RGBA", (48, 32), (9, 9, 9, 255 if index == 2 else 254)).save(tmp_path / f"{index}.png")
+    source = open_video(tmp_path)
+    assert source.size == (32, 48)
+    broken, other, opaque, cut_out = source
+    assert broken.fault and "frame 1 (1.png) is 32x32 pixels and the others 48x32" in other.fault
+    assert opaque.alpha is None and opaque.fault is None and int(cut_out.alpha.min()) == 254
+
+
+def test_a_video_that_is_cut_short_is_read_and_said(tmp_path):
+    """With its index in front, as ffmpeg's faststart puts it."""
+    path = tmp_path / "whole.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (128, 96), fps=25, macro_block_size=1, output_params=["-movflags", "+faststart"]
+    )
+    writer.send(None)
+    for image in noise:
+        writer.send(image)
+    writer.close()
+    whole = open_video(path)
+    assert whole.announced == 40 and whole.line_if_cut_short([frame.index for frame in whole][-1]) is None
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_video(cut)
+    last = [frame.index for frame in source][-1]
+    assert 5 < last < 28
+    assert f"cut.mp4 breaks off after frame {last} of about 40" in source.line_if_cut_short(last)
+    assert open_video(cut, limit=3).line_if_cut_short(2) is None

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
-from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.data.formats.transforms import splits_from_end
 from headfields.data.mesh_depth import MeshDepth
@@ -21,6 +20,7 @@ from headfields.records import Camera, Template
 from headfields.tracking.head.rig import HeadModel
 from headfields.tracking.rig.body import TrackedBody
 from headfields.tracking.rig.fit import RigFit
+from headfields.tracking.rig.tracked_capture import views_of
 
 __all__ = ["head_template", "write_tracked_head"]
 
@@ -98,27 +98,18 @@ def write_tracked_head(
         values = fit.pose.expression
         if skinned:
             values = torch.cat([state.pose[0, rig.jaw_joint], values])
-        for number, source in enumerate(recording.cameras):
-            try:
-                image = (source.image(frame) * 255).round().to(torch.uint8).numpy()
-            except CaptureError:
-                if len(recording.cameras) == 1:
-                    raise
-                continue  # other cameras have seen this moment
-            placed = torch.from_numpy(recording.camera_in_first(source, frame)) @ fit.pose.world_to_camera.double()
-            lens = fit.camera if source is recording else source.camera([frame])[0]
-            camera = Camera(placed.float(), lens.intrinsics.reshape(3, 3), recording.size)
-            label, marks = source.label(frame), source.landmarks(frame)
-            drawn = draw(state.vertices[0].numpy(), camera, image[..., 3] > 127) if label is None else label.numpy()
-            known = marks is not None and bool(marks.isfinite().any())
+        for view in views_of(recording, frame, fit):
+            camera, label = view.camera, view.label
+            drawn = (
+                draw(state.vertices[0].numpy(), camera, view.image[..., 3] > 127) if label is None else label.numpy()
+            )
             written = CapturedFrame(
-                image, state.vertices[0], camera, values if len(values) else None, drawn,
-                _depth(depth_of, state.vertices, camera), marks.numpy() if known and marks is not None else None,
+                view.image, state.vertices[0], camera, values if len(values) else None, drawn,
+                _depth(depth_of, state.vertices, camera), view.landmarks,
                 state.pose[0] if skinned else None, rig.from_template(state)[0] if skinned else None,
             )  # fmt: skip
-            name = f"{frame:05d}" if len(recording.cameras) == 1 else f"{frame:05d}_{number:02d}"
             rows.setdefault(frame, []).append(writer.count)
-            writer.add(name, written, np.linalg.inv(placed.numpy()))
+            writer.add(view.name, written, view.camera_to_world)
     frames = sorted(rows)
     if recording.own_splits is None:
         splits = splits_from_end("write_tracked_head", len(frames))

@@ -46,7 +46,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
 
     Args:
         prior: a trained prior, or what tracking needs of one. Without landmarks there is no landmark term.
-        capture: the recording.
+        capture: the recording; of one from several cameras the first camera's.
         out: the folder of the run.
         options: weights, rates, sizes.
         frames: indices of the frames to track, in this order; all if None.

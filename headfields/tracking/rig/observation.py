@@ -63,12 +63,16 @@ class RigObservation:
         landmarks: (68, 2) pixels of the full image, NaN where unknown.
         camera: camera of the full image; at the origin, or that of another view in the space of the first one's.
         others: the same moment from other cameras.
+        number: of the camera in its recording.
+        cameras: how many the recording has.
     """
 
     levels: tuple[Level, ...]
     landmarks: Float[Tensor, "68 2"]
     camera: Camera
     others: tuple["RigObservation", ...] = ()
+    number: int = 0
+    cameras: int = 1
 
     @property
     def landmark_count(self) -> int:
@@ -103,10 +107,11 @@ def rig_observation(
         return _observation(source, frame, options, free_labels, None)
     views: list[RigObservation] = []
     failure: FrameFailure | None = None
-    for other in source.cameras:
+    for number, other in enumerate(source.cameras):
         placed = torch.from_numpy(source.camera_in_first(other, frame)).float()
         try:
-            views.append(_observation(other, frame, options, free_labels, placed))
+            view = _observation(other, frame, options, free_labels, placed)
+            views.append(replace(view, number=number, cameras=len(source.cameras)))
         except FrameFailure as error:
             failure = failure or error
     if not views:

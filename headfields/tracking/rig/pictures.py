@@ -21,7 +21,7 @@ def rig_picture(
     body: TrackedBody, surface: RigSurface, observation: RigObservation, pose: BodyPose, light: Float[Tensor, "9 3"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], dict[str, float]]:
     """Image | template | difference | image with the outlines of template (red) and matte (blue) and landmarks; a row
-    for each view.
+    for each camera of the recording, blank where it lacks the frame.
 
     Args:
         body, surface: the template.
@@ -34,9 +34,13 @@ def rig_picture(
     """
     rows, errors = zip(*(_row(body, surface, view, pose, light) for view in observation.views), strict=True)
     width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    drawn = {
+        view.number: np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for view, row in zip(observation.views, rows, strict=True)
+    }
+    blank = np.full_like(next(iter(drawn.values())), 255)
     names = {name: None for each in errors for name in each}
-    return np.concatenate(padded), {
+    return np.concatenate([drawn.get(number, blank) for number in range(observation.cameras)]), {
         name: float(np.mean([each[name] for each in errors if name in each])) for name in names
     }
 

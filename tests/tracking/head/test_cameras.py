@@ -11,6 +11,7 @@ from headfields.tracking import HeadModel, HeadTracker, fit_identity
 from headfields.tracking.rig.energy import MotionPrior, PoseEnergy
 from headfields.tracking.rig.observation import rig_observation
 from headfields.tracking.rig.solve import landmark_start
+from headfields.tracking.rig.tracker import RigTracker
 from tests.tracking.head.test_tracker import face_error
 
 
@@ -87,6 +88,27 @@ def test_a_moment_that_one_camera_lacks_is_seen_by_the_other(recording, options)
     observation = rig_observation(one, 1, options.frame)
     assert not observation.others and not torch.equal(observation.camera.world_to_camera, torch.eye(4))
     assert observation.landmark_count == 68
+
+
+def test_a_template_tracked_by_two_cameras_is_a_frame_for_each(cameras, model, recording, options, tmp_path):
+    """Camera 0 lacks moment 1; the true poses of the others."""
+    one = dataclasses.replace(recording, failed={1: "frame 1 is black"})
+    tracker = RigTracker(
+        model.rig(torch.zeros(len(model.identity))), one, tmp_path / "run",
+        dataclasses.replace(options.frame, joint_steps=0).without_color(), [0, 1], bar=False,
+    )  # fmt: skip
+    result = tracker.run()
+    assert sorted(result.fits) == [0, 1] and not result.failed
+    capture = load_capture(result.capture)
+    assert list(capture.frame_names) == ["images/00000_00.png", "images/00000_01.png", "images/00001_01.png"]
+    poses = capture.camera(range(3)).world_to_camera
+    placed = poses[1] @ torch.linalg.inv(poses[0])
+    assert torch.allclose(placed, cameras[1].from_first[0].float(), atol=1e-4)
+    assert torch.equal(capture.image(2), one.others[0].image(1))
+    assert torch.allclose(capture.camera([2]).intrinsics[0], torch.from_numpy(one.others[0].intrinsics[0]).float())
+    marks = capture.landmarks(2)
+    drawn = model.rig(torch.zeros(len(model.identity))).landmarks(capture.state([2]).vertices)
+    assert float((capture.camera([2]).project(drawn)[0][0] - marks).norm(dim=1).mean()) < 3.0
 
 
 def test_recordings_of_several_cameras_are_written_and_checked(cameras, recording, tmp_path):
