@@ -87,12 +87,12 @@ def _avatar_and_frames(
     import torch
 
     from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
-    from headfields.avatar import Avatar
     from headfields.cli import runs
+    from headfields.splat_avatar import load_avatar
 
     capture: Any = None
     if path.is_file():
-        avatar: Any = Avatar.load(path)
+        avatar: Any = load_avatar(path)
         if capture_path is not None:
             capture = runs.open_capture(capture_path, memory)
     else:
@@ -100,6 +100,11 @@ def _avatar_and_frames(
         avatar = runs.load_avatar(run, config, memory)
         if capture_path is not None or config.get("capture") is not None:
             capture = runs.capture_of(config, capture_path, memory)
+    if not hasattr(avatar, "field"):
+        raise CommandError(
+            f"{path} is an avatar of Gaussians, which has no surface to extract; headfields export writes the mesh "
+            "that they ride on, with a texture of them"
+        )
     runs.warn_of_frame_codes(avatar, capture_path)
     if capture is None:
         if avatar.preview is None:

@@ -117,13 +117,14 @@ def refine_frame(
 ) -> Refinement:
     """Fits one frame's head pose, and optionally expression and codes, to the frame's image; the avatar is unchanged.
 
-    Adam (β 0.9, 0.99) on `rays` random pixels per step, among those whose rays come near the head; the rates fall
-    exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color over `background`. The pose is corrected by
-    `correct_pose`; a step turns the head by about `pose_rate` meters at its surface and shifts it by as much, three
-    times that along the optical axis. If PSNR does not rise, camera and state are returned as they were.
+    Adam (β 0.9, 0.99) on `rays` random pixels per step, among those whose rays come near the head, or on the whole
+    image of an avatar of Gaussians; the rates fall exponentially to a twentieth. The loss is Huber's (δ = 0.1) on color
+    over `background`. The pose is corrected by `correct_pose`; a step turns the head by about `pose_rate` meters at its
+    surface and shifts it by as much, three times that along the optical axis. If PSNR does not rise, camera and state
+    are returned as they were.
 
     Args:
-        avatar: a trained `headfields.Avatar`.
+        avatar: a trained `headfields.Avatar` or `headfields.SplatAvatar`.
         capture: whose image is fitted.
         frame: index of the frame.
         camera, state: the start, one camera and one frame; the capture's if None.
@@ -135,7 +136,7 @@ def refine_frame(
             frame. They start at what the frame has in evaluation.
         basis: (E, V, 3) displacement of the vertices per unit of each coefficient, meters.
         steps: number of optimizer steps.
-        rays: number of rays per step.
+        rays: number of rays per step; an avatar of Gaussians ignores it.
         pose_rate: learning rate of the pose, meters.
         expression_rate, code_rate: learning rates, in units of coefficients and codes.
         background: gray in [0, 1] behind both sides.
@@ -284,12 +285,14 @@ def _descend(
     """Optimizes the parameters; how many steps were skipped. After ten in a row it ends where it is."""
     generator = torch.Generator().manual_seed(seed)
     width = parameters.camera.size[1]
-    with torch.no_grad():
-        prepared = avatar.field(parameters.state)
-        near, far = prepared.near_far(parameters.camera.rays())
-        near_head = (near < far).nonzero()[:, 0].cpu()
-    if not len(near_head):
-        return 0
+    whole_images = bool(getattr(avatar, "whole_images", False))
+    if not whole_images:
+        with torch.no_grad():
+            prepared = avatar.field(parameters.state)
+            near, far = prepared.near_far(parameters.camera.rays())
+            near_head = (near < far).nonzero()[:, 0].cpu()
+        if not len(near_head):
+            return 0
     optimizer = torch.optim.Adam(
         [{"params": group, "lr": rates[name]} for name, group in parameters.groups.items()], betas=(0.9, 0.99)
     )
@@ -298,12 +301,15 @@ def _descend(
     behind = truth.new_full((1, 3), float(background))
     skipped, fitted = SkippedSteps(), [parameter for group in parameters.groups.values() for parameter in group]
     for step in range(steps):
-        drawn = near_head[torch.randint(len(near_head), (rays,), generator=generator)].to(truth.device)
         camera, state = parameters.frame()
-        pixels = torch.stack([torch.div(drawn, width, rounding_mode="floor"), drawn % width], dim=-1)
-        current = avatar.field(state) if parameters.state_changes else prepared
-        rendering = avatar.renderer(camera.rays(pixels), current, behind.expand(rays, 3))
-        loss = functional.huber_loss(rendering.rgb, colors[drawn], delta=_DELTA) / _DELTA
+        if whole_images:
+            rgb, target = avatar(camera, state, behind).rgb.reshape(-1, 3), colors
+        else:
+            drawn = near_head[torch.randint(len(near_head), (rays,), generator=generator)].to(truth.device)
+            pixels = torch.stack([torch.div(drawn, width, rounding_mode="floor"), drawn % width], dim=-1)
+            current = avatar.field(state) if parameters.state_changes else prepared
+            rgb, target = avatar.renderer(camera.rays(pixels), current, behind.expand(rays, 3)).rgb, colors[drawn]
+        loss = functional.huber_loss(rgb, target, delta=_DELTA) / _DELTA
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:  # no sample anywhere
             continue

@@ -19,6 +19,7 @@ from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.cli.test_cli import fails
 from tests.ops.test_marching_cubes import BOX
 from tests.test_composition import CAMERA, FACES, VERTICES
+from tests.test_splat_avatar import avatar as splat_avatar
 
 
 class Frames:
@@ -126,3 +127,9 @@ def test_impossible_comparisons(tmp_path, capsys):
     missing = str(tmp_path / "b.ply")
     assert "there is no file" in fails(capsys, "compare-meshes", str(tmp_path / "a.ply"), missing)
     assert "--limit is -1" in fails(capsys, "compare-meshes", missing, missing, "--limit", "-1")
+
+
+def test_gaussians_have_no_surface(tmp_path, capsys):
+    splat_avatar().save(tmp_path / "avatar.safetensors")
+    message = fails(capsys, "mesh", str(tmp_path / "avatar.safetensors"), "--out", str(tmp_path / "a.ply"))
+    assert "is an avatar of Gaussians, which has no surface to extract; headfields export" in message

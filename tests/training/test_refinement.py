@@ -18,6 +18,8 @@ from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformS
 from headfields.training import correct_pose, evaluate, refine_frame
 from tests.data.moving import jaw
 from tests.data.tiny import blob, camera
+from tests.test_splat_avatar import Colored
+from tests.test_splat_avatar import avatar as gaussians
 
 VERTICES, FACES = blob()
 CENTER = VERTICES.mean(0)
@@ -260,3 +262,17 @@ def test_bad_arguments(avatar: Avatar, capture: Tracked, options: dict, message:
         refine_frame(avatar, capture, 2, **options)
     with pytest.raises(IndexError, match="capture 'painted': frame 4 is out of range"):
         refine_frame(avatar, capture, 4)
+
+
+def test_avatars_of_gaussians_are_refined_by_whole_images() -> None:
+    capture, made = Colored(), gaussians(400)
+    left = made.splats(capture.state([0])).means[0, :, 0] < 0
+    with torch.no_grad():  # as those that drew the capture
+        made.gaussians.color.copy_(torch.where(left[:, None], 1.0, -1.0) * torch.tensor([1.0, 0, -1.0]))
+        made.gaussians.opacity_logit.fill_(4.0)
+    camera = capture.camera([1])
+    camera = Camera(camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3), camera.size)
+    off = correct_pose(camera, torch.tensor([0.0, 0.1, 0.0]), torch.tensor([0.004, 0, 0]), torch.zeros(3))
+    result = refine_frame(made, capture, 1, camera=off, background=0.0, steps=40, pose_rate=2e-3)
+    assert result.psnr_after > result.psnr_before + 3 and result.rotation > 1 and not result.skipped
+    assert made.training and all(parameter.grad is None for parameter in made.parameters())
