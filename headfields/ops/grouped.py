@@ -1,4 +1,7 @@
-"""Grouped linear layers: an ensemble of networks as a few batched matrix products, each row through its own network."""
+"""Grouped linear layers: an ensemble of networks as a few batched matrix products, each row through its own network.
+
+On CUDA a product is one kernel in Triton that reads the weights where they are (`headfields.ops.grouped_linear`).
+"""
 
 from dataclasses import dataclass
 
@@ -8,13 +11,16 @@ from torch import Tensor
 
 from headfields.ops._checks import check_integer, check_shape
 from headfields.ops.dispatch import checks_indices
+from headfields.ops.grouped_linear import grouped_linear, has_tiles, linear_by_copies
 
 LARGEST_BLOCK = 256
 """Most rows of a block: a larger product is no faster, and a block that is partly empty costs more."""
 SMALLEST_BLOCK = 16
 BLOCKS, BLOCKS_ON_CUDA = 4, 16
-"""Blocks of an average group. On CUDA they may have any size: each gets a copy of its weights, and of 200 × 200 these
-are a tenth of a million rows in 39 groups, where blocks of 256 rows had four fifths."""
+"""Blocks of an average group. On CUDA without Triton they may have any size: each gets a copy of its weights, and of
+200 × 200 these are a tenth of a million rows in 39 groups, where blocks of 256 rows had four fifths."""
+TILE = 128
+"""Most rows of a block in Triton, where no weights are copied."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,14 @@ class GroupedRows:
 
         Differentiable to any order in everything.
         """
-        # Each block gets a copy of its weights, which is smaller than its rows (at more than 200 rows of 200).
         group = self.group if blocks is None else self.group[blocks]
-        chosen = weights.index_select(0, group)
-        if bias is None:
-            return torch.bmm(x, chosen)
-        return torch.baddbmm(bias.index_select(0, group)[:, None], x, chosen)
+        bias = weights.new_empty(0, weights.shape[2]) if bias is None else bias
+        if not x.is_cuda:
+            return linear_by_copies(x, weights, bias, group)
+        if torch.is_autocast_enabled("cuda"):
+            kind = torch.get_autocast_dtype("cuda")
+            x, weights, bias = x.to(kind), weights.to(kind), bias.to(kind)
+        return grouped_linear(x, weights, bias, group)
 
 
 def group_rows(
@@ -81,7 +89,7 @@ def group_rows(
         group: (P,) the group of each row, in [0, groups); P = 0 is legal.
         groups: G.
         block: T, rows of a block; None: a quarter of an average group, at least 16 and at most 256; on CUDA a
-            sixteenth, at least 16.
+            sixteenth, at least 16, and where it runs in Triton at most 128.
         fixed: whether there are (P + G (T - 1)) // T blocks, as many as P rows can need: then the host does not wait
             for the device to count them. None: on CUDA.
 
@@ -107,7 +115,7 @@ def group_rows(
     if block is None:
         part = len(group) // ((BLOCKS if on_cpu else BLOCKS_ON_CUDA) * groups)
         block = max(1 << max(part - 1, 0).bit_length(), SMALLEST_BLOCK)
-        block = min(block, LARGEST_BLOCK) if on_cpu else block
+        block = min(block, LARGEST_BLOCK if on_cpu else TILE if has_tiles(group.device) else block)
     if fixed is None:
         fixed = not on_cpu
     if len(group) and checks_indices(group.device):

@@ -1,11 +1,18 @@
 """Rows sorted by group, and the layers of an ensemble, against a loop over the groups."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headfields.ops import group_rows
+from headfields.ops.grouped_linear import grouped_linear, grouped_outer, linear_by_copies
 
 
 def drawn(*shape, seed=0, dtype=torch.float64):
@@ -70,3 +77,65 @@ def test_errors(unchecked):
         group_rows(group.float(), 4)
     with pytest.raises(ValueError, match="groups is 0"):
         group_rows(group, 0)
+
+
+def in_blocks(count=37, groups=5):
+    """Rows in their blocks, and weights and bias of their groups, in float64; the last group has no rows."""
+    group = torch.randint(groups - 1, (count,), generator=torch.Generator().manual_seed(count))
+    rows = group_rows(group, groups, 16, fixed=True)
+    tensors = rows.gather(drawn(count, 3)), drawn(groups, 3, 2, seed=1), drawn(groups, 2, seed=2)
+    return rows.group, [t.detach().requires_grad_() for t in tensors]
+
+
+@pytest.mark.parametrize("count", [0, 3, 37])
+def test_registered_layers_are_each_others_derivatives(count):
+    group, (x, weights, bias) = in_blocks(count)
+    expected = linear_by_copies(x, weights, bias, group)
+    torch.testing.assert_close(grouped_linear(x, weights, bias, group), expected)
+    y = drawn(*expected.shape, seed=3).requires_grad_()
+    none = bias.detach()[:0].requires_grad_()
+    for function, inputs in (
+        (lambda *each: grouped_linear(*each, group), (x, weights, bias)),
+        (lambda *each: grouped_linear(*each, group), (x, weights, none)),
+        (lambda *each: grouped_outer(*each, group, 5), (x, y)),
+    ):
+        options = {"fast_mode": True}
+        assert torch.autograd.gradcheck(function, inputs, **options)
+        assert torch.autograd.gradgradcheck(function, inputs, **options)
+    torch.func.jvp(lambda x: grouped_linear(x, weights, bias, group), (x,), (torch.ones_like(x),))
+
+
+def test_registered_layers_are_well_formed(unchecked):
+    group, (x, weights, bias) = in_blocks()
+    torch.library.opcheck(grouped_linear, (x, weights, bias, group))
+    torch.library.opcheck(grouped_outer, (x, x.detach()[..., :2], group, 5))
+    with pytest.raises(ValueError, match="grouped_linear"):
+        grouped_linear(x, weights[:, :2], bias, group)
+
+
+def in_triton(what, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ops.triton_grouped", what],
+        capture_output=True, text=True, timeout=500, env=os.environ | {"TRITON_CACHE_DIR": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+@needs_triton
+def test_triton_has_the_values_and_derivatives_of_a_loop(tmp_path):
+    errors = in_triton("interpret", tmp_path)
+    assert len(errors) == 4 and all(max(of_layer) < 2e-5 for of_layer in errors.values()), errors
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_compile_to_tensor_cores(tmp_path):
+    taken = in_triton("compile", tmp_path)
+    assert len(taken) == 12
+    for name, of_kernel in taken.items():
+        assert of_kernel["products"] > 0 and not of_kernel["stack"], name
+        assert of_kernel["shared"] <= 99 * 1024, name  # what a block may have on every GPU from sm_80 on
