@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.browser import chromium, count_from_the_start, rates
 from headfields.cli import runs
 from headfields.viz.viewer import ProgressiveRenderer, Scene, Viewer, capture_scene
+from headfields.viz.viewer.gaussian_drawing import GaussianDrawing
 from headfields.viz.viewer.looks import Picture
 
 SECONDS = 4.0
@@ -34,6 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--size", type=int, default=256, help="height and width of the scene, pixels")
+    parser.add_argument("--layers", nargs="+", choices=("avatar", "mesh"), default=["avatar", "mesh"])
+    parser.add_argument("--gaussians", choices=("browser", "program"), default="program", help="who draws Gaussians")
     parser.add_argument("--no-browser", action="store_true", help="the program alone")
     parser.add_argument("--save", type=Path, help="a JSON file of the figures")
     arguments = parser.parse_args()
@@ -46,29 +49,30 @@ def main() -> None:
         is_field = not hasattr(avatar, "splats")
         if not is_field:
             measured["gaussians"] = len(avatar.gaussians)
-        for layer in ("avatar", "mesh"):
-            if arguments.no_browser and layer == "avatar" and is_field:
+        for layer in arguments.layers:
+            if arguments.no_browser and layer == "avatar" and (is_field or arguments.gaussians == "program"):
                 measured[layer] = pictures(scene, arguments.size)
             elif arguments.no_browser:
                 measured[layer] = {"updates": updates(scene, layer)}
             else:
-                measured[layer] = in_browser(scene, layer, arguments.size)
+                measured[layer] = in_browser(scene, layer, arguments.size, arguments.gaussians)
             print(path.name, layer, json.dumps(measured[layer]), flush=True)
         figures[path.name] = measured
     if arguments.save:
         arguments.save.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def in_browser(scene: Scene, layer: str, size: int) -> dict[str, float]:
+def in_browser(scene: Scene, layer: str, size: int, gaussians: GaussianDrawing) -> dict[str, float]:
     """Frames, poses and pictures a second in a page.
 
     Args:
         scene: what is shown.
         layer: the one layer of it that is shown.
         size: height and width of the scene in the page, pixels.
+        gaussians: who draws Gaussians.
     """
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
-        viewer = Viewer(scene, port=PORT, resolution=size)
+        viewer = Viewer(scene, port=PORT, resolution=size, gaussians=gaussians)
         viewer.set(layers=frozenset({layer}))
         try:
             count_from_the_start(browser)

@@ -405,20 +405,29 @@ class Camera(Record):
                 torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
             )
             pixels = torch.stack(grid, dim=-1).reshape(-1, 2)
+        one = frame is None
         if frame is None:
             frame = torch.zeros(pixels.shape[0], dtype=torch.long, device=device)
         center = pixels.flip(-1).to(pose.dtype) + 0.5
-        homogeneous = torch.cat([center, torch.ones_like(center[:, :1])], dim=-1)
         with full_precision(pose):
-            inverse_intrinsics = torch.linalg.inv(intrinsics)
-            local = (inverse_intrinsics[frame] @ homogeneous[..., None])[..., 0]
+            # Sums of columns: a product of a small matrix with each pixel takes twenty times as long.
+            column = _columns(torch.linalg.inv(intrinsics), frame)
+            local = center[:, :1] * column[0] + center[:, 1:] * column[1] + column[2]
             if self.distortion is not None:
                 local = self._undistorted(local[:, :2], frame)
+            column = _columns(pose[:, :3, :3].transpose(-1, -2), frame)
             camera_to_world = pose[:, :3, :3].transpose(-1, -2)
-            directions = (camera_to_world[frame] @ local[..., None])[..., 0]
+            directions = local[:, :1] * column[0] + local[:, 1:2] * column[1] + local[:, 2:] * column[2]
             centers = -(camera_to_world @ pose[:, :3, 3:])[..., 0]
             directions = torch.nn.functional.normalize(directions, dim=-1)
-        return Rays(centers[frame], directions, frame, pose[:, :3, :3][frame])
+        rotations = pose[:, :3, :3]
+        if one:  # copies, ten times faster than a selection
+            count = len(directions)
+            return Rays(
+                centers[:1].expand(count, 3).contiguous(), directions, frame,
+                rotations[:1].expand(count, 3, 3).contiguous(),
+            )  # fmt: skip
+        return Rays(centers[frame], directions, frame, rotations[frame])
 
     def _undistorted(self, plane: Float[Tensor, "n 2"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
         assert self.distortion is not None
@@ -433,6 +442,12 @@ class Camera(Record):
                 "k4 (fisheye), and intrinsics in pixels of these images"
             )
         return directions
+
+
+def _columns(matrices: Float[Tensor, "c 3 3"], frame: Int[Tensor, " n"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The columns of each ray's matrix, (N, 3) each, or (3,) where there is one matrix for all."""
+    matrix = matrices[0] if len(matrices) == 1 else matrices[frame]
+    return matrix[..., 0], matrix[..., 1], matrix[..., 2]
 
 
 class DistortedCameraError(ValueError):

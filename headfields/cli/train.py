@@ -116,7 +116,7 @@ def train(
     from headfields.training.processes import PeerError
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
-    from headfields.viz.viewer.server import require_viser
+    from headfields.viz.viewer.listening import require_viser
 
     model = model.replace("-", "_")
     folder = _one_folder(capture, live)

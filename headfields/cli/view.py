@@ -4,7 +4,7 @@ import sys
 import warnings
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -24,6 +24,7 @@ def view(
     host: str = "localhost",
     port: int = 8080,
     resolution: int = 512,
+    gaussians: Literal["automatic", "browser", "program"] = "automatic",
     background: float = 1.0,
     open: bool = False,
     memory: int = 2048,
@@ -31,8 +32,9 @@ def view(
 ) -> None:
     """Show a trained avatar, a capture, a prior, a head model or a mesh in the browser, and move it with sliders.
 
-    Prints the address; Ctrl-C ends it. Avatars of Gaussians and meshes are drawn by the browser, other avatars by this
-    program: coarse while something moves, sharp at rest. Needs viser: pip install 'headfields[viewer]'.
+    Prints the address; Ctrl-C ends it. Meshes, and avatars of Gaussians where it is fast enough, are drawn by the
+    browser, other avatars by this program: coarse while something moves, sharp at rest. Needs viser:
+    pip install 'headfields[viewer]'.
 
     Args:
         what: Folder of a run, of a capture or of a prior; a head model (RIG.npz), a mesh, or avatar.safetensors.
@@ -44,6 +46,8 @@ def view(
         host: Address to listen on; 0.0.0.0 lets other machines connect, and whoever connects sees everything.
         port: Port to listen on; the next free one if it is not free.
         resolution: Largest height of pictures that this program draws, in pixels.
+        gaussians: Who draws avatars of Gaussians: the browser, this program, or automatic: the browser, until a tab
+            draws fewer than ten pictures a second.
         background: Gray behind the head, in [0, 1].
         open: Open the page in this machine's browser.
         memory: Megabytes for decoded frames.
@@ -57,7 +61,7 @@ def view(
         raise CommandError(f"--port is {port} and --resolution {resolution}; expected a port and at least 16 pixels")
     try:
         from headfields.viz.viewer import Viewer
-        from headfields.viz.viewer.server import check_address, require_viser
+        from headfields.viz.viewer.listening import check_address, require_viser
 
         require_viser()
         try:
@@ -67,7 +71,7 @@ def view(
         scene = _scene(what, motion, head, capture, proxy, background, memory, device)
         # Looking away from the head is no mistake here.
         warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")
-        viewer = Viewer(scene, host, port, resolution)
+        viewer = Viewer(scene, host, port, resolution, gaussians)
     except ModuleNotFoundError as error:
         raise CommandError(str(error)) from error
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
 from headfields.records import Camera
+from headfields.renderers.splats import ray_length
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import heat
 
@@ -72,10 +73,9 @@ def drawn(
         raise ValueError(f"drawn: look is {look!r}; expected one of {', '.join(LOOKS)}")
     opacity = rendering.opacity.detach().cpu().float()
     solid = opacity > _SOLID
-    directions = camera.rays().directions.reshape(*camera.size, 3).cpu().float()
-    pose = camera.world_to_camera.reshape(4, 4).cpu().float()
     along = torch.where(solid, rendering.depth.detach().cpu().float() / opacity.clamp_min(1e-6), 0.0)
-    depth = torch.where(solid, along * (directions @ pose[2, :3]), FAR)
+    length = ray_length(camera.require_pinhole("drawn"), opacity)[0]
+    depth = torch.where(solid, along / length, FAR)
     if look == "color":
         rgb: Any = rendering.rgb.detach().cpu()
     elif look == "depth":
@@ -85,6 +85,8 @@ def drawn(
         share = (depth - near) / max(far - near, 1e-6)
         rgb = heat(1.0 - share.clamp(0, 1).flatten(), 1.0).reshape(*camera.size, 3)
     else:
+        directions = camera.rays().directions.reshape(*camera.size, 3).cpu().float()
+        pose = camera.world_to_camera.reshape(4, 4).cpu().float()
         points = camera.center.reshape(3).cpu().float() + along[..., None] * directions
         if look == "normals":
             local = _normals(rendering, points) @ pose[:3, :3].T

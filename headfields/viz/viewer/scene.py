@@ -194,7 +194,7 @@ class Scene:
         return state
 
     def gaussians(self, view: View, moving: bool = False) -> Any | None:
-        """The avatar of Gaussians that a browser can draw in this view: the own one, or while `moving` the proxy."""
+        """The avatar of Gaussians that this view shows by its colors: the own one, or while `moving` the proxy."""
         if view.look != "color" or "avatar" not in view.layers:
             return None
         if hasattr(self.avatar, "splats"):
@@ -218,19 +218,21 @@ class Scene:
             return _arrays(avatar.splats(state), eye)
 
     @torch.no_grad()
-    def picture(self, view: View, camera: Camera) -> Picture:
+    def picture(self, view: View, camera: Camera, stand_in: bool = False) -> Picture:
         """The avatar as an image, in the look of the view; empty if its layer is off.
 
         Args:
             view: the settings.
             camera: one camera.
+            stand_in: whether the proxy is drawn, where there is one.
         """
         if "avatar" not in view.layers:
             gray = np.full((*camera.size, 3), round(255 * self.background), np.uint8)
             return Picture(gray, np.full(camera.size, FAR, np.float32))
         state = self.state(view)
         with self._drawing:
-            rendering = self.avatar.render(camera, state, self.background)
+            avatar = self.proxy if stand_in and self.proxy is not None else self.avatar
+            rendering = avatar.render(camera, state, self.background)
         mesh = None if self.faces is None else (state.vertices[0], self.faces)
         distance = float((camera.center.reshape(3).cpu() - self.center).norm())
         depths = (distance - self.extent / 2, distance + self.extent / 2)

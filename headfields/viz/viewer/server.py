@@ -1,17 +1,15 @@
 """The viewer in the browser: a thin front of viser over `Scene` and `ProgressiveRenderer`."""
 
 import contextlib
-import errno
 import io
 import math
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,13 +20,16 @@ from headfields.records import Camera
 from headfields.runs.interrupts import InterruptFlag
 from headfields.viz.viewer.articulation import Control
 from headfields.viz.viewer.browser_gaussians import draw_gaussians, packed_gaussians
+from headfields.viz.viewer.browser_lights import light_scene
+from headfields.viz.viewer.gaussian_drawing import GaussianDrawing, WhoDraws
+from headfields.viz.viewer.listening import check_address, require_viser
 from headfields.viz.viewer.looks import FAR, LOOKS, Picture
 from headfields.viz.viewer.progressive import ProgressiveRenderer
 from headfields.viz.viewer.recording import Path as CameraPath
 from headfields.viz.viewer.recording import encoded_image, encoded_video, frames_of
 from headfields.viz.viewer.scene import ON_SURFACE, Scene, View
 
-__all__ = ["Viewer", "check_address", "require_viser"]
+__all__ = ["Viewer"]
 
 CLAY, WIRE = (204, 204, 204), (40, 90, 200)
 _PLAY = 25
@@ -47,28 +48,38 @@ class Viewer:
         scene: what is shown.
         host: the address to listen on; "localhost" is this machine alone.
         port: the next free one is taken if it is not free.
-        resolution: largest height of pictures of avatars that the browser cannot draw itself, pixels.
+        resolution: largest height of pictures that the program draws, pixels.
+        gaussians: who draws avatars of Gaussians.
 
     Attributes:
         url: where it listens.
         view: what is set up now.
+        gaussians: who draws avatars of Gaussians.
         updates: number of times that what the browser draws was brought up to date.
 
     Raises:
         ModuleNotFoundError: viser is not installed.
         OSError: it cannot listen there.
+        ValueError: nobody of that name draws Gaussians.
     """
 
-    def __init__(self, scene: Scene, host: str = "localhost", port: int = 8080, resolution: int = 512) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        host: str = "localhost",
+        port: int = 8080,
+        resolution: int = 512,
+        gaussians: GaussianDrawing = "automatic",
+    ) -> None:
         viser = require_viser()
         check_address(host, port)
-        self.scene, self.resolution = scene, resolution
+        self.scene, self.resolution, self.gaussians = scene, resolution, WhoDraws(gaussians)
         self.view = scene.first_view()
         self.updates = 0
         with contextlib.redirect_stdout(io.StringIO()):  # viser's own banner
             self.server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
         self.url = f"http://{host}:{self.server.get_port()}"
-        self._pictures = ProgressiveRenderer(scene.picture, self._show, _report)
+        self._pictures = ProgressiveRenderer(self._draw, self._show, _report)
         self._changed, self._closing = threading.Event(), False
         self._moved = time.monotonic()
         self._nodes: dict[str, Any] = {}
@@ -76,13 +87,13 @@ class Viewer:
         self._posed: dict[str, Any] = {}  # for which state each node of the mesh was sent last
         self._gaussians_sent: tuple[str, int, torch.Tensor, float] | None = None  # node, version, eye, time
         self._old_colors = False  # whether a camera has moved since
+        self._stood_in = False  # whether the last pictures that the program was asked for show the proxy
         self._with_background: set[Hashable] = set()
-        self._pictured_for: dict[Hashable, Any] = {}
         self._handles: dict[str, Any] = {}
         self._error_done: tuple[View | None, float] = (None, 0.0)
         camera = scene.first_camera()
         self.server.scene.set_up_direction("+y")
-        self.server.scene.configure_default_lights(cast_shadow=False)
+        light_scene(self.server.scene)
         first = self.server.initial_camera
         first.position, first.look_at = camera.center.numpy(), scene.center.numpy()
         first.up = np.array([0.0, 1.0, 0.0])
@@ -166,6 +177,12 @@ class Viewer:
             look = gui.add_dropdown("look", looks, initial_value=looks[0])
             look.on_update(lambda _: self.set(look=look.value))
             self._handles["look"] = look
+            if self._has_gaussians:
+                drawing = gui.add_dropdown(
+                    "gaussians by", get_args(GaussianDrawing), initial_value=self.gaussians.setting
+                )
+                drawing.on_update(lambda _: self._set_gaussians(drawing.value))
+                self._handles["gaussians"] = drawing
             if scene.canonical is not None:
                 canonical = gui.add_checkbox("canonical space", False)
                 canonical.on_update(lambda _: self.set(canonical=canonical.value))
@@ -241,6 +258,10 @@ class Viewer:
         slider = self._handles["frame"]
         slider.value, slider.max, slider.disabled = 0, max(count - 1, 1), count < 2
 
+    def _set_gaussians(self, drawing: GaussianDrawing) -> None:
+        self.gaussians = WhoDraws(drawing)
+        self.set()
+
     def _look_through(self, client: Any) -> None:
         """Puts a tab's camera where the frame was taken; its principal point is taken to be the center."""
         frame = self.scene.truth_frame(self.view)
@@ -265,13 +286,38 @@ class Viewer:
     def _disconnected(self, client: Any) -> None:
         self._pictures.forget(client.client_id)
         self._with_background.discard(client.client_id)
-        self._pictured_for.pop(client.client_id, None)
+        self.gaussians.forget(client.client_id)
 
     def _camera_moved(self, client: Any) -> None:
         self._moved = time.monotonic()
+        if {"avatar", "proxy"} & set(self._nodes):
+            self._measure(client)
         self._request(client, self.view, self._is_moving())
-        if self.scene.proxy is not None or hasattr(self.scene.avatar, "splats"):
+        if self._has_gaussians and not self.gaussians.is_program:
             self._changed.set()
+
+    def _measure(self, client: Any) -> None:
+        """Notes a camera of a tab that draws Gaussians, and changes over to the program where that is slow."""
+        rate = self.gaussians.camera_moved(client.client_id, time.monotonic())
+        if rate is not None:
+            client.add_notification(
+                "Gaussians are drawn by the program",
+                f"This browser draws them {rate:.1f} times a second. Show, gaussians by: browser changes back.",
+                auto_close_seconds=10.0,
+            )
+            self.set()
+
+    @property
+    def _has_gaussians(self) -> bool:
+        return self.scene.proxy is not None or hasattr(self.scene.avatar, "splats")
+
+    def _browser_gaussians(self, view: View, moving: bool) -> Any | None:
+        """The avatar of Gaussians that the browser draws; None if there is none, or the program draws it."""
+        return None if self.gaussians.is_program else self.scene.gaussians(view, moving)
+
+    def _draw(self, content: tuple[View, bool], camera: Camera) -> Picture:
+        view, stand_in = content
+        return self.scene.picture(view, camera, stand_in)
 
     def _is_moving(self) -> bool:
         return time.monotonic() - self._moved < 0.3 or bool(self._handles["play"].value)
@@ -291,18 +337,20 @@ class Viewer:
 
     def _request(self, client: Any, view: View, moving: bool) -> None:
         """Asks for a picture of the avatar unless the browser draws it."""
-        if "avatar" not in view.layers or self.scene.gaussians(view, moving) is not None:
+        if "avatar" not in view.layers or self._browser_gaussians(view, moving) is not None:
             self._pictures.forget(client.client_id)
             if client.client_id in self._with_background:
                 self._with_background.discard(client.client_id)
                 client.scene.set_background_image(None)
-            self._pictured_for.pop(client.client_id, None)
             return
         try:
             camera = self.camera_of(client, self.resolution)
         except AssertionError:  # the tab has not told its camera yet; it will
             return
-        self._pictures.request(client.client_id, view, camera)
+        shown = self.scene.gaussians(view, moving)
+        stand_in = shown is not None and shown is self.scene.proxy
+        self._stood_in = self._stood_in or stand_in
+        self._pictures.request(client.client_id, (view, stand_in), camera)
 
     def _show(self, key: Hashable, picture: Picture, final: bool) -> None:
         client = self.server.get_clients().get(key)
@@ -326,7 +374,7 @@ class Viewer:
             self._changed.wait(timeout=0.25)
             if self._closing:
                 return
-            at_rest = self.scene.proxy is not None and "proxy" in self._nodes and not self._is_moving()
+            at_rest = ("proxy" in self._nodes or self._stood_in) and not self._is_moving()
             if not self._has_changes() and not at_rest:
                 self._compare()
                 continue
@@ -340,6 +388,7 @@ class Viewer:
     def _update(self) -> None:
         version, view, moving = self._version, self.view, self._is_moving()
         clients = list(self.server.get_clients().values())
+        self._stood_in = False
         with self.server.atomic():
             self._update_gaussians(view, version, moving, clients)
             self._update_mesh(view)
@@ -351,7 +400,7 @@ class Viewer:
         self.updates += 1
 
     def _update_gaussians(self, view: View, version: int, moving: bool, clients: list[Any]) -> None:
-        shown = self.scene.gaussians(view, moving)
+        shown = self._browser_gaussians(view, moving)
         name = None if shown is None else "proxy" if self._is_proxy(view) else "avatar"
         for other in ("avatar", "proxy"):
             if other in self._nodes and other != name:
@@ -546,42 +595,3 @@ def _fov(camera: Camera) -> float:
 
 def _quaternion(rotation: torch.Tensor) -> np.ndarray:
     return quaternion_from_rotation(rotation).numpy()
-
-
-def check_address(host: str, port: int) -> None:
-    """Whether a server can listen there; viser waits forever where it cannot. A port that is not free passes.
-
-    Args:
-        host: a name or address of this machine.
-        port: from 0 (any) on.
-
-    Raises:
-        OSError: the host is no address of this machine, or the port is not allowed.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except (OSError, UnicodeError) as error:
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            return
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(
-            f"cannot listen on host {host!r}, port {port} ({reason}); localhost is this machine alone, 0.0.0.0 all its "
-            "addresses, and ports below 1024 may be reserved"
-        ) from error
-
-
-def require_viser() -> Any:
-    """The module viser.
-
-    Raises:
-        ModuleNotFoundError: it is not installed; the message says how to get it.
-    """
-    try:
-        import viser
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the viewer needs viser ({error}); install it: pip install 'headfields[viewer]'"
-        ) from error
-    return viser
