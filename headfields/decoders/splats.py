@@ -27,6 +27,8 @@ class SplatDecoder(Decoder):
         attributes: the parameters of `headfields.networks.Gaussians` that it changes.
         hidden, layers: width and number of hidden layers.
         gains: factors on the offsets of some attributes, 1 for the others: smaller ones make them learn more slowly.
+        zero_inputs: number of the last features, those of a condition, whose weights in the first layer start at zero.
+            An expression that is zero in all of training then has no effect, instead of a random one.
 
     Differentiable as `headfields.ops.mlp`.
 
@@ -45,6 +47,7 @@ class SplatDecoder(Decoder):
         hidden: int = 64,
         layers: int = 2,
         gains: Mapping[str, float | int] | None = None,
+        zero_inputs: int = 0,
     ) -> None:
         super().__init__()
         gains = dict(gains or {})
@@ -54,23 +57,27 @@ class SplatDecoder(Decoder):
                 f"SplatDecoder: attributes is {list(attributes)} and gains {gains}; expected some of "
                 f"{', '.join(WIDTHS)}, each once"
             )
-        if hidden < 1 or layers < 0 or any(not gain > 0 for gain in gains.values()):
+        if hidden < 1 or layers < 0 or zero_inputs < 0 or any(not gain > 0 for gain in gains.values()):
             raise ValueError(
-                f"SplatDecoder: hidden={hidden}, layers={layers}, gains={gains}; expected at least 1, 0, and positive "
-                "factors"
+                f"SplatDecoder: hidden={hidden}, layers={layers}, zero_inputs={zero_inputs}, gains={gains}; expected "
+                "at least 1, 0, 0, and positive factors"
             )
         self.attributes = tuple(attributes)
         self.hidden, self.layers = hidden, layers
         self.gains = gains
+        self.zero_inputs = zero_inputs
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.attributes)}; hidden={self.hidden}, layers={self.layers}"
 
     def build(self, width: int, bounds: Float[Tensor, "2 3"] | None = None) -> None:
+        if self.zero_inputs > width:
+            raise ValueError(f"SplatDecoder: zero_inputs is {self.zero_inputs}, and there are {width} features")
         numbers = sum(max(sum(WIDTHS[name]), 1) for name in self.attributes)
         self.network = MLP(width, *hidden_layers(self.hidden, self.layers), numbers, bias=True)
         with torch.no_grad():
             self.network[-1].weight.mul_(_OUTPUT_SPREAD)  # type: ignore[operator]
+            self.network[0].weight[:, width - self.zero_inputs :] = 0  # type: ignore[index]
 
     def forward(  # type: ignore[override]
         self, features: Features, canonical: Canonical, prepared: Any, color: bool = True

@@ -27,7 +27,7 @@ def flash_avatar(
     A fixed number of Gaussians rides on the mesh; a network of the encoded canonical position and the expression adds
     to position, rotation and scale. Own choice: Gaussians are seeded evenly by area on the mesh, where the paper takes
     the texels of a UV map; they follow their triangle's rotation and size too, where the paper's follow the
-    surface point alone; and all sizes are for a CPU.
+    surface point alone; expressions that training never shows have no effect; and all sizes are for a CPU.
 
     Args:
         template: the canonical mesh, with the mouth closed or with an interior.
@@ -44,7 +44,9 @@ def flash_avatar(
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
     hairy = may_have_hair(template, hair)
     start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
-    decoder = SplatDecoder(("position", "log_scale", "quaternion"), hidden, layers, gains={"position": 0.3})
+    decoder = SplatDecoder(
+        ("position", "log_scale", "quaternion"), hidden, layers, gains={"position": 0.3}, zero_inputs=expression_width
+    )
     return SplatAvatar(
         gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree),
         deformer=deformer,

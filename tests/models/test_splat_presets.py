@@ -10,6 +10,7 @@ from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.losses import L1DSSIM, SplatPosition, SplatScale, SquaredColor
 from headfields.models import flash_avatar, gaussian_avatars, rgb_avatar
+from headfields.records import HeadState
 from headfields.splat_avatar import SplatAvatar
 from headfields.training.recipes import recipe_of
 from headfields.training.trainer import Trainer
@@ -52,6 +53,27 @@ def test_gaussian_avatars_has_the_papers_losses_and_rates() -> None:
     assert (rates["quaternion"], rates["opacity_logit"]) == (1e-3, 0.05)  # 3DGS
     with pytest.raises(ValueError, match="depth is 1"):
         recipe.losses(1, 0)
+
+
+class Partly(Colored):
+    """The capture, without the last of three expressions."""
+
+    def state(self, frames: object) -> HeadState:
+        state = super().state(frames)
+        assert state.expression is not None
+        return state.replace(expression=state.expression * torch.tensor([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("name", ["flash_avatar", "rgb_avatar"])
+def test_an_expression_that_training_never_shows_has_no_effect(name: str) -> None:
+    torch.manual_seed(0)
+    avatar, capture, recipe = make(name), Partly(), recipe_of(name, device="cpu")
+    Trainer(avatar, capture, **recipe.trainer_arguments(avatar, capture), bar=False, device="cpu").fit(steps=8)
+    state = capture.state([0])
+    before = avatar.splats(state)
+    for changed, same in (([0.0, 0.0, 1.0], True), ([1.0, 0.0, 0.0], False)):
+        after = avatar.splats(state.replace(expression=state.expression + torch.tensor(changed)))
+        assert torch.equal(after.means, before.means) == same == torch.equal(after.quaternions, before.quaternions)
 
 
 def test_what_each_preset_adds() -> None:
