@@ -77,7 +77,8 @@ class SplatDecoder(Decoder):
         self.network = MLP(width, *hidden_layers(self.hidden, self.layers), numbers, bias=True)
         with torch.no_grad():
             self.network[-1].weight.mul_(_OUTPUT_SPREAD)  # type: ignore[operator]
-            self.network[0].weight[:, width - self.zero_inputs :] = 0  # type: ignore[index]
+            first: Any = self.network[0]
+            first.weight[:, width - self.zero_inputs :] = 0
 
     def forward(  # type: ignore[override]
         self, features: Features, canonical: Canonical, prepared: Any, color: bool = True
