@@ -62,7 +62,8 @@ def insta(
     """
     if "mouth" not in template.regions:
         raise ValueError(
-            f"insta: the template has regions {sorted(template.regions)}; 'mouth' is needed to gate the expression"
+            f"insta: the template has regions {sorted(template.regions)}; 'mouth' is needed to gate the expression: "
+            "add segmentation labels to the capture, or name its faces with load_capture(regions={'mouth': ...})"
         )
     if scaling == "area" and "eyes" not in template.regions:
         raise ValueError(

@@ -80,6 +80,8 @@ def test_insta_scales_with_its_triangles() -> None:
     assert insta(template, 3, formula="released", **SMALL).deformer.formula == "released"
     with pytest.raises(ValueError, match=r"'area' is for its region 'eyes'"):
         insta(TEMPLATE, 3, scaling="area", **SMALL)
+    with pytest.raises(ValueError, match=r"'mouth' is needed to gate the expression: add segmentation labels"):
+        insta(TEMPLATE.replace(regions={}), 3, **SMALL)
 
 
 def test_insta_renders_and_follows_the_expression_in_the_mouth_only() -> None:
