@@ -74,7 +74,8 @@ def _anchor_vertices(path: Path) -> np.ndarray:
         raise CommandError(f"--nphm-anchors {path}: cannot be read ({error})") from error
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
         raise CommandError(
-            f"--nphm-anchors {path}: has dtype {numbers.dtype} and shape {numbers.shape}; expected (A,) vertex numbers"
+            f"--nphm-anchors {path}: has dtype {numbers.dtype} and shape {numbers.shape}; expected (A,) vertex "
+            "numbers, as in lm_inds_65.npy of MonoNPHM's code"
         )
     return numbers.astype(np.int64)
 

@@ -54,7 +54,7 @@ def train_prior(
             identity.
         nphm: Folder of NPHM's preprocessed scans: surface_pointclouds and deformations. Needs the two that follow.
         nphm_data: Folder of NPHM's people, with registration.ply of their neutral scans.
-        nphm_anchors: Indices of the registration's vertices that are anchors: NPHM's anchors_65.npy or anchors_39.npy.
+        nphm_anchors: Indices of the registration's vertices that are anchors: lm_inds_65.npy of MonoNPHM's code.
         nphm_neutrals: JSON of each person's neutral expression, {"17": 0}; the lowest number if not given.
         held_out: Number of people who are fitted at the end instead of trained on, in addition to --people, or the last
             people of a folder; 2 if not given.

@@ -2,7 +2,8 @@
 
 ROOT/surface_pointclouds/{person:03d}/{expression}_{k}_{face,def_region,non_face,off_surface}.npy   (N, 9) position,
     normal, color 0 to 255; k counts chunks of a scan. face: the registered part; def_region: the rest of the front;
-    non_face: the back; off_surface: normally distributed about the surface with standard deviation 0.05
+    non_face: the back; off_surface: normally distributed about the surface with standard deviation 0.05. Or, as the
+    released preprocessing names what it writes now: face_{expression}_{k}.npy, def_region_..., non_face_..., off_...
 ROOT/deformations/{person:03d}/{expression:03d}/corresp_{k}.npy   (N, 6) neutral | posed
 DATA/{person:03d}/{expression:03d}/registration.ply, and s.npy, R.npy, t.npy
 
@@ -30,7 +31,11 @@ SCALE = 4.0
 """NPHM's units in a meter."""
 _FARTHEST = 100.0  # units: far beyond any head, and short of one in millimeters
 _KINDS = ("face", "def_region", "non_face", "off_surface")
-_NAME = re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy")
+_NAMES = (
+    re.compile(r"(?P<expression>\d+)_(?P<chunk>\d+)_(?P<kind>face|def_region|non_face|off_surface)\.npy"),
+    re.compile(r"(?P<kind>face|def_region|non_face|off)_(?P<expression>\d+)_(?P<chunk>\d+)\.npy"),
+)
+"""Of chunks: those that the release looks for first, then those that its preprocessing writes where there are none."""
 _CORRESPONDENCES = re.compile(r"corresp_(\d+)\.npy")
 
 
@@ -135,11 +140,12 @@ def read_nphm(
 
     Args:
         root: the folder that has `surface_pointclouds` and, for correspondences, `deformations`.
-        neutrals: neutral expression by person; a person's lowest expression number if missing.
+        neutrals: neutral expression by person, as in the `neutrals_closed.json` of MonoNPHM's code; a person's lowest
+            expression number if missing. A negative number says that there is none, and leaves the person out.
         data: the folder of the people's scans, with `{person:03d}/{expression:03d}/registration.ply`; required for
             anchors.
-        anchor_vertices: (A,) vertices of the registration that are anchors; NPHM's are in its `anchors_65.npy` or
-            `anchors_39.npy`. No anchors if None.
+        anchor_vertices: (A,) vertices of the registration that are anchors; NPHM's are in the `lm_inds_65.npy` of its
+            code (`anchors_65.npy` has mean positions). No anchors if None.
         people: person numbers; all that have point clouds if None.
 
     Raises:
@@ -155,7 +161,9 @@ def read_nphm(
     available = sorted(
         int(path.name) for path in clouds.iterdir() if path.is_dir() and re.fullmatch("[0-9]+", path.name)
     )
-    numbers = available if people is None else list(people)
+    numbers = list(people or [])
+    if people is None:
+        numbers = [number for number in available if (neutrals or {}).get(number, 0) >= 0]
     missing = [number for number in numbers if number not in available]
     if missing or not numbers:
         raise CaptureError(f"{clouds}: no folder for person {missing[0] if missing else 'any'}; it has {available[:8]}")
@@ -220,14 +228,21 @@ def nphm_to_raw(points: Float[Tensor, "*n 3"], folder: str | Path) -> Float[Tens
 
 def _expressions(folder: Path, number: int) -> dict[int, dict[str, list[Path]]]:
     """Chunks by expression and kind."""
+    named: dict[tuple[int, str, int], Path] = {}
+    paths = sorted(folder.iterdir())
+    for pattern in _NAMES:
+        for path in paths:
+            match = pattern.fullmatch(path.name)
+            if match:
+                kind = "off_surface" if match["kind"] == "off" else match["kind"]
+                named.setdefault((int(match["expression"]), kind, int(match["chunk"])), path)
+    if not named:
+        raise CaptureError(
+            f"{folder}: person {number:03d} has no files like 0_0_face.npy or face_0_0.npy; run NPHM's preprocessing"
+        )
     chunks: dict[int, dict[str, list[Path]]] = {}
-    for path in sorted(folder.iterdir()):
-        match = _NAME.fullmatch(path.name)
-        if match:
-            kinds = chunks.setdefault(int(match["expression"]), {kind: [] for kind in _KINDS})
-            kinds[match["kind"]].append(path)
-    if not chunks:
-        raise CaptureError(f"{folder}: person {number:03d} has no files like 0_0_face.npy; run NPHM's preprocessing")
+    for (expression, kind, _), path in sorted(named.items(), key=lambda item: item[1].name):
+        chunks.setdefault(expression, {kind: [] for kind in _KINDS})[kind].append(path)
     for expression, kinds in chunks.items():
         for kind, paths in kinds.items():
             if not paths:

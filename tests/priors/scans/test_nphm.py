@@ -78,6 +78,30 @@ def test_points_are_in_meters_and_of_the_right_scan(folder: Path) -> None:
     assert scans.sample(torch.zeros(0, dtype=torch.long), COUNTS, 0).front_points.shape == (0, 16, 3)
 
 
+def test_people_without_a_neutral_scan_are_left_out(folder: Path) -> None:
+    scans = read_nphm(folder, {17: -1, 230: 4})
+    assert scans.people == ("230",) and scans.neutral.tolist() == [1]
+    with pytest.raises(CaptureError, match="no folder for person any"):
+        read_nphm(folder, {17: -1, 230: -1})
+
+
+def test_files_as_the_released_preprocessing_names_them(folder: Path, tmp_path: Path) -> None:
+    """It asks for a name that is not there yet, and writes to the one that it would read instead."""
+    other = tmp_path / "nphm"
+    shutil.copytree(folder, other)
+    for path in (other / "surface_pointclouds").glob("*/*.npy"):
+        expression, chunk, kind = path.stem.split("_", 2)
+        path.rename(path.with_name(f"{kind.replace('off_surface', 'off')}_{expression}_{chunk}.npy"))
+    scans, rows = torch.tensor([3, 0]), read_nphm(folder)
+    first, second = rows.sample(scans, COUNTS, 5), read_nphm(other).sample(scans, COUNTS, 5)
+    for name in ("front_points", "back_rgb", "near_points", "posed_points"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+    unread = other / "surface_pointclouds" / "017" / "4_0_face.npy"
+    np.save(unread, np.zeros((5, 9), np.float32))  # both names: the first is read, as released
+    read = read_nphm(other).sample(torch.tensor([1, 1, 1, 1]), COUNTS, 5).front_points[:, :12]
+    assert {float(part.abs().max()) > 0 for part in read} <= {True, False} and float(read.abs().amax(-1).min()) == 0
+
+
 def test_people_and_neutral_expressions_can_be_chosen(folder: Path) -> None:
     scans = read_nphm(folder, neutrals={230: 4}, people=[230])
     assert scans.people == ("230",)
