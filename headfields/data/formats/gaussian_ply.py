@@ -151,6 +151,8 @@ def save_flame_parameters(path: Path | str, parameters: Mapping[str, Float[Tenso
     if unknown:
         raise ValueError(f"save_flame_parameters: {unknown[0]} is unknown; expected {', '.join(_SHAPES)}")
     _check_parameters(arrays, "save_flame_parameters")
+    if "static_offset" in arrays:
+        arrays["static_offset"] = arrays["static_offset"][None]  # (1, V, 3), as GaussianAvatars' code writes it
     return save_arrays(path, arrays)
 
 

@@ -323,6 +323,10 @@ def test_axes_of_size_one_and_other_arrays_are_tolerated(tmp_path):
     np.savez(tmp_path / "flame_param.npz", **arrays, timestep_id=np.array(["a"]))
     read = load_flame_parameters(tmp_path / "flame_param.npz")
     assert read["static_offset"].shape == (5, 3) and read["shape"].shape == (300,) and "timestep_id" not in read
+    again = np.load(save_flame_parameters(tmp_path / "again.npz", read))
+    arrays["shape"] = arrays["shape"][0]  # (300,) and (1, V, 3) in the files of GaussianAvatars' code
+    assert again.keys() == arrays.keys()
+    assert all(np.array_equal(again[name], arrays[name]) and again[name].dtype == arrays[name].dtype for name in arrays)
 
 
 @pytest.mark.parametrize(
