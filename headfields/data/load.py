@@ -22,8 +22,11 @@ from headfields.data.formats.transforms import read_transforms
 from headfields.data.formats.vhap import is_vhap, read_vhap
 from headfields.data.formats.vhap_tracking import is_vhap_tracking, read_vhap_tracking
 from headfields.data.head_frame import HeadFrameChoice
+from headfields.data.prepare_cameras import CALIBRATIONS
 from headfields.data.recording import Recording
 from headfields.data.template import Mouth
+from headfields.data.untracked import is_untracked
+from headfields.data.video import VIDEO_SUFFIXES, has_images
 from headfields.files.reading import reading
 from headfields.heads.mouth.closing import mouth_loop
 from headfields.heads.skinned import SkinnedHead
@@ -80,7 +83,8 @@ def load_capture(
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise CaptureError(f"load_capture: {folder} is not a folder; name the one that holds transforms*.json")
+        video = folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES
+        raise CaptureError(f"load_capture: {folder} is {f'a video; {_MAKES_ONE}' if video else _NO_FOLDER}")
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):
@@ -108,6 +112,9 @@ _LAYOUTS = (
     "VHAP's tracker (tracked_flame_params_*.npz), metrical-tracker and Pixel3DMM (checkpoint/*.frame), "
     "and NeRSemble's benchmark (calibration/camera_params.json and sequences/)"
 )
+
+_NO_FOLDER = "not a folder; name the one that holds transforms*.json"
+_MAKES_ONE = "headfields capture VIDEO_OR_FOLDER --head HEAD --out DIR tracks a head through it and makes a capture"
 
 
 def _layout(folder: Path) -> str | None:
@@ -194,5 +201,12 @@ def _describe(folder: Path) -> str:
         )
     if transforms:
         return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
+    if is_untracked(folder):
+        return (
+            "It is a recording without tracked meshes (headfields.data.load_untracked), which headfields track and "
+            "track-template take; headfields capture writes such a one into tracking/recording of its capture"
+        )
+    if has_images(folder) or any((folder / name).is_file() for name in CALIBRATIONS):
+        return f"It has images, and no tracked meshes; {_MAKES_ONE}"
     names = sorted(entry.name for entry in folder.iterdir())
     return f"Found {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "The folder is empty"

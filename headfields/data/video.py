@@ -15,7 +15,7 @@ from headfields.data.errors import CaptureError
 from headfields.data.image_files import decode_image, image_header
 from headfields.files.reading import check_file
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "open_stream", "open_video"]
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "has_images", "open_stream", "open_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp", ".gif")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -181,6 +181,14 @@ def open_video(
     return VideoSource(
         path, (height, width), fps, every, None if rate is None else float(rate), limit, announced=announced
     )
+
+
+def has_images(path: Path) -> bool:
+    """Whether `open_video` reads the folder."""
+    try:
+        return bool(_images_of(path))
+    except CaptureError:
+        return False
 
 
 def _images_of(path: Path) -> tuple[Path, list[Path]]:

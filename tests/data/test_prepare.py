@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headfields.data import UntrackedRecording, load_untracked
+from headfields.data import UntrackedRecording, load_capture, load_untracked
 from headfields.data.detectors import DetectionFiles
 from headfields.data.errors import CaptureError
 from headfields.data.framing import framing_of
@@ -154,6 +154,21 @@ def test_mattes_that_no_head_is_in_are_an_error(tmp_path, change, message):
     files = DetectionFiles(tmp_path / "marks.npy", tmp_path / "mattes")
     with pytest.raises(CaptureError, match=message):
         prepare_recording(open_video(tmp_path / "images"), tmp_path / "out", files)
+
+
+def test_what_is_no_capture_yet_is_told_how_to_become_one(folder, recording, tmp_path):
+    (tmp_path / "me.MP4").write_bytes(b"a video")
+    (tmp_path / "notes").mkdir()
+    for path, message in (
+        (folder, "It has images, and no tracked meshes; headfields capture"),
+        (tmp_path / "me.MP4", "is a video; headfields capture"),
+        (prepare_recording(open_video(folder), tmp_path / "made", DetectionFiles(folder / "landmarks")) and
+         tmp_path / "made", "a recording without tracked meshes .* headfields track and track-template take"),
+        (tmp_path / "notes", "The folder is empty"),
+        (tmp_path / "none", "is not a folder; name the one that holds transforms"),
+    ):  # fmt: skip
+        with pytest.raises(CaptureError, match=message):
+            load_capture(path)
 
 
 def test_framing():
