@@ -68,11 +68,15 @@ def prepared(
     with run_lock(out / _FOLDER), InterruptFlag() as interrupted, progress:
         if isinstance(source, Mapping):
             assert isinstance(files, Mapping) and calibration is not None
-            return prepare_cameras(
+            recording = prepare_cameras(
                 source, calibration, folder, files, detectors, crop, side, show, lambda: bool(interrupted)
             )
-        assert isinstance(files, DetectionFiles)
-        return prepare_recording(source, folder, files, detectors, crop, side, focal, show, lambda: bool(interrupted))
+        else:
+            assert isinstance(files, DetectionFiles)
+            recording = prepare_recording(
+                source, folder, files, detectors, crop, side, focal, show, lambda: bool(interrupted)
+            )
+        return None if interrupted else recording  # also when Ctrl-C came as the last file was written
 
 
 def fitted_identity(
@@ -90,7 +94,7 @@ def fitted_identity(
         )
         if identity is not None:
             identity.save(path)
-        return identity
+        return None if interrupted else identity
 
 
 def check_run(out: Path, arguments: Mapping[str, Any], resume: bool) -> None:
