@@ -1,23 +1,46 @@
-"""Pictures of parts that a second draws: `python docs/_extension/pictures.py` writes them to docs/images/parts."""
+"""Pictures of parts that a few seconds draw: `python docs/_extension/pictures.py [NAME ...]` writes docs/images/parts.
+
+`viewer` needs Chromium, and is drawn only where it is named.
+"""
 
 import math
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 import headfields as hf
+from headfields.networks import head_anchors
+from headfields.networks.surface_splats import surface_splats
 from headfields.viz.images import to_uint8
+from headfields.viz.mesh import Side, heat_legend, view_camera
+from headfields.viz.viewer.looks import face_colors
 
 FOLDER = Path(__file__).resolve().parents[1] / "images" / "parts"
 COLORS = torch.tensor([[0.75, 0.75, 0.75], [0.25, 0.5, 0.85], [0.9, 0.45, 0.2], [0.3, 0.7, 0.4], [0.3, 0.7, 0.4]])
 """Of the joints: root, neck, jaw, eyes."""
+SIDES: tuple[Side, ...] = ("front", "left")
+Point = tuple[float, float, float]
 
 
 def main() -> None:
     head = hf.synthetic.procedural_head()
-    save("skinning", skinning(head))
-    save("uv", uv(head))
+    drawings = (
+        skinning,
+        uv,
+        anchored,
+        vertex_features,
+        signed_distance,
+        meshing,
+        geometry_metrics,
+        splatting,
+        retargeting,
+    )
+    for name in sys.argv[1:] or [each.__name__ for each in drawings]:
+        save(name, globals()[name](head))
 
 
 def skinning(head: hf.heads.FlameHead) -> list[torch.Tensor]:
@@ -43,8 +66,162 @@ def uv(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     return [drawn[0], maps[0].permute(1, 2, 0).clamp(0, 1), drawn[1]]
 
 
+def anchored(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """The anchors of a head as dots, and each point's color blended from those of the nearest ones."""
+    vertices = head().vertices[0]
+    index = head_anchors(hf.Template(vertices, head.faces), pairs=14, middle=5)
+    distance = torch.cdist(vertices, vertices[index])
+    look = (-((distance / 0.012) ** 2)).softmax(-1) @ face_colors(len(index))
+    look[distance.amin(-1) < 0.003] = 0.1
+    return [hf.viz.draw_mesh(hf.Mesh(vertices, head.faces), side, look, size=240, samples=2) for side in SIDES]
+
+
+def vertex_features(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """A slice through a head at rest and with its jaw open: the mean of four vertices' features, here colors."""
+    pose = torch.zeros(2, 5, 3)
+    pose[1, 2, 0] = math.radians(18)
+    points, colors = slice_points(), 0.5 + 0.5 * torch.sin(60 * head.template_vertices + torch.tensor([0.0, 2.0, 4.0]))
+    pictures = []
+    for vertices in head(pose=pose).vertices:
+        nearest = hf.ops.VertexTree(vertices).nearest(points, k=4)
+        weights = hf.ops.inverse_distance_weights(nearest.distance)
+        mean = (weights[..., None] * colors[nearest.index]).sum(-2)
+        fade = ((nearest.distance[:, :1] - 0.01) / 0.02).clamp(0, 1)
+        pictures.append((mean + fade * (1 - mean)).reshape(240, 240, 3))
+    return pictures
+
+
+def signed_distance(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """The distance on a slice through a bust in steps of 10 mm, and the density of NeuS for two sharpnesses."""
+    distance = bust(slice_points())
+    stripes = 0.75 + 0.25 * ((distance / 0.01).floor() % 2)[:, None]
+    inside, outside = torch.tensor([0.35, 0.55, 0.9]), torch.tensor([0.98, 0.75, 0.45])
+    pictures = [stripes * torch.where((distance < 0)[:, None], inside, outside)]
+    for sharpness in (150.0, 600.0):
+        share = torch.sigmoid(-sharpness * distance)
+        pictures.append((1 - 4 * share * (1 - share))[:, None].expand(-1, 3))
+    return [each.reshape(240, 240, 3) for each in pictures]
+
+
+def extracted(resolution: int) -> hf.Mesh:
+    """The surface of the bust."""
+    box = torch.tensor([[-0.13, -0.16, -0.13], [0.13, 0.13, 0.13]])
+    return hf.mesh.extract(bust, box, resolution, lipschitz=1.2)
+
+
+def meshing(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """The surface of a signed distance on grids of 8, 16 and 96 cells."""
+    return [hf.viz.draw_mesh(extracted(cells), camera(35), size=240, samples=2) for cells in (8, 16, 96)]
+
+
+def geometry_metrics(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """Distances of a coarse surface from the truth as colors, and their scale."""
+    surface, truth = extracted(16), hf.mesh.SurfaceTree(extracted(160))
+    look = hf.viz.heat(truth.distances(surface.vertices).distance, 0.003)
+    drawn = [hf.viz.draw_mesh(surface, camera(yaw), look, size=240, samples=2) for yaw in (0, 35)]
+    return [*drawn, torch.from_numpy(heat_legend(240, 0.003)).float() / 255]
+
+
+def camera(yaw: float) -> hf.Camera:
+    """A camera that sees the bust."""
+    return view_camera(torch.tensor([[-0.13, -0.16, -0.1], [0.13, 0.13, 0.13]]), yaw=yaw, size=240, zoom=1.5)
+
+
+def splatting(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """4,000 Gaussians on a head: at a third of their size, whole, their depth, their normals."""
+    vertices = head().vertices[0]
+    splats, _ = surface_splats(vertices, head.faces, 4000, opacity=0.95)
+    view, places = view_camera(vertices, yaw=30, size=180), splats.means.reshape(-1, 3)
+    colors = 0.5 + 0.3 * torch.sin(40 * places + torch.tensor([0.0, 2.0, 4.0]))
+    shape = [each.reshape(len(places), -1) for each in (splats.quaternions, splats.scales, splats.opacities)]
+    images = [
+        hf.ops.splat(places, shape[0], size * shape[1], shape[2][:, 0], colors, view, torch.ones(3))
+        for size in (1 / 3, 1)
+    ]
+    whole, near = images[1], float((view.center - places.mean(0)).norm())
+    depth = whole.depth[0] / whole.opacity[0].clamp_min(1e-6)
+    shade = (0.5 - (depth - near) / 0.25).clamp(0, 1)[..., None].expand(-1, -1, 3)
+    local = torch.nn.functional.normalize(whole.normal[0], dim=-1) @ view.world_to_camera[:3, :3].T
+    looks = [shade, 0.5 + 0.5 * local * torch.tensor([1.0, -1.0, -1.0])]
+    solid = (whole.opacity[0] > 0.5)[..., None]
+    return [*(each.color[0].clamp(0, 1) for each in images), *(torch.where(solid, look, 1.0) for look in looks)]
+
+
+def retargeting(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """A head at rest and in two poses, and another head that makes them."""
+    shapes = [torch.zeros(1, 6), torch.zeros(1, 6)]
+    shapes[0][0, :3], shapes[1][0, :3] = torch.tensor([-2.0, 1.5, 2.0]), torch.tensor([2.5, -2.0, -1.0])
+    source, target = (hf.retargeting.surface_of_head(head, shape=shape) for shape in shapes)
+    pose, expression = torch.zeros(3, 5, 3), torch.zeros(3, 10)
+    pose[1, 2, 0] = math.radians(20)
+    expression[2, 0] = 2.0
+    pose[2, 1, 1] = math.radians(25)
+    driver = head(shape=shapes[0], expression=expression, pose=pose)
+    made = hf.retargeting.Retargeter(source, target)(hf.HeadState(driver.vertices))
+    rows = [
+        torch.cat([hf.viz.draw_mesh(hf.Mesh(each, source.faces), "front", size=170) for each in vertices], dim=1)
+        for vertices in (driver.vertices, made.vertices)
+    ]
+    return [torch.cat(rows, dim=0)]
+
+
+def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """A page of the viewer."""
+    import io
+
+    from benchmarks.browser import chromium
+    from headfields.viz.viewer import Viewer, head_scene
+
+    running = Viewer(head_scene(head, "head"), port=8765)
+    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), (900, 640)) as browser:
+        browser.get(running.url)
+        time.sleep(4)
+        running._handles["slider jaw pitch"].value = 16.0
+        running._handles["layer wireframe"].value = True
+        time.sleep(1)
+        running.idle(60)
+        browser.execute_script("""for (const each of document.querySelectorAll("[class*=Notification-root]"))
+            each.style.display = "none";""")
+        time.sleep(2)
+        page = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    running.close()
+    page = page.resize((page.width * 11 // 20, page.height * 11 // 20), Image.Resampling.LANCZOS)
+    return [torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).reshape(page.height, page.width, 3) / 255]
+
+
+def slice_points() -> torch.Tensor:
+    """The points (240 * 240, 3) of a picture of the plane x = 0 through the head, y up, face to the right."""
+    step = torch.linspace(-0.5, 0.5, 240) * 0.3
+    y, z = torch.meshgrid(-step + 0.0, step, indexing="ij")
+    return torch.stack([torch.zeros_like(y), y, z], -1).reshape(-1, 3) + torch.tensor([1e-4, 0.0, 0.0])
+
+
+def bust(points: torch.Tensor) -> torch.Tensor:
+    """The distance (N,) of points from balls and capsules that blend to a bust, negative inside, meters."""
+    ears = [((side * 0.088, -0.005, -0.005), (side * 0.096, 0.02, -0.012), 0.012) for side in (-1, 1)]
+    solids = [
+        ((0.0, 0.02, 0.0), (0.0, 0.03, -0.02), 0.085),
+        ((0.0, -0.05, 0.03), (0.0, -0.03, 0.03), 0.052),
+        ((0.0, -0.05, -0.01), (0.0, -0.25, -0.03), 0.042),
+        ((0.0, 0.015, 0.083), (0.0, -0.02, 0.098), 0.009),
+        *ears,
+    ]
+    distance = -0.008 * torch.stack([-capsule(points, *each) / 0.008 for each in solids]).logsumexp(0)
+    for side in (-1, 1):
+        socket = capsule(points, (side * 0.028, 0.015, 0.1), (side * 0.034, 0.015, 0.098), 0.013)
+        distance = 0.004 * torch.stack([distance / 0.004, -socket / 0.004]).logsumexp(0)
+    return distance
+
+
+def capsule(points: torch.Tensor, first: Point, last: Point, radius: float) -> torch.Tensor:
+    """The distance (N,) of points from a ball whose center moves from one point to another."""
+    start, way = points.new_tensor(first), points.new_tensor(last) - points.new_tensor(first)
+    share = (((points - start) @ way) / way.dot(way)).clamp(0, 1)[:, None]
+    return (points - start - share * way).norm(dim=-1) - radius
+
+
 def save(name: str, pictures: list[torch.Tensor]) -> None:
-    Image.fromarray(to_uint8(torch.cat(pictures, dim=1))).save(FOLDER / f"{name}.jpg", quality=82, optimize=True)
+    Image.fromarray(to_uint8(torch.cat(pictures, dim=1))).save(FOLDER / f"{name}.webp", quality=80, method=6)
 
 
 if __name__ == "__main__":

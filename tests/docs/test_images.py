@@ -26,5 +26,5 @@ def test_no_picture_is_left_over():
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone: which files are in the repository is not known")
     listed = subprocess.run(["git", "ls-files", "docs"], cwd=ROOT, capture_output=True, text=True, check=True)
-    kept = {ROOT / name for name in listed.stdout.split() if name.endswith((".png", ".jpg", ".gif"))}
+    kept = {ROOT / name for name in listed.stdout.split() if name.endswith((".png", ".jpg", ".webp", ".gif"))}
     assert kept and not {path.relative_to(ROOT) for path in kept if path.resolve() not in shown()}
