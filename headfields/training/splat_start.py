@@ -1,5 +1,6 @@
 """Where Gaussians start: colors from the images of a capture, and none where its mattes are empty."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from headfields.data.errors import CaptureError
 from headfields.data.labels import labels_of
 from headfields.networks.gaussians import DC
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -28,7 +28,8 @@ _EMPTY = 0.3
 @torch.no_grad()
 def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> None:
     """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty, and
-    those for hair (2 mm or more above their triangle) that no frame shows, or where labels say that there is none.
+    those for hair (2 mm or more above their triangle) that no frame shows, or where labels say that there is none. It
+    warns, and drops none, where the mattes are empty at all of them.
 
     A Gaussian is in view where the mesh is not in front of it. Those that are never in view keep their color. A short
     training is spared what every image says. Call it before the trainer is made; do not in a run that is resumed.
@@ -40,7 +41,6 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
 
     Raises:
         ValueError: the deformer has no mesh, or frames is less than 1.
-        CaptureError: the mattes are empty at every Gaussian.
     """
     mesh = avatar.template_faces
     if mesh is None or frames < 1:
@@ -86,10 +86,13 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
     unseen = (height > _STANDS_OFF) & (weight == 0)
     covered = empty <= _EMPTY * inside_count
     if len(covered) and not bool(covered.any()):
-        raise CaptureError(
+        warnings.warn(
             f"start_from_images: the mattes of {len(chosen)} training frames of {capture.name!r} are empty at all "
-            f"{len(covered)} Gaussians; check the images' alpha, and that meshes and cameras lie on them"
+            f"{len(covered)} Gaussians, so none is dropped; check the images' alpha, and that meshes and cameras lie "
+            "on them",
+            stacklevel=2,
         )
+        return
     keep = covered & ~over_skin & ~unseen
     if not bool(keep.all()):
         gaussians.take(keep.nonzero()[:, 0])
