@@ -38,6 +38,8 @@ def main() -> None:
         geometry_metrics,
         splatting,
         retargeting,
+        hyper,
+        mesh_rendering,
     )
     for name in sys.argv[1:] or [each.__name__ for each in drawings]:
         save(name, globals()[name](head))
@@ -112,6 +114,37 @@ def extracted(resolution: int) -> hf.Mesh:
 def meshing(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     """The surface of a signed distance on grids of 8, 16 and 96 cells."""
     return [hf.viz.draw_mesh(extracted(cells), camera(35), size=240, samples=2) for cells in (8, 16, 96)]
+
+
+def hyper(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """Three slices of one shape of more dimensions: the mouth opens along the one that is not drawn."""
+    points, pictures = slice_points(), []
+    for ambient in (0.0, 0.5, 1.0):
+        mouth = capsule(points, (0.0, -0.052, 0.045), (0.0, -0.06, 0.11), 0.018 * ambient - 0.006)
+        distance = 0.004 * torch.stack([bust(points) / 0.004, -mouth / 0.004]).logsumexp(0)
+        share = torch.sigmoid(-distance / 0.0006)[:, None]
+        stripes = 0.85 + 0.15 * ((distance / 0.01).floor() % 2)[:, None]
+        pictures.append((1 - share + share * stripes * torch.tensor([0.4, 0.6, 0.9])).reshape(240, 240, 3))
+    return pictures
+
+
+def mesh_rendering(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """A textured head, its normals, and an ear's silhouette: by pixels' centers, and antialiased."""
+    vertices = head().vertices[0]
+    assert head.uv is not None and head.uv_faces is not None
+    texture = hf.ops.pad_charts(
+        torch.from_numpy(hf.synthetic.procedural_head_texture(256)).float(), head.uv, head.uv_faces
+    )
+    view = view_camera(vertices, yaw=30, size=200)
+    rendering = hf.renderers.MeshRenderer(head.faces, head.uv, head.uv_faces, texture)(vertices, view)
+    normal = rendering.normal @ view.world_to_camera[:3, :3].T * torch.tensor([1.0, -1.0, -1.0])
+    mask = (rendering.face >= 0).float()
+    edges = [
+        (1 - 0.7 * each)[70:95, 140:165].repeat_interleave(8, 0).repeat_interleave(8, 1)[..., None].expand(-1, -1, 3)
+        for each in (mask, rendering.alpha)
+    ]
+    solid = torch.where(mask[..., None] > 0, 0.5 + 0.5 * normal, 1.0)
+    return [rendering.over(torch.ones(3)).clamp(0, 1), solid, *edges]
 
 
 def geometry_metrics(head: hf.heads.FlameHead) -> list[torch.Tensor]:

@@ -14,6 +14,7 @@ from headfields.models.insta import insta
 from headfields.splat_avatar import SplatAvatar
 from headfields.synthetic import procedural_head
 from headfields.viz.viewer.articulation import HeadArticulation
+from headfields.viz.viewer.gaussian_drawing import GaussianDrawing
 from headfields.viz.viewer.looks import LOOKS
 from headfields.viz.viewer.motion import Motion
 from headfields.viz.viewer.scene import Scene
@@ -44,8 +45,8 @@ def show(browser) -> Iterator[Any]:
     """Opens a scene in the one tab; its viewer."""
     opened = []
 
-    def shown(scene: Scene, resolution: int = 600) -> Viewer:
-        viewer = Viewer(scene, port=free_port(), resolution=resolution)
+    def shown(scene: Scene, resolution: int = 600, gaussians: GaussianDrawing = "browser") -> Viewer:
+        viewer = Viewer(scene, port=free_port(), resolution=resolution, gaussians=gaussians)
         opened.append(viewer)
         browser.get(viewer.url)
         return viewer
@@ -152,6 +153,21 @@ def test_gaussians_are_drawn_as_the_library_draws_them_and_move(browser, show, g
     own = own_picture(viewer, browser)
     assert changed(first, turned).sum() > 10_000
     assert apart(turned, own) < 3 and apart(first, own) > 5
+
+
+def test_gaussians_that_the_program_draws(browser, show, gaussian_head) -> None:
+    head, avatar = gaussian_head
+    scene = Scene("gaussians", avatar, [Motion.still("rest", head())], HeadArticulation(head), head.faces)
+    viewer = show(scene, 200, "program")
+    first = settled(viewer, browser)
+    assert "avatar" not in viewer._nodes
+    assert apart(first, own_picture(viewer, browser)) < 3  # a JPEG, enlarged by the browser
+    viewer._handles["slider jaw pitch"].value = 20.0
+    opened = settled(viewer, browser)
+    own = own_picture(viewer, browser)
+    assert apart(opened, own) < 3 and apart(first, own) > 5
+    viewer._handles["gaussians"].value = "browser"
+    assert apart(settled(viewer, browser), own) < 5 and "avatar" in viewer._nodes
 
 
 def test_a_field_is_the_picture_that_the_library_draws(browser, show, capture) -> None:
