@@ -17,6 +17,7 @@ from headfields.priors import PAPER_RECIPE, PriorTrainer
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
+from headfields.training.late_update import READ_EVERY
 from headfields.training.recipes import RecipeName, recipe_of
 
 CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
@@ -43,23 +44,32 @@ SMALL = {
 }
 """Arguments of each preset with `--small`."""
 FRAME = 512
+MINUTE, MINUTES = 60.0, ("INSTA, released", "INSTA, fast")
+"""Seconds of training before quality is measured, of these; others have a third, so that all take minutes."""
 
 
 class _Clock(Callback):
-    """Seconds of each step, with the device's part in it."""
+    """Seconds of a step, with the device's part in it: means of `READ_EVERY`, as the trainer waits no more often."""
 
     def __init__(self, settings: GpuSettings) -> None:
-        self._settings, self.seconds, self._last = settings, list[float](), 0.0
+        self._settings, self.seconds, self._last = settings, list[float](), (0, 0.0)
+        self._every = settings.pick(READ_EVERY, 1)
 
     def on_start(self, trainer: Any) -> None:
-        self._settings.wait()
-        self._last = time.perf_counter()
+        self._last = trainer.progress.step, self._now()
+
+    def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
+        """Says that `on_step` reads no figures, for which each step would be waited for, and none captured."""
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
+        step, (before, began) = trainer.progress.step, self._last
+        if step % self._every == 0:
+            self._last = step, self._now()
+            self.seconds.append((self._last[1] - began) / (step - before))
+
+    def _now(self) -> float:
         self._settings.wait()
-        now = time.perf_counter()
-        self.seconds.append(now - self._last)
-        self._last = now
+        return time.perf_counter()
 
 
 def run(settings: GpuSettings) -> dict[str, Any]:
@@ -67,6 +77,7 @@ def run(settings: GpuSettings) -> dict[str, Any]:
     result: dict[str, Any] = {"capture": {"frames": len(capture), "size": list(capture.size)}}
     for name in CONFIGURATIONS:
         result[name] = _guarded(lambda name=name: _measured(name, capture, settings))
+        settings.write("models", result)
     result["MonoNPHM's prior, the paper's sizes"] = _guarded(lambda: _prior(settings))
     return result
 
@@ -105,22 +116,24 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
 
 
 def _measured(name: str, capture: Any, settings: GpuSettings) -> dict[str, Any]:
-    warm, steps = settings.pick((200, 100), (2, 3))
+    warm, steps = settings.pick((6 * READ_EVERY, 5 * READ_EVERY), (2, 3))
     clock = _Clock(settings)
     trainer = _trainer(name, capture, settings, [clock])
     if settings.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     trainer.fit(steps=warm + steps)
-    result: dict[str, Any] = {"step": _milliseconds(clock.seconds[warm:])}
+    result: dict[str, Any] = {"step": _milliseconds(clock.seconds[-settings.pick(5, 3) :])}
     if settings.device == "cuda":
         result["peak memory, GB"] = torch.cuda.max_memory_allocated() / 1e9
         result["profile of a step"] = _profile(lambda count: trainer.fit(steps=trainer.progress.step + count))
+        result["no graph"] = trainer.graph_reason
     result["frame of 512 x 512"] = _frames(trainer.avatar, capture, settings)
-    seconds = settings.pick(60, None)
+    seconds = settings.pick(MINUTE if name in MINUTES else MINUTE / 3, None)
     fresh = _trainer(name, capture, settings, [])
     fitted = fresh.fit(steps=4) if seconds is None else fresh.fit(minutes=seconds / 60)
     figures = evaluate(fresh.avatar, capture)
-    return result | {"after 60 s": {"steps": fitted.step, "psnr": figures["psnr"], "ssim": figures["ssim"]}}
+    quality = {"seconds": seconds, "steps": fitted.step, "psnr": figures["psnr"], "ssim": figures["ssim"]}
+    return result | {"quality": quality}
 
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:
@@ -129,7 +142,7 @@ def _milliseconds(seconds: list[float]) -> dict[str, float]:
 
 
 def _profile(take: Callable[[int], Any], steps: int = 10) -> dict[str, float]:
-    """Launches, and milliseconds in which the device computes or copies, of a step."""
+    """Kernels and copies, replayed or launched, and milliseconds in which the device is busy with them, of a step."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         take(steps)
     events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
@@ -163,10 +176,20 @@ def _prior(settings: GpuSettings) -> dict[str, Any]:
         avatar, scans.with_anchors(avatar.deformer.anchors.vertices), PAPER_RECIPE.weights, PAPER_RECIPE.schedule,
         counts, scans_per_step=settings.pick(16, 2), device=settings.device, bar=False,
     )  # fmt: skip
-    warm, steps = settings.pick((10, 20), (1, 2))
-    trainer.fit(steps=warm)
-    settings.wait()
-    began = time.perf_counter()
-    trainer.fit(steps=warm + steps)
-    settings.wait()
-    return {"step": {"mean ms": 1e3 * (time.perf_counter() - began) / steps}, "scans": settings.pick(16, 2)}
+    warm, steps = settings.pick((READ_EVERY, 2 * READ_EVERY), (1, 2))
+
+    def fit(steps: int) -> float:
+        settings.wait()
+        began = time.perf_counter()
+        trainer.fit(steps=trainer.progress.step + steps)
+        settings.wait()
+        return time.perf_counter() - began
+
+    fit(warm)
+    on_cuda = settings.device == "cuda"
+    start = fit(warm) if on_cuda else 0.0  # each call captures the step anew
+    seconds = (fit(warm + steps if on_cuda else steps) - start) / steps
+    result = {"step": {"mean ms": 1e3 * seconds}, "scans": settings.pick(16, 2)}
+    if on_cuda:
+        result |= {"profile of a step": _profile(fit), "no graph": trainer.graph_reason}
+    return result

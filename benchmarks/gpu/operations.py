@@ -22,4 +22,5 @@ def run(settings: GpuSettings) -> dict[str, Any]:
             result[name] = {"error": f"{type(error).__name__}: {error}"}
             continue
         result[name] = [row.to_json() for row in report.rows]
+        settings.write("operations", result)
     return result

@@ -35,22 +35,28 @@ def _models(results: dict[str, Any]) -> list[str]:
     rows = {name: row for name, row in results.get("models", {}).items() if name != "capture"}
     if not rows:
         return []
-    lines = ["## Models", "", "| | step, ms | launches | busy, ms | 512² frames a second | PSNR after 60 s |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["## Models", "", "| | step, ms | kernels | busy, ms | a graph | 512² frames a second | PSNR |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         if "error" in row:
-            lines.append(f"| {name} | {row['error']} | | | | |")
+            lines.append(f"| {name} | {row['error']} | | | | | |")
             continue
         step, profile = row["step"], row.get("profile of a step", {})
         cells = [
             f"{step.get('median ms', step.get('mean ms')):.2f}",
             f"{profile['launches']:.0f}" if profile else "",
             f"{profile['busy ms']:.2f}" if profile else "",
+            (row["no graph"] or "yes") if "no graph" in row else "",
             f"{row['frame of 512 x 512']['frames a second']:.1f}" if "frame of 512 x 512" in row else "",
-            f"{row['after 60 s']['psnr']:.2f} dB, {row['after 60 s']['steps']} steps" if "after 60 s" in row else "",
+            _quality(row["quality"]) if "quality" in row else "",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _quality(quality: dict[str, Any]) -> str:
+    after = "" if quality["seconds"] is None else f"{quality['seconds']:.0f} s, "
+    return f"{quality['psnr']:.2f} dB after {after}{quality['steps']} steps"
 
 
 def _operations(operations: dict[str, Any]) -> list[str]:

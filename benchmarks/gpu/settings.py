@@ -1,5 +1,6 @@
 """Options of a run, as its parts get them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ class GpuSettings:
     device: str = "cuda"
     small: bool = False
     capture: Path | None = None
+
+    def write(self, part: str, result: dict[str, Any]) -> None:
+        """Writes what a part has measured, so far if it goes on: past its limit of time it is ended."""
+        (self.out / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
 
     def pick(self, full: Any, small: Any) -> Any:
         return small if self.small else full

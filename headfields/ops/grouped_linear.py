@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import require_shapes
+from headfields.ops._checks import check_index, check_integer, require_shapes
 from headfields.ops.transforms import define_transforms
 
 _TRITON = importlib.util.find_spec("triton") is not None
@@ -28,6 +28,11 @@ def has_tiles(device: torch.device) -> bool:
 def _runs_triton(x: Tensor, other: Tensor) -> bool:
     fits = x.dtype == other.dtype and x.dtype in _KINDS and x.shape[1] % 16 == 0
     return fits and x.numel() > 0 and other.numel() > 0 and has_tiles(x.device)
+
+
+def _check_group(op: str, group: Tensor, groups: int) -> None:
+    check_integer(op, "group", group)
+    check_index(op, "group", group, groups)
 
 
 def linear_by_copies(
@@ -56,6 +61,7 @@ def grouped_linear(x: Tensor, weights: Tensor, bias: Tensor, group: Tensor) -> T
     fits = x.ndim == weights.ndim == 3 and bias.ndim == 2 and group.shape == x.shape[:1]
     fits = fits and x.shape[2] == weights.shape[1] and bias.shape[1] == weights.shape[2]
     require_shapes("grouped_linear", fits and len(bias) in (0, len(weights)), x=x, weights=weights, group=group)
+    _check_group("grouped_linear", group, len(weights))
     if _runs_triton(x, weights):
         from headfields.ops.kernels import grouped_triton
 
@@ -66,7 +72,9 @@ def grouped_linear(x: Tensor, weights: Tensor, bias: Tensor, group: Tensor) -> T
 @torch.library.custom_op("headfields::grouped_outer", mutates_args=())
 def grouped_outer(x: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
     """The sum of xᵀ y (G, in, out) over the rows of each group, of C blocks of T rows."""
-    require_shapes("grouped_outer", x.ndim == y.ndim == 3 and x.shape[:2] == y.shape[:2], x=x, y=y, group=group)
+    fits = x.ndim == y.ndim == 3 and x.shape[:2] == y.shape[:2] and group.shape == x.shape[:1]
+    require_shapes("grouped_outer", fits, x=x, y=y, group=group)
+    _check_group("grouped_outer", group, groups)
     if _runs_triton(x, y):
         from headfields.ops.kernels import grouped_triton
 

@@ -330,6 +330,23 @@ def check_mlp(device: torch.device) -> Pairs:
     return [(computed, expected), *zip(gradients, expected_gradients, strict=True)]
 
 
+def check_grouped_layers(device: torch.device) -> Pairs:
+    from headfields.ops.grouped import group_rows
+
+    random = torch.Generator().manual_seed(0)
+    group = torch.randint(4, (300,), generator=random)  # of five
+    inputs = [torch.randn(*shape, generator=random) for shape in ((300, 40), (5, 40, 24), (5, 24))]
+
+    def kernels(x: Tensor, weights: Tensor, bias: Tensor) -> list[Tensor]:
+        rows = group_rows(group.to(device), 5)
+        return [rows.scatter(rows.linear(rows.gather(x), weights, bias))]
+
+    def definition(x: Tensor, weights: Tensor, bias: Tensor) -> list[Tensor]:
+        return [(x[:, None] @ weights[group])[:, 0] + bias[group]]
+
+    return _derivatives(kernels, definition, inputs, device)
+
+
 def check_marching_cubes(device: torch.device) -> Pairs:
     """A ball on a grid: the radius of its vertices and their derivative, its volume and Euler characteristic."""
     from headfields.ops.marching_cubes import marching_cubes
@@ -455,6 +472,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("bound_gaussians", check_bound_gaussians),
     ("closest_triangle", check_closest_triangle),
     ("compositing", check_compositing),
+    ("grouped_linear", check_grouped_layers),
     ("hash_grid", check_hash_grid),
     ("interpolate_rows", check_interpolate_rows),
     ("marching_cubes", check_marching_cubes),

@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import models as gpu_models
 from benchmarks.gpu.page import markdown
+from benchmarks.gpu.settings import GpuSettings
+from headfields.training.late_steps import why_prompt
+from headfields.training.processes import Processes
 
 FEW = ["INSTA, released", "MonoAvatar, fast", "GaussianAvatars, fast"]
 
@@ -49,6 +54,14 @@ def test_rows_of_operations_name_peers_that_are_missing() -> None:
     page = markdown({"parts": {}, "operations": operations})
     assert "| compositing: forward, 1,000 points | | 2 | |" in page
     assert "nerfacc: not installed" in page and "ValueError: too large" in page
+
+
+def test_the_clock_lets_steps_be_captured(tmp_path: Path) -> None:
+    """Were each step waited for, the figures would be those of another way to train."""
+    clock = gpu_models._Clock(GpuSettings(tmp_path))
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], fused=True)
+    alone = Mock(spec=Processes, several=False)
+    assert not why_prompt(torch.device("cuda"), alone, None, optimizer, [clock])
 
 
 def test_a_cpu_is_refused_without_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,8 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     color, light, depth, normal, _, last, *_ = images
     symmetric = (lambda m: m @ m.mT)(torch.rand(n, 3, 3).double())
     return {
+        "grouped_linear": (torch.rand(2, n, 3), torch.rand(2, 3, 4), torch.rand(2, 4), torch.tensor([0, 1])),
+        "grouped_outer": (torch.rand(2, n, 3), torch.rand(2, n, 4), torch.tensor([0, 1]), 2),
         "hash_grid": (points, table, *grid),
         "hash_grid_backward": (features, points, table, *grid, [True, True]),
         "hash_grid_backward_backward": (features, points, table, points, table, *grid, [True, True, True]),

@@ -42,6 +42,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "monoavatar": {"sizes": "cpu-0.3", "start": 0},
     "vp360": {"levels": 4, "log2_table_size": 10, "grid_resolution": 16, "fields": 2},
     "gaussian_avatars": {"count": 400, "degree": 0},
+    "flash_avatar": {"count": 400},
+    "rgb_avatar": {"count": 400},
 }
 """Sizes for which the counts are those of the preset's own."""
 
@@ -242,5 +244,6 @@ PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "track": track,
 }
 LONG_PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
-    f"{model}, everything": functools.partial(train, model, follows=EVERYTHING) for model in ("monoavatar", "vp360")
+    f"{model}, everything": functools.partial(train, model, follows=EVERYTHING)
+    for model in ("monoavatar", "vp360", "flash_avatar", "rgb_avatar")
 }
