@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from headfields.parts import Part
 from headfields.records import Rays
+from headfields.transfer import send_numbers
 
 
 class Shading(Part):
@@ -39,7 +40,7 @@ def sh_basis(normals: Float[Tensor, "m 3"]) -> Float[Tensor, "m 9"]:
     """The nine basis functions (M, 9) of `sh_irradiance` at unit normals (M, 3)."""
     x, y, z = normals.unbind(dim=-1)
     basis = [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x.square() - y.square(), 3 * z.square() - 1]
-    return torch.stack(basis, dim=-1) * normals.new_tensor(_FACTORS)
+    return torch.stack(basis, dim=-1) * send_numbers(_FACTORS, normals.dtype, normals.device)
 
 
 def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 c"]) -> Float[Tensor, "m c"]:

@@ -43,6 +43,10 @@ where codes of frames are selected by products; the prior's has the products of 
 makes them."""
 
 
+TRACKING_WAITS = 1461
+"""Times that the host waits while MonoNPHM's tracking takes 14 steps and all that is around them; for lowering too."""
+
+
 def counts_of(*programs: str) -> dict[str, Any]:
     """What the programs count, all but the long ones if none is named."""
     if guard.compiler() is None:
@@ -101,6 +105,7 @@ def test_other_programs_run(counts: dict[str, Any]) -> None:
     assert {"evaluate", "refine"} <= counts["insta"].keys()
     assert "evaluate" in counts["vp360"] and "evaluate" in counts["gaussian_avatars"]
     assert counts["track"]["run"]["registered"]
+    assert counts["track"]["run"]["waits"] <= TRACKING_WAITS, counts["track"]["run"]["waits_at"]
 
 
 @pytest.mark.slow

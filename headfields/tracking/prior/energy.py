@@ -21,6 +21,7 @@ from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation, RayBatch
 from headfields.tracking.prior.options import PUBLISHED_UNIT, EnergyWeights, PriorTrackingOptions
 from headfields.tracking.prior.pose import head_rays, world_points
+from headfields.transfer import send_numbers
 
 __all__ = ["checked_energies", "code_terms", "color_term", "data_energy", "landmark_term", "mask_term", "regularizers"]
 
@@ -71,8 +72,9 @@ def landmark_term(
     pixels, depth = camera.project(world_points(posed.points, rotation, translation))
     height, width = camera.size
     counts = posed.converged & torch.isfinite(target).all(dim=1) & (depth > 0)
-    difference = (pixels - torch.where(counts[:, None], target, 0.0)) / pixels.new_tensor([width, height])
-    emphasized = torch.isin(number, torch.tensor(EMPHASIZED, device=number.device))
+    size = send_numbers([width, height], pixels.dtype, pixels.device)
+    difference = (pixels - torch.where(counts[:, None], target, 0.0)) / size
+    emphasized = torch.isin(number, send_numbers(EMPHASIZED, number.dtype, number.device))
     factor = torch.where(emphasized, emphasis, 1.0)
     squared = (factor[:, None] * difference).square().mean(dim=1)
     return torch.where(counts, squared, 0.0).sum() / counts.sum().clamp_min(1), counts
@@ -209,10 +211,11 @@ def checked_energies(
     Raises:
         FrameFailure: an energy or a parameter is not finite.
     """
-    energies = {"energy": float(total.detach()), **{name: float(value.detach()) for name, value in terms.items()}}
-    if not all(math.isfinite(value) for value in energies.values()) or not all(
-        bool(torch.isfinite(parameter).all()) for parameter in parameters
-    ):
+    figures = [value.detach().double().reshape(()) for value in (total, *terms.values())]
+    figures += [torch.isfinite(parameter).all().double() for parameter in parameters]
+    numbers = torch.stack(figures).tolist()  # the one wait for the device
+    energies = dict(zip(("energy", *terms), numbers, strict=False))
+    if not all(map(math.isfinite, energies.values())) or not all(numbers[len(energies) :]):
         values = ", ".join(f"{name} {value:g}" for name, value in energies.items())
         raise FrameFailure("diverged", f"at step {step} of {steps} an energy or a parameter is not finite ({values})")
     return energies

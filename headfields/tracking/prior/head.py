@@ -26,6 +26,7 @@ from headfields.renderers import (
 )
 from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
+from headfields.transfer import send
 
 __all__ = ["IDENTITY", "PER_FRAME", "PriorHead", "TrackingPrior"]
 
@@ -270,7 +271,7 @@ class PriorHead(nn.Module):
         points = self.canonical_landmarks(field.state)
         shift = ROOT_DEVIATION * torch.randn(searches, *points.shape, generator=random)
         shift[:1] = 0
-        starts = (points.detach() + shift.to(points)).flatten(0, 1)
+        starts = (points.detach() + send(shift.to(points.dtype), points.device)).flatten(0, 1)
         frame = torch.zeros(len(starts), dtype=torch.long, device=points.device)
         inverse = field.invert(points.repeat(searches, 1), frame, guess=starts, starts=1)
         return PosedLandmarks(inverse.points, inverse.converged)

@@ -24,6 +24,7 @@ from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation
 from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions
 from headfields.tracking.prior.stage1 import finished_fit, mixed_seed
+from headfields.transfer import send_numbers
 
 __all__ = ["JointFit"]
 
@@ -142,7 +143,7 @@ class JointFit:
 
     def _row(self, name: str, row: int) -> Float[Tensor, " w"]:
         """A row of a table, whose gradient is sparse."""
-        index = torch.tensor([row], device=self.tables[name].device)
+        index = send_numbers([row], torch.long, self.tables[name].device)
         return torch.nn.functional.embedding(index, self.tables[name], sparse=True)[0]
 
     def _take_step(self, observation: Callable[[int], PriorObservation], clock: Clock) -> tuple[int, dict[str, float]]:
