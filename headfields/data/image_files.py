@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headfields.data.errors import CaptureError
 from headfields.files.images import open_image
@@ -17,6 +17,8 @@ Kind = Literal["rgba", "label", "depth"]
 _CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_NUMBER = 1e4
+_ORIENTATION = 0x0112
+"""EXIF's tag; values from 5 on swap rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,18 @@ def exists(path: Path) -> bool:
         return False
 
 
-def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
+def image_header(path: Path, where: str, field: str, kind: Kind, upright: bool = False) -> ImageHeader:
     """Size and channels without decoding; a truncated PNG is detected too.
+
+    Args:
+        path, where, field, kind, upright: as for `decode_image`.
 
     Raises:
         CaptureError: not an image, truncated, or in a mode that cannot hold `kind`.
     """
     try:
         with open_image(path) as image:
-            header = ImageHeader((image.height, image.width), _channels(image))
+            header = ImageHeader(_size(image, upright), _channels(image))
             mode, png = image.mode, image.format == "PNG"
         with path.open("rb") as file:
             file.seek(-12, 2)
@@ -61,7 +66,9 @@ def image_header(path: Path, where: str, field: str, kind: Kind) -> ImageHeader:
     return header
 
 
-def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int, int]) -> np.ndarray:
+def decode_image(
+    path: Path, where: str, field: str, kind: Kind, size: tuple[int, int], upright: bool = False
+) -> np.ndarray:
     """Pixels: `"rgba"` (H, W, 4) uint8, alpha 255 if the file has none; `"label"` (H, W) uint8, the red channel;
     `"depth"` (H, W) uint16.
 
@@ -70,6 +77,8 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
         where, field: frame and JSON key, for messages.
         kind: the field's content, which decides the modes that are accepted.
         size: (height, width) that is expected.
+        upright: whether the image is turned as its EXIF orientation says: a phone's photographs, which viewers show so.
+            False for images that a tracker has measured, whose pixels are taken as they are stored.
 
     Raises:
         CaptureError: the file cannot be decoded, has another size, or a mode that cannot hold `kind`.
@@ -82,11 +91,12 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
             raise CaptureError(f"{what} cannot be decoded: {fault}; copy it again")
         with open_image(data) as image:
             _check_mode(image.mode, kind, what)
-            _check_size((image.height, image.width), size, what)  # before it is decoded
+            _check_size(_size(image, upright), size, what)  # before it is decoded
+            turned = ImageOps.exif_transpose(image) if upright else image
             if kind == "rgba":
-                pixels = np.array(image.convert("RGBA"))
+                pixels = np.array(turned.convert("RGBA"))
             else:
-                pixels = np.array(image.convert("RGB") if image.mode == "P" else image)
+                pixels = np.array(turned.convert("RGB") if turned.mode == "P" else turned)
     except (CaptureError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise any exception of their parsers
@@ -98,6 +108,12 @@ def decode_image(path: Path, where: str, field: str, kind: Kind, size: tuple[int
             raise CaptureError(f"{what} holds {pixels.min()} to {pixels.max()}; expected 16 bits, 0 to 65535")
         return pixels.astype(np.uint16)
     return pixels
+
+
+def _size(image: Image.Image, upright: bool) -> tuple[int, int]:
+    """(height, width), those of the turned image if it is to be upright."""
+    lying = upright and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if lying else (image.height, image.width)
 
 
 def _check_size(own: tuple[int, int], size: tuple[int, int], what: str) -> None:

@@ -130,13 +130,13 @@ class VideoSource:
     def _image(self, index: int, file: Path) -> SourceFrame:
         where = f"frame {index} ({file.name})"
         try:
-            header = image_header(file, where, "image", "rgba")
+            header = image_header(file, where, "image", "rgba", upright=True)
             if header.size != self.size:
                 (height, width), (rows, columns) = header.size, self.size
                 raise CaptureError(
                     f"{where} is {width}x{height} pixels and the others {columns}x{rows}; write all images in one size"
                 )
-            rgba = decode_image(file, where, "image", "rgba", self.size)
+            rgba = decode_image(file, where, "image", "rgba", self.size, upright=True)
             alpha = rgba[..., 3] if header.has_alpha and bool((rgba[..., 3] < 255).any()) else None
         except CaptureError as error:
             return SourceFrame(index, where, file.stem, np.zeros((*self.size, 3), np.uint8), None, str(error))
@@ -149,7 +149,7 @@ def open_video(
     """A video, or a folder of images, to read frames from.
 
     A folder has its images in it, or in `images/`, `frames/`, `source/` or `rgb/`, in natural order (`2.png` before
-    `10.png`). Videos are decoded by ffmpeg and turned as their metadata says, as players do.
+    `10.png`). Videos are decoded by ffmpeg. Both are turned as their metadata (EXIF's) says, as players and viewers do.
 
     Args:
         path: the file or folder.
@@ -213,7 +213,8 @@ def _usual_size(files: Sequence[Path]) -> tuple[int, int]:
     fault: CaptureError | None = None
     for index in sorted({round(k * (len(files) - 1) / (_SAMPLE - 1)) for k in range(_SAMPLE)}):
         try:
-            sizes.append(image_header(files[index], f"frame {index} ({files[index].name})", "image", "rgba").size)
+            where = f"frame {index} ({files[index].name})"
+            sizes.append(image_header(files[index], where, "image", "rgba", upright=True).size)
         except CaptureError as error:
             fault = fault or error
     if not sizes:

@@ -65,6 +65,20 @@ def test_a_folder_is_read_in_natural_order(tmp_path):
     assert np.array_equal(frames[1].rgb, drawn_frame(2)[0]) and np.array_equal(frames[1].alpha, drawn_frame(2)[1])
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_turned_as_viewers_show_them(orientation, tmp_path):
+    stored = np.zeros((4, 6, 3), np.uint8)
+    stored[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "0.png", exif=exif)
+    frame = next(iter(open_video(tmp_path)))
+    # The first stored pixel is at the upper left, lower right, upper right, lower left.
+    corner = {1: (0, 0), 3: (3, 5), 6: (0, 3), 8: (5, 0)}[orientation]
+    assert frame.fault is None and frame.rgb.shape == ((4, 6, 3) if orientation < 5 else (6, 4, 3))
+    assert np.argwhere(frame.rgb[..., 0]).tolist() == [list(corner)]
+
+
 def test_bad_sources_are_named(video, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CaptureError, match="has no images"):
