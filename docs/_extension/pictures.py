@@ -7,6 +7,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,10 +25,12 @@ COLORS = torch.tensor([[0.75, 0.75, 0.75], [0.25, 0.5, 0.85], [0.9, 0.45, 0.2], 
 """Of the joints: root, neck, jaw, eyes."""
 SIDES: tuple[Side, ...] = ("front", "left")
 Point = tuple[float, float, float]
+FRAMES: list[Point] = [(0.35, 0.55, 0.9), (0.9, 0.6, 0.3), (0.4, 0.7, 0.45)]
+GRAY: Point = (0.3, 0.3, 0.3)
+Drawing = Callable[[hf.heads.FlameHead], list[torch.Tensor]]
 
 
 def main() -> None:
-    head = hf.synthetic.procedural_head()
     drawings = (
         skinning,
         uv,
@@ -40,9 +43,17 @@ def main() -> None:
         retargeting,
         hyper,
         mesh_rendering,
+        head_frame,
+        texturing,
     )
+    draw(drawings, [viewer])
+
+
+def draw(drawings: Sequence[Drawing], on_request: Sequence[Drawing] = ()) -> None:
+    """Saves the pictures that the command line names, or all but those that are drawn on request."""
+    head, by_name = hf.synthetic.procedural_head(), {each.__name__: each for each in (*drawings, *on_request)}
     for name in sys.argv[1:] or [each.__name__ for each in drawings]:
-        save(name, globals()[name](head))
+        save(name, by_name[name](head))
 
 
 def skinning(head: hf.heads.FlameHead) -> list[torch.Tensor]:
@@ -198,6 +209,46 @@ def retargeting(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     return [torch.cat(rows, dim=0)]
 
 
+def head_frame(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """Three frames of a head that moves before a camera, and the same in the head's frame, where the camera moves."""
+    pose = torch.zeros(3, 5, 3)
+    pose[:, 0, :2] = torch.tensor([[0.15, -0.35], [-0.1, 0.1], [0.2, 0.45]])
+    pose[:, 2, 0] = torch.tensor([0.0, 0.15, 0.35])
+    places = torch.tensor([[-0.24, 0.0, -0.02], [0.0, 0.02, 0.0], [0.24, -0.03, -0.04]])
+    vertices = head(pose=pose, translation=places).vertices
+    eye = hf.Camera.orbit((0.0, 0.0, 0.0), 0.6, size=(64, 64), fov=30)
+    canonical = head.template_vertices
+    motion = hf.data.head_pose(vertices, canonical, hf.data.rigid_vertices(vertices, canonical))
+    still, eyes = hf.data.to_head_frame(hf.HeadState(vertices), eye, motion)
+    return [
+        drawn_together(
+            [(each, head.faces) for each in state.vertices] + [camera_mesh(each) for each in cameras], colors
+        )
+        for state, cameras, colors in (
+            (hf.HeadState(vertices), [eye], [*FRAMES, GRAY]),
+            (still, [eyes[frame] for frame in range(3)], 2 * FRAMES),
+        )
+    ]
+
+
+def texturing(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """Images of unequal exposure, the texture that is baked from ten, its texels that none saw, and the result."""
+    vertices = head().vertices[0]
+    cameras = hf.Camera.orbit((0.0, 0.0, 0.0), 0.9, torch.arange(-90, 91, 20), 8, size=(130, 130), fov=18)
+    pixels = photographs(head, cameras)
+    for index in range(len(cameras)):
+        pixels[index, ..., :3] = hf.texturing.exposure.even_out(pixels[index, ..., :3], 1 / (1 + 0.3 * (-1) ** index))
+    images = hf.texturing.PosedImages(
+        cameras, to_8_bits(pixels), tuple(f"image {index}" for index in range(len(cameras)))
+    )
+    made = hf.texturing.texture_proxy(images, hf.Mesh(vertices, head.faces, uv=head.uv, uv_faces=head.uv_faces), 130)
+    seen = torch.where(made.baked.visible[..., None], made.baked.texture, 0.15)
+    view = cameras[4].orbited(torch.zeros(3), 35)
+    look = hf.viz.draw_mesh(made.mesh, view, "texture", None, samples=2)
+    shown = [each[..., :3] * each[..., 3:] + 1 - each[..., 3:] for each in pixels[2:6:3]]
+    return [*shown, seen, look]
+
+
 def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     """A page of the viewer."""
     import io
@@ -220,6 +271,44 @@ def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     running.close()
     page = page.resize((page.width * 11 // 20, page.height * 11 // 20), Image.Resampling.LANCZOS)
     return [torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).reshape(page.height, page.width, 3) / 255]
+
+
+def photographs(head: hf.heads.FlameHead, cameras: hf.Camera) -> torch.Tensor:
+    """Images (N, H, W, 4) of the textured head, with their mattes."""
+    assert head.uv is not None and head.uv_faces is not None
+    texture = hf.ops.pad_charts(
+        torch.from_numpy(hf.synthetic.procedural_head_texture(512)).float(), head.uv, head.uv_faces
+    )
+    renderer, images = hf.renderers.MeshRenderer(head.faces, head.uv, head.uv_faces, texture), []
+    for index in range(len(cameras)):
+        rendering = renderer(head().vertices[0], cameras[index])
+        images.append(torch.cat([rendering.over(torch.ones(3)), rendering.alpha[..., None]], -1).clamp(0, 1))
+    return torch.stack(images)
+
+
+def to_8_bits(images: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1] as bytes."""
+    return (255 * images).round().to(torch.uint8)
+
+
+def camera_mesh(camera: hf.Camera) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pyramid, its vertices (5, 3) and faces (6, 3), with its tip in the camera's center and open to its view."""
+    local = 0.09 * torch.tensor([[0.0, 0, 0], [-0.5, -0.5, 1], [0.5, -0.5, 1], [0.5, 0.5, 1], [-0.5, 0.5, 1]])
+    turn = camera.world_to_camera.reshape(4, 4)[:3, :3]
+    faces = torch.tensor([[0, 2, 1], [0, 3, 2], [0, 4, 3], [0, 1, 4], [1, 2, 3], [1, 3, 4]])
+    return local @ turn + camera.center.reshape(3), faces
+
+
+def drawn_together(shapes: list[tuple[torch.Tensor, torch.Tensor]], colors: Sequence[Point]) -> torch.Tensor:
+    """Meshes in one picture, seen from above, each in its color."""
+    count = torch.tensor([len(vertices) for vertices, _ in shapes])
+    mesh = hf.Mesh(
+        torch.cat([vertices for vertices, _ in shapes]),
+        torch.cat([faces + start for (_, faces), start in zip(shapes, count.cumsum(0) - count, strict=True)]),
+    )
+    look = torch.tensor(colors).repeat_interleave(count, 0)
+    view = view_camera(mesh.vertices, 0, 40, 280, 1.0, torch.tensor([0.0, -0.02, 0.2]), 1.1)
+    return hf.viz.draw_mesh(mesh, view, look, samples=2)[65:235]
 
 
 def slice_points() -> torch.Tensor:
@@ -253,8 +342,8 @@ def capsule(points: torch.Tensor, first: Point, last: Point, radius: float) -> t
     return (points - start - share * way).norm(dim=-1) - radius
 
 
-def save(name: str, pictures: list[torch.Tensor]) -> None:
-    Image.fromarray(to_uint8(torch.cat(pictures, dim=1))).save(FOLDER / f"{name}.webp", quality=80, method=6)
+def save(name: str, pictures: list[torch.Tensor], quality: int = 80) -> None:
+    Image.fromarray(to_uint8(torch.cat(pictures, dim=1))).save(FOLDER / f"{name}.webp", quality=quality, method=6)
 
 
 if __name__ == "__main__":
