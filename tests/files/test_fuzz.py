@@ -143,6 +143,7 @@ NOT_OF_A_USER = {
     "splat_avatar.load_avatar": "Composition.load of either kind of avatar",
     "data.formats.vhap.read_vhap": "load_numbers and images; tests/data/formats/test_vhap.py breaks it",
     "data.formats.imavatar.read_imavatar": "read_transforms and images; tests/data/formats/test_imavatar.py breaks it",
+    "priors.late_steps.LatePriorSteps.read": "figures of steps, from the device",
     "cli.view.load_head": "calls readers of heads, rigs and meshes",
     "data.formats.eyelids.read_eyelids": "load_npy",
     "data.formats.insta.open_insta": "the reader of captures, before a convention is chosen",

@@ -7,6 +7,7 @@ from headfields.priors import PriorCodes, PriorTrainer, principal_codes
 from headfields.priors.codes import anchors_of
 from headfields.priors.scans import MeshScans
 from headfields.priors.scans.batch import generator
+from headfields.priors.step_draw import CodeRows
 from tests.priors.tiny import tiny_model, tiny_scans
 
 
@@ -67,16 +68,14 @@ def test_training_starts_there(scans: MeshScans) -> None:
         trainer(scans, initial_codes=few)
 
 
-def test_noise_varies_as_the_codes_do(scans: MeshScans) -> None:
-    made = trainer(scans, noise=0.5)
-    table = made.model["expression"].table
-    direction = torch.randn(table.shape[1])
+def test_noise_varies_as_the_codes_do() -> None:
+    direction = torch.randn(5, generator=generator(0))
     along = torch.linspace(-1, 1, 20)
-    table.data = along[:, None] * direction
-    drawn = made._with_noise(torch.zeros(4000, table.shape[1]), "expression", generator(1))
+    table = along[:, None] * direction
+    rows = CodeRows.draw(torch.arange(4000), generator(1), size=len(table), noise=0.5)
+    drawn = rows.codes(torch.zeros(4000, 5), table)
     amount = drawn @ direction / direction.square().sum()
     assert torch.allclose(drawn, amount[:, None] * direction, atol=1e-5)
     assert float(amount.std()) == pytest.approx(0.5 * float(along.std(correction=0)), rel=0.05)
-    table.data.zero_()
-    still = made._with_noise(torch.ones(3, table.shape[1]), "expression", generator(1))
+    still = rows.codes(torch.ones(4000, 5), torch.zeros_like(table))
     assert torch.equal(still, torch.ones_like(still))

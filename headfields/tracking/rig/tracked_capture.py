@@ -118,7 +118,9 @@ def views_of(capture: Capture | UntrackedRecording, frame: int, fit: RigFit) -> 
         placed = fit.pose.world_to_camera.double().cpu()
         if isinstance(capture, UntrackedRecording) and isinstance(source, UntrackedRecording):
             placed = torch.from_numpy(capture.camera_in_first(source, frame)) @ placed
-        lens = source.camera([frame])[0].intrinsics.reshape(3, 3).float()
+        # The focal length of a lone camera may be the tracker's own.
+        seen_by = fit.camera if len(cameras) == 1 else source.camera([frame])[0]
+        lens = seen_by.intrinsics.reshape(3, 3).float()
         camera = Camera(placed.float(), lens, (int(image.shape[0]), int(image.shape[1])))
         marks = source.landmarks(frame)
         known = marks is not None and bool(marks.isfinite().any())

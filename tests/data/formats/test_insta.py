@@ -203,7 +203,8 @@ def test_depth_scale_and_eyes_path(tiny: Path) -> None:
             "transforms_train.json, whose frames have no mesh_path",
         ),
         ("transforms_train.json", '{"frames": [', "line 1, column 13"),
-        ("holiday.jpg", "", "Found holiday.jpg"),
+        ("holiday.txt", "", "Found holiday.txt"),
+        ("holiday.jpg", "", "It has images, and no tracked meshes; headfields capture"),
     ],
 )
 def test_other_layouts_are_named(tmp_path: Path, file: str, content: str, message: str) -> None:
