@@ -1,6 +1,6 @@
 """Pictures of parts that a few seconds draw: `python docs/_extension/pictures.py [NAME ...]` writes docs/images/parts.
 
-`viewer` needs Chromium, and is drawn only where it is named.
+`viewer` needs Chromium, and is drawn only where it is named. Parts that learn first are in `learned_pictures.py`.
 """
 
 import math
