@@ -342,7 +342,7 @@ def capsule(points: torch.Tensor, first: Point, last: Point, radius: float) -> t
     return (points - start - share * way).norm(dim=-1) - radius
 
 
-def save(name: str, pictures: list[torch.Tensor], quality: int = 80) -> None:
+def save(name: str, pictures: list[torch.Tensor], quality: int = 65) -> None:
     Image.fromarray(to_uint8(torch.cat(pictures, dim=1))).save(FOLDER / f"{name}.webp", quality=quality, method=6)
 
 
