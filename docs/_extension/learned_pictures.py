@@ -7,10 +7,11 @@ import torch
 from pictures import draw, photographs, to_8_bits
 
 import headfields as hf
+from headfields.training.density import numbers_of
 
 
 def main() -> None:
-    draw([blendfield, error_warp, latent_codes])
+    draw([blendfield, error_warp, latent_codes, density])
 
 
 def blendfield(head: hf.heads.FlameHead) -> list[torch.Tensor]:
@@ -94,6 +95,35 @@ def latent_codes(head: hf.heads.FlameHead) -> list[torch.Tensor]:
         state = capture.state([0]).replace(codes={"appearance": (first + share * (last - first)).detach()})
         pictures.append(avatar.render(view, state).rgb)
     return pictures
+
+
+def density(head: hf.heads.FlameHead) -> list[torch.Tensor]:
+    """The gradients that density control reads, and how many Gaussians are near each point before and after it."""
+    cameras = face_cameras(torch.linspace(-40, 40, 10), 96)
+    capture = still_capture(head, cameras, to_8_bits(photographs(head, cameras)))
+    torch.manual_seed(0)
+    avatar = hf.models.gaussian_avatars(capture.template, count=1500, degree=0)
+    recipe = hf.training.recipe_of("gaussian_avatars", "cpu")
+    recipe.start(avatar, capture)
+    control = hf.training.DensityControl(start=99, every=50, absolute=True, gradient=8e-3, size=0.002, reset_every=None)
+    options = recipe.trainer_arguments(avatar, capture) | {"callbacks": [control], "device": "cpu", "bar": False}
+    trainer = hf.training.Trainer(avatar, capture, **options | {"schedule": "constant"})
+    vertices, counts = head().vertices[0], []
+    for steps in (99, 260):
+        trainer.fit(steps=steps)
+        means = avatar.splats(capture.state([0])).means[0].detach()
+        counts.append((torch.cdist(vertices, means) < 0.01).sum(-1) / 40)
+        if steps == 99:
+            gradient, drawn = (numbers_of(control.state_dict()[name], name) for name in ("gradient", "drawn"))
+            nearest = hf.ops.VertexTree(means).nearest(vertices, k=6).index
+            seen = (drawn[nearest] > 0).any(-1)
+            mean = gradient[nearest].sum(-1) / drawn[nearest].sum(-1).clamp_min(1)
+    print(f"{len(means)} Gaussians")
+    view, mesh = face_cameras(torch.tensor([20.0]), 140)[0], hf.Mesh(vertices, head.faces)
+    return [
+        hf.viz.draw_mesh(mesh, view, hf.viz.heat(values, 1.0), samples=2)
+        for values in ((mean / 0.016).where(seen, torch.nan), *counts)
+    ]
 
 
 def train(
