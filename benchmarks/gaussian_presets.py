@@ -104,6 +104,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     figure, panels = plt.subplots(1, len(FIGURES), figsize=(11, 2.4), sharey=True)
     names = [MODELS[model] for model in results][::-1]
@@ -113,6 +114,8 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         panel.set_title(title, fontsize=9)
         if key in ("milliseconds", "megabytes"):
             panel.set_xscale("log")
+            panel.xaxis.set_major_formatter(ticker.ScalarFormatter())
+            panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         else:
             low, high = min(values), max(values)
             panel.set_xlim(low - 0.3 * max(high - low, 1e-3), high + 0.1 * max(high - low, 1e-3))
