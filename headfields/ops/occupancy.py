@@ -120,7 +120,7 @@ def march_padded(
 
     Raises:
         ValueError: capacity is below 1, shapes do not fit, or, on a CPU, a ray has more than 2^24 steps or jitter is
-            outside [0, 1).
+            outside [0, 1].
         TypeError: a dtype does not fit.
     """
     for name, tensor in (("origins", origins), ("directions", directions)):
@@ -360,7 +360,7 @@ def _march_padded(
         if longest > _MOST_PADDED:
             raise ValueError(f"march_padded: a ray has {longest:.3g} steps of {step} m; lengthen step")
         if jitter is not None and not bool(((jitter >= 0) & (jitter <= 1)).all()):
-            raise ValueError("march_padded: jitter has values outside [0, 1); pass torch.rand(N)")
+            raise ValueError("march_padded: jitter has values outside [0, 1]; pass torch.rand(N)")
         total = 0
         for first in range(0, rays, chunk := max(int(DEFAULT_BUDGET / longest), 1)):
             own = slice(first, first + chunk)

@@ -331,6 +331,7 @@ def check_mlp(device: torch.device) -> Pairs:
 
 
 def check_grouped_layers(device: torch.device) -> Pairs:
+    """A layer of five networks, of which four have rows, and its gradients; the definition copies weights to rows."""
     from headfields.ops.grouped import group_rows
 
     random = torch.Generator().manual_seed(0)

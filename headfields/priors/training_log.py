@@ -57,8 +57,12 @@ class PriorTrainingLog(ProgressMonitor):
         pace = (self.progress.step - self._first_step) / self.elapsed
         self.caption(f"step {self.progress.step}, loss {self.loss:.4f}, {pace:.1f} steps/s")
         if self._path is not None:
-            taken = self.progress.step if step is None else step
-            row = {"step": taken, "seconds": round(self.progress.seconds, 2), "loss": loss, "rates": rates}
+            row = {
+                "step": self.progress.step if step is None else step,
+                "seconds": round(self.progress.seconds, 2),
+                "loss": loss,
+                "rates": rates,
+            }
             with writing(self._path), open(self._path, "a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS, restval="").writerow(row | to_disk(terms))
 

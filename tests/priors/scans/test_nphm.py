@@ -99,7 +99,7 @@ def test_files_as_the_released_preprocessing_names_them(folder: Path, tmp_path: 
     unread = other / "surface_pointclouds" / "017" / "4_0_face.npy"
     np.save(unread, np.zeros((5, 9), np.float32))  # both names: the first is read, as released
     read = read_nphm(other).sample(torch.tensor([1, 1, 1, 1]), COUNTS, 5).front_points[:, :12]
-    assert {float(part.abs().max()) > 0 for part in read} <= {True, False} and float(read.abs().amax(-1).min()) == 0
+    assert bool((read == 0).all(-1).any())
 
 
 def test_people_and_neutral_expressions_can_be_chosen(folder: Path) -> None:
