@@ -308,11 +308,13 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:
     """The derivatives of M distances by each of these (M, 3) points, zero where they do not depend on them."""
     inputs = [points for points in by if points.requires_grad]
-    gradients = iter(
-        torch.autograd.grad(
-            distance, inputs, torch.ones_like(distance), create_graph=graph, allow_unused=True, materialize_grads=True
-        )
-    )
+    with full_precision(distance):  # networks keep the precision of their forward pass
+        gradients = iter(
+            torch.autograd.grad(
+                distance, inputs, torch.ones_like(distance), create_graph=graph, allow_unused=True,
+                materialize_grads=True,
+            )
+        )  # fmt: skip
     return [next(gradients) if points.requires_grad else torch.zeros_like(points) for points in by]
 
 

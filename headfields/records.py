@@ -315,8 +315,9 @@ class Camera(Record):
         # Turning the world by the opposite angle before the camera sees it is the same as carrying the camera.
         turn = torch.eye(4).to(self.world_to_camera)
         turn[:3, :3] = torch.tensor([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]).to(turn)
-        turn[:3, 3] = center - turn[:3, :3] @ center
-        return self.replace(world_to_camera=self.world_to_camera @ turn)
+        with full_precision(turn):
+            turn[:3, 3] = center - turn[:3, :3] @ center
+            return self.replace(world_to_camera=self.world_to_camera @ turn)
 
     def __len__(self) -> int:
         return self.world_to_camera.shape[0]

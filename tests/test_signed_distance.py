@@ -64,6 +64,16 @@ def test_the_gradient_is_by_the_posed_point(deformer: str) -> None:
     assert (turned < 1e-6) == (deformer == "static")
 
 
+def test_autocast_leaves_the_gradient_through_geometry_in_full_precision() -> None:
+    """The decoder's distance network is in float32 under autocast, so the whole derivative is."""
+    avatar, (points, frame) = made("surface", Frequency(bands=2)), cloud(50)
+    exact = avatar.field(state()).signed_distance(points, frame)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        values = avatar.field(state()).signed_distance(points, frame)[1]
+    torch.testing.assert_close(values.distance, exact.distance, rtol=0, atol=0)
+    torch.testing.assert_close(values.gradient, exact.gradient, rtol=1e-5, atol=1e-6)
+
+
 def test_without_gradients_it_gives_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headfields.avatar._CHUNK", 40)
     avatar = made("surface")

@@ -16,6 +16,7 @@ from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes
+from headfields.precision import full_precision
 from headfields.records import HeadState, Template, check_meters
 
 __all__ = ["BlendshapeHead"]
@@ -166,7 +167,8 @@ class BlendshapeHead(nn.Module):
         vertices = vertices.expand(batch, -1, -1)
         if rotation is not None:
             rotation = rotation.expand(batch, -1)
-            vertices = vertices @ rotation_matrices(rotation).transpose(-1, -2)
+            with full_precision(vertices):
+                vertices = vertices @ rotation_matrices(rotation).transpose(-1, -2)
         if translation is not None:
             vertices = vertices + translation[:, None]
         pose = None if rotation is None else rotation[:, None]

@@ -21,6 +21,7 @@ from headfields.ops.skinning import (
     rotation_matrices,
 )
 from headfields.ops.vertex_geometry import face_crosses
+from headfields.precision import full_precision
 from headfields.records import Camera, HeadState, Template
 
 __all__ = ["SkinnedHead"]
@@ -209,7 +210,8 @@ class SkinnedHead(nn.Module):
         if pose is None:
             pose = self.template_vertices.new_zeros((batch, joint_count, 3))
         pose = pose.expand(batch, -1, -1)
-        joints = self.joint_regressor @ rest
+        with full_precision(rest):
+            joints = self.joint_regressor @ rest
         rotations = rotation_matrices(self.full_pose(pose))
         rest = rest + blend_shapes(pose_features(rotations), self.pose_basis)
         transforms = joint_transforms(rotations, joints, self.parents)
@@ -454,7 +456,8 @@ class SkinnedHead(nn.Module):
             ValueError: the state lacks `joint_transforms`.
         """
         transforms = state.need(f"{type(self).__name__}.from_template", "joint_transforms")
-        return transforms @ torch.linalg.inv(self.template_transforms().to(transforms))
+        with full_precision(transforms):
+            return transforms @ torch.linalg.inv(self.template_transforms().to(transforms))
 
     def _template_pose(self, jaw: float) -> Float[Tensor, "1 j 3"]:
         pose = self.template_vertices.new_zeros((1, len(self.parents), 3))

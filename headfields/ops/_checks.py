@@ -69,6 +69,19 @@ def check_index(op: str, name: str, index: Tensor, count: int, least: int | None
         raise IndexError(f"{op}: {name} holds {bad}, but there are {count}; {expected}")
 
 
+MOST_VERTICES = 2**31
+"""Indices of a mesh's vertices are below this, where there are no vertices to count."""
+
+
+def check_faces(op: str, vertices: Tensor, faces: Tensor) -> None:
+    """Raises TypeError, ValueError or IndexError unless `faces` (F, 3) are integers that name rows of `vertices`
+    (..., V, 3), on their device; the range as `check_index`."""
+    check_integer(op, "faces", faces)
+    check_shape(op, "faces", faces, "f 3")
+    check_same_device(op, vertices=vertices, faces=faces)
+    check_index(op, "faces", faces, vertices.shape[-2])
+
+
 def check_offsets(op: str, offsets: Tensor, samples: int) -> None:
     """Raises ValueError unless the offsets of packed rays rise from 0 to the number of samples; as `check_index`."""
     if offsets.is_meta or not checks_indices(offsets.device):

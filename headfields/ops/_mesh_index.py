@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_integer, check_same_device
+from headfields.ops._checks import check_index, check_integer, check_same_device
 
 
 def flat_mesh_index(
@@ -24,4 +24,6 @@ def flat_mesh_index(
         raise ValueError(
             f"{name}: mesh_index has shape {tuple(mesh_index.shape)}; expected {tuple(shape)}, one for each query"
         )
+    if mesh_index.dtype == torch.int64:  # of which the kernels see 32 bits
+        check_index(name, "mesh_index", mesh_index, len(vertices))
     return mesh_index.reshape(-1).int().contiguous()

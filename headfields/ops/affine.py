@@ -6,6 +6,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import checks_indices
+from headfields.precision import full_precision
 
 __all__ = ["affine_inverse", "apply_affine", "skin_points"]
 
@@ -85,7 +86,9 @@ def skin_points(
         check_floating(op, name, tensor)
     check_shape(op, "points", points, "M 3")
     check_shape(op, "transforms", transforms, "B J 4 4")
-    check_same_device(op, points=points, weights=weights, transforms=transforms)
+    if frame is not None:
+        check_integer(op, "frame", frame)
+    check_same_device(op, points=points, weights=weights, transforms=transforms, frame=frame)
     if weights.shape != (len(points), transforms.shape[1]):
         raise ValueError(
             f"{op}: weights has shape {tuple(weights.shape)}; expected ({len(points)}, {transforms.shape[1]}), a row "
@@ -95,10 +98,10 @@ def skin_points(
     if frame is None:
         if len(transforms) != 1 and len(points):
             raise ValueError(f"{op}: frame is None with {len(transforms)} rows of transforms; pass each point's row")
-        blended = weights @ rows.sum(dim=0)
-    else:
-        check_integer(op, "frame", frame)
-        check_shape(op, "frame", frame, f"{len(points)}")
+        frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
+        rows = rows.sum(dim=0, keepdim=True)
+    check_shape(op, "frame", frame, f"{len(points)}")
+    with full_precision(points):
         blended = blend_rows(weights, rows, frame)
     maps = blended.unflatten(-1, (3, 4))
     return apply_affine(maps, points), maps

@@ -13,7 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import (
+    MOST_VERTICES,
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+)
 from headfields.records import Record
 
 
@@ -62,9 +69,11 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     Raises:
         TypeError: faces are not integers.
         ValueError: they are not (F, 3).
+        IndexError: one is negative, or above 2^31 - 1 (checked on the CPU only).
     """
     check_integer("mesh_edges", "faces", faces)
     check_shape("mesh_edges", "faces", faces, "F 3")
+    check_index("mesh_edges", "faces", faces, MOST_VERTICES)
     faces = faces.long()
     sides = torch.stack([faces.roll(-1, 1), faces.roll(-2, 1)], -1).reshape(-1, 2).sort(-1).values
     count = int(faces.max()) + 1 if faces.numel() else 1

@@ -98,7 +98,8 @@ def blended_map(
 
     Raises:
         TypeError, ValueError: a dtype or shape does not fit, or devices differ.
-        IndexError: face, mesh_index or ring is out of range (checked on the CPU only).
+        IndexError: face, mesh_index or ring is out of range (checked on the CPU only; of `ring` the compiled kernel
+            reads, and checks, the rows of the faces that occur).
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
     """

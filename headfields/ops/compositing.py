@@ -241,7 +241,10 @@ def composite(
     weights, rgb = _same_dtype(_widen("composite", "weights", weights), _widen("composite", "rgb", rgb))
     check_shape("composite", "weights", weights, str(len(samples)))
     check_shape("composite", "rgb", rgb, f"{len(samples)} 3")
+    check_same_device("composite", weights=weights, rgb=rgb, background=background)
     offsets = _packing("composite", "weights", weights, samples.ray, rays, offsets)
+    if len(offsets) != rays + 1:
+        raise ValueError(f"composite: offsets has shape {tuple(offsets.shape)}; expected ({rays + 1},) of {rays} rays")
     sums = _weighted_sum(weights, rgb, offsets, True)
     color, opacity = sums[:, :3], sums[:, 3]
     depth = _weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
@@ -284,10 +287,13 @@ def _packing(
         if ray is not None and ray.shape != tensor.shape:
             raise ValueError(f"{op}: ray has shape {tuple(ray.shape)}, but {name} has {tuple(tensor.shape)}")
         check_same_device(op, **{name: tensor, "offsets": offsets})
-        return offsets.long()
+        if not len(offsets):
+            raise ValueError(f"{op}: offsets has shape (0,); expected (N + 1,), which ray_offsets(ray, rays) gives")
+        return offsets.long().contiguous()
     if rays is None:
         raise ValueError(f"{op}: rays is None; with packed samples pass the number of rays, or offsets")
     assert ray is not None
+    check_integer(op, "ray", ray)
     if ray.shape != tensor.shape:
         raise ValueError(f"{op}: ray has shape {tuple(ray.shape)}, but {name} has {tuple(tensor.shape)}")
     check_same_device(op, **{name: tensor, "ray": ray})

@@ -52,7 +52,7 @@ def implicit_root(
 def _root(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
     fits = root.ndim == 2 and residual.shape == root.shape and inverse_jacobian.shape == (*root.shape, root.shape[1])
     require_shapes("implicit_root", fits, root=root, residual=residual, inverse_jacobian=inverse_jacobian)
-    return root - (inverse_jacobian @ residual[..., None])[..., 0]
+    return root - (inverse_jacobian * residual[:, None]).sum(-1)  # no product that autocast would round
 
 
 @_root.register_fake
@@ -62,7 +62,7 @@ def _(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
 
 @torch.library.custom_op("headfields::implicit_root_backward", mutates_args=())
 def _backward(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
-    return -(inverse_jacobian.mT @ grad[..., None])[..., 0]
+    return -(inverse_jacobian * grad[..., None]).sum(-2)
 
 
 @_backward.register_fake

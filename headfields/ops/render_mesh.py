@@ -68,7 +68,7 @@ def render_mesh(
     index = torch.full_like(rays.frame, mesh_index)
     hit = bvh.raycast(rays.origins, rays.directions, index)
     mask = hit.face >= 0
-    along_axis = rays.directions @ pose[0, 2, :3].to(rays.directions.dtype)
+    along_axis = (rays.directions * pose[0, 2, :3].to(rays.directions.dtype)).sum(-1)
     depth = torch.where(mask, torch.where(mask, hit.distance, 0.0) * along_axis, 0.0)
     if attributes is None:
         attributes = vertices.new_zeros(vertices.shape[0], 0)

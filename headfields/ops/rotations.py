@@ -256,7 +256,8 @@ def left_jacobian(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batc
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
     identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return identity + b[..., None, None] * cross + c[..., None, None] * (cross @ cross)
+    squared = axis_angle[..., :, None] * axis_angle[..., None, :] - square[..., None, None] * identity
+    return identity + b[..., None, None] * cross + c[..., None, None] * squared
 
 
 def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:

@@ -184,6 +184,8 @@ def inverse_cdf(
                 raise ValueError("inverse_cdf: rays is None; with packed samples pass the number of rays, or offsets")
             offsets = compositing.ray_offsets(samples.ray, rays)
     check_integer("inverse_cdf", "offsets", offsets)
+    if offsets.ndim != 1 or not len(offsets):
+        raise ValueError(f"inverse_cdf: offsets has shape {tuple(offsets.shape)}; expected (N + 1,) of N rays")
     offsets = offsets.long()
     start, end, flat = start.detach(), end.detach(), weights.detach().reshape(-1).to(start.dtype)
     check_same_device("inverse_cdf", samples=start, weights=flat, offsets=offsets)

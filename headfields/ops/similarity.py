@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import nearest_rotation
+from headfields.precision import full_precision
 from headfields.records import Record
 
 
@@ -33,12 +34,14 @@ class Similarity(Record):
     def inverse(self) -> "Similarity":
         """The inverse transform. Differentiable."""
         inverse = self.rotation.transpose(0, 1)
-        return Similarity(inverse, -(inverse @ self.translation) / self.scale, 1 / self.scale)
+        with full_precision(inverse):
+            return Similarity(inverse, -(inverse @ self.translation) / self.scale, 1 / self.scale)
 
     def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """Transforms points (..., 3), in their own dtype. Differentiable."""
         linear = (self.scale * self.rotation).to(points)
-        return points @ linear.transpose(0, 1) + self.translation.to(points)
+        with full_precision(points):
+            return points @ linear.transpose(0, 1) + self.translation.to(points)
 
 
 def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True) -> Similarity:

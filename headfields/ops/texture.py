@@ -142,6 +142,7 @@ def pad_charts(
     check_floating("pad_charts", "texture", texture)
     check_shape("pad_charts", "texture", texture, "H W C")
     check_integer("pad_charts", "uv_faces", uv_faces)
+    check_shape("pad_charts", "uv_faces", uv_faces, "F 3")
     if not len(uv_faces):
         return texture.clone()
     covered = UVRasterizer(uv_faces, uv, uv_faces, (texture.shape[0], texture.shape[1]), padding=0.0).covered

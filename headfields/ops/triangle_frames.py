@@ -12,11 +12,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_index, check_integer, check_shape, require_shapes
+from headfields.ops._checks import (
+    check_faces,
+    check_floating,
+    check_index,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import use_warp
 from headfields.ops.reference import triangle_frames as reference
 from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
+from headfields.precision import full_precision
 
 Scaling = Literal["none", "area", "length", "affine"]
 _SCALINGS = ("none", "area", "length")  # those that the kernels know; "affine" is plain PyTorch on every device
@@ -39,14 +47,14 @@ def triangle_frames(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f
 
     Raises:
         TypeError: vertices are not floating point, or faces not integers.
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or devices differ.
+        IndexError: faces is out of range (checked on the CPU only).
 
     Source: INSTA (Zielonka et al. 2023), section 3.2, "deformation gradient".
     """
     check_floating("triangle_frames", "vertices", vertices)
     check_shape("triangle_frames", "vertices", vertices, "... v 3")
-    check_integer("triangle_frames", "faces", faces)
-    check_shape("triangle_frames", "faces", faces, "f 3")
+    check_faces("triangle_frames", vertices, faces)
     if not use_warp(vertices):
         return reference.triangle_frames(vertices, faces)
     frames = torch.ops.headfields.triangle_frames(_flat(vertices), faces.long())
@@ -78,7 +86,8 @@ def deformation_gradients(
 
     Raises:
         TypeError: a mesh is not floating point, or faces not integers.
-        ValueError: the meshes differ in their number of vertices, or scaling is none of the four.
+        ValueError: the meshes differ in their number of vertices, devices differ, or scaling is none of the four.
+        IndexError: faces is out of range (checked on the CPU only).
 
     Source: INSTA (Zielonka et al. 2023), section 3.2.
 
@@ -93,13 +102,19 @@ def deformation_gradients(
         raise ValueError(
             f"deformation_gradients: scaling is {scaling!r}; expected one of {', '.join(get_args(Scaling))}"
         )
+    for name, mesh, shape in (("posed", posed, "... v 3"), ("canonical", canonical, "v 3")):
+        check_floating("deformation_gradients", name, mesh)
+        check_shape("deformation_gradients", name, mesh, shape)
     if posed.shape[-2:] != canonical.shape:
         raise ValueError(
             f"deformation_gradients: posed has shape {tuple(posed.shape)} and canonical {tuple(canonical.shape)}; "
             "both must hold the same V vertices"
         )
+    check_same_device("deformation_gradients", posed=posed, canonical=canonical)
+    check_faces("deformation_gradients", canonical, faces)
     if scaling not in _SCALINGS or not (use_warp(posed) and canonical.dtype == torch.float32):
-        return reference.deformation_gradients(posed, canonical, faces, scaling)
+        with full_precision(posed):
+            return reference.deformation_gradients(posed, canonical, faces, scaling)
     maps = torch.ops.headfields.deformation_gradients(_flat(posed), canonical, faces.long(), scaling)
     return maps.reshape(*posed.shape[:-2], len(faces), 3, 4)
 

@@ -5,7 +5,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
+from headfields.ops._checks import (
+    MOST_VERTICES,
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+)
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.reference.uv import texel_coordinates
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -243,6 +250,8 @@ def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int,
         )
     if faces.numel() and int(faces.min()) < 0:
         raise ValueError(f"{op}: faces holds the index {int(faces.min())}; vertex indices are 0 or more")
+    if faces.numel() and int(faces.max()) >= MOST_VERTICES:
+        raise ValueError(f"{op}: faces holds the index {int(faces.max())}; vertex indices are below 2^31")
     if uv.numel():
         low, high = float(uv.min()), float(uv.max())
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # a NaN too

@@ -6,10 +6,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops._checks import (
+    MOST_VERTICES,
+    check_faces,
+    check_floating,
+    check_index,
+    check_integer,
+    check_shape,
+)
 from headfields.ops.transforms import array_of
 
 __all__ = [
+    "cross_areas",
     "edge_neighbors",
     "face_crosses",
     "face_neighbors",
@@ -40,7 +48,8 @@ def face_normals(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"
         (..., F, 3); 0, with a gradient of 0, for a face without area (under 1e-18 m²). Differentiable to any order.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit.
+        TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+        IndexError: faces is out of range (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
@@ -65,7 +74,8 @@ def vertex_normals(
         (..., V, 3); 0, with a gradient of 0, where there is no face or the faces cancel. Differentiable to any order.
 
     Raises:
-        TypeError, ValueError: a dtype or shape does not fit.
+        TypeError, ValueError: a dtype or shape does not fit, or devices differ.
+        IndexError: faces is out of range (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> corners, faces = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), torch.tensor([[0, 1, 2]])
@@ -89,9 +99,17 @@ def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 
 
     Returns:
         (..., F), square meters. Differentiable to any order; the gradient at a triangle without area is zero.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `face_normals`.
     """
-    cross = face_crosses(vertices, faces)
-    squared = (cross * cross).sum(-1)
+    _check("triangle_areas", vertices, faces)
+    return cross_areas(face_crosses(vertices, faces))
+
+
+def cross_areas(crosses: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    """Areas of triangles with these `face_crosses`; the gradient at a triangle without area is zero."""
+    squared = (crosses * crosses).sum(-1)
     flat = squared <= 0
     return torch.where(flat, 0.0, 0.5 * torch.where(flat, 1.0, squared).sqrt())
 
@@ -105,7 +123,12 @@ def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> F
 
     Returns:
         (V,), square meters.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `face_normals`.
     """
+    check_shape("vertex_areas", "vertices", vertices, "V 3")
+    _check("vertex_areas", vertices, faces)
     third = triangle_areas(vertices, faces) / 3
     return vertices.new_zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
 
@@ -125,6 +148,7 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     Raises:
         TypeError: faces are not integers.
         ValueError: faces are not (F, 3).
+        IndexError: faces holds a negative index, or one above 2^31 - 1 (checked on the CPU only).
 
     >>> import torch, headfields as hf
     >>> hf.ops.edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]])).tolist()
@@ -132,6 +156,7 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     """
     check_integer("edge_neighbors", "faces", faces)
     check_shape("edge_neighbors", "faces", faces, "f 3")
+    check_index("edge_neighbors", "faces", faces, MOST_VERTICES)
     count = faces.shape[0]
     if count == 0:
         return faces.new_empty((0, 3), dtype=torch.long)
@@ -187,8 +212,7 @@ def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr
 def _check(op: str, vertices: Tensor, faces: Tensor) -> None:
     check_floating(op, "vertices", vertices)
     check_shape(op, "vertices", vertices, "... V 3")
-    check_integer(op, "faces", faces)
-    check_shape(op, "faces", faces, "F 3")
+    check_faces(op, vertices, faces)
 
 
 def _unit(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.parts import Part
+from headfields.precision import full_precision
 from headfields.records import Rays
 from headfields.transfer import send_numbers
 
@@ -58,7 +59,8 @@ def sh_irradiance(normals: Float[Tensor, "m 3"], coefficients: Float[Tensor, "9 
         normals: (M, 3) in the frame of the light.
         coefficients: (9, C); the first alone, √(4π), is 1 whatever the normal.
     """
-    return sh_basis(normals) @ coefficients
+    with full_precision(normals):
+        return sh_basis(normals) @ coefficients
 
 
 class SHLighting(Shading):
@@ -95,7 +97,7 @@ class SHLighting(Shading):
                 "SHLighting: the rays have no camera_rotation, in whose frame the light is; Camera.rays fills it, or "
                 "pass Rays(..., camera_rotation=world_to_camera[:, :3, :3])"
             )
-        turned = (rays.camera_rotation[ray] @ normals[..., None])[..., 0]
+        turned = (rays.camera_rotation[ray] * normals[..., None, :]).sum(-1)
         return rgb * self.shading(turned)
 
 
@@ -118,4 +120,5 @@ class ColorAffine(Shading):
     def forward(
         self, rgb: Float[Tensor, "m 3"], normals: Float[Tensor, "m 3"], ray: Int[Tensor, " m"], rays: Rays
     ) -> Float[Tensor, "m 3"]:
-        return rgb @ self.matrix + self.offset
+        with full_precision(rgb):
+            return rgb @ self.matrix + self.offset

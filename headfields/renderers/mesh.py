@@ -13,6 +13,7 @@ from headfields.ops.background import check_background
 from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
+from headfields.precision import full_precision
 from headfields.records import Camera, Record
 from headfields.renderers.lighting import sh_irradiance
 
@@ -124,7 +125,7 @@ class MeshRenderer(nn.Module):
         light: Float[Tensor, "9 3"] | Float[Tensor, "9 1"] | None = None,
         texture: Float[Tensor, "h w 3"] | MipPyramid | None = None,
     ) -> MeshRendering:
-        """Renders one image.
+        """Renders one image; under autocast in full precision.
 
         Args:
             vertices: (V, 3) meters.
@@ -139,6 +140,18 @@ class MeshRenderer(nn.Module):
             ValueError: a shape does not fit, devices differ, the camera is a batch, or faces index a vertex that does
                 not exist.
         """
+        check_floating("MeshRenderer", "vertices", vertices)
+        with full_precision(vertices):
+            return self._render(vertices, camera, attributes, light, texture)
+
+    def _render(
+        self,
+        vertices: Tensor,
+        camera: Camera,
+        attributes: Tensor | None,
+        light: Tensor | None,
+        texture: Tensor | MipPyramid | None,
+    ) -> MeshRendering:
         pose, lens = self._checked(vertices, camera, attributes, light)
         if attributes is None:
             attributes = vertices.new_zeros(vertices.shape[0], 0)

@@ -37,6 +37,25 @@ def test_is_the_sum_of_its_shapes(tmp_path):
     assert torch.equal(head.landmarks(state.vertices), state.vertices[:, [3, 1]])
 
 
+def test_autocast_leaves_heads_as_they_are(tmp_path, head):
+    other = BlendshapeHead.from_file(write(tmp_path)[0])
+    turn, shape = torch.randn(1, 3), torch.randn(2, head.shape_count)
+
+    def results():
+        state = head(shape, pose=head.pose(jaw=turn))
+        joints = head.from_template(state)
+        return (
+            other(expression=torch.ones(1, 4), rotation=turn).vertices,
+            state.vertices,
+            state.joint_transforms,
+            joints,
+        )
+
+    expected = results()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(results(), expected, rtol=0, atol=0)
+
+
 def test_rotation_turns_about_the_origin(tmp_path):
     head = BlendshapeHead.from_file(write(tmp_path)[0])
     state = head(rotation=torch.tensor([[0, torch.pi / 2, 0]]))

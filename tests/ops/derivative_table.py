@@ -23,6 +23,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- derivatives: begin -->\n", "<!-- derivatives: end -->\n"
 COLUMNS = ("first", "second", "forward", "`torch.func`", "`vmap`", "`compile`", "float64", "autocast")
 
+NETWORKS = {"mlp", "mlp_tangents", "GroupedRows.linear"}  # which autocast computes in low precision
+
 # Records that operations give or take, and layouts: nothing to differentiate.
 RECORDS = {
     "ClosestPoint",
@@ -405,9 +407,18 @@ class Observation:
 
     def autocast(self) -> str | None:
         inputs = tuple(x.clone().requires_grad_() for x in self.floats)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = self.row(*inputs)
-        require(near(out.detach(), self.row(*inputs).detach(), 0.05), self.row, "autocast")
+        network = self.row.name in NETWORKS
+        for kind in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", kind):
+                out, loss, constant = self.row(*inputs), self.row.loss(*inputs), self.row(*self.floats)
+            for value, of in ((out.detach(), inputs), (constant, self.floats)):
+                exact = self.row(*of).detach()
+                fits = near(value, exact, 0.05) if network else torch.equal(value, exact)
+                require(fits and value.dtype == exact.dtype, self.row, f"a value under {kind} autocast")
+            if self.differentiable and not network:  # the backward pass outside, as PyTorch asks
+                found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+                exact = flat(gradients(self.row, inputs))
+                require(near(flat(found), exact, 1e-6), self.row, f"a gradient of a {kind} autocast")
         if self.differentiable:
             with torch.autocast("cpu", torch.bfloat16):
                 found = flat(gradients(self.row, inputs))

@@ -45,6 +45,13 @@ def calls(index: int):
         "deformation_gradients": lambda: torch.ops.headfields.deformation_gradients(
             meshes[:, :2], meshes[0, :2], at[None], "none"
         ),
+        "faces of frames": lambda: hf.ops.triangle_frames(meshes[:, :2], at[None]),
+        "faces of maps": lambda: hf.ops.deformation_gradients(meshes[:, :2], meshes[0, :2], at[None]),
+        "faces of affine maps": lambda: hf.ops.deformation_gradients(meshes[:, :2], meshes[0, :2], at[None], "affine"),
+        "faces of vertex normals": lambda: hf.ops.vertex_normals(meshes[:, :2], at[None]),
+        "faces of face normals": lambda: hf.ops.face_normals(meshes[:, :2], at[None]),
+        "faces of areas": lambda: hf.ops.triangle_areas(meshes[:, :2], at[None]),
+        "faces of vertices": lambda: hf.ops.vertex_areas(meshes[0, :2], at[None]),
         "closest": lambda: tree.closest(points, at),
         "raycast": lambda: tree.raycast(points, points, at),
         "interval": lambda: tree.interval(points, points, 0.1, at),
@@ -55,7 +62,7 @@ def calls(index: int):
     }
 
 
-@pytest.mark.parametrize("index", [-1, 2, 2**31 - 1])
+@pytest.mark.parametrize("index", [-1, 2, 2**31 - 1, 2**32, 2**32 + 1, -(2**32)])  # kernels of trees see 32 bits
 def test_an_index_out_of_range_is_an_error(backend, index):
     for call in calls(1).values():
         call()
@@ -66,6 +73,29 @@ def test_an_index_out_of_range_is_an_error(backend, index):
         with pytest.raises(IndexError):
             call()
             pytest.fail(name)
+
+
+def test_vertices_without_an_end_are_an_error():
+    for bad in (-1, 2**31, 2**62):
+        faces = torch.tensor([[0, 1, 2], [2, 1, bad]])
+        for call in (hf.ops.edge_neighbors, hf.ops.mesh_edges):
+            with pytest.raises(IndexError, match=f"faces holds {bad}"):
+                call(faces)
+        with pytest.raises(ValueError, match="UVRasterizer: faces"):
+            hf.ops.UVRasterizer(faces, torch.rand(4, 2), torch.tensor([[0, 1, 2], [2, 1, 3]]), 4)
+
+
+def test_faces_of_another_kind_are_an_error(backend, unchecked):
+    vertices = torch.rand(4, 3)
+    for call in (hf.ops.triangle_frames, lambda v, f: hf.ops.deformation_gradients(v, v, f), hf.ops.triangle_areas,
+                 hf.ops.vertex_areas, hf.ops.vertex_normals, hf.ops.face_normals):  # fmt: skip
+        for faces in (torch.rand(2, 3), torch.ones(2, 3, dtype=torch.bool), [[0, 1, 2]]):
+            with pytest.raises(TypeError, match=r"faces (is a list|has dtype)"):
+                call(vertices, faces)
+        for faces in (torch.tensor([0, 1, 2]), torch.zeros(1, 2, 3, dtype=torch.long),
+                      torch.zeros(2, 3, dtype=torch.long, device="meta")):  # fmt: skip
+            with pytest.raises(ValueError, match="faces"):
+                call(vertices, faces)
 
 
 def test_one_row_of_transforms_has_one_index():
@@ -102,6 +132,30 @@ def test_offsets_that_do_not_fit_are_an_error(backend, offsets):
     ):
         with pytest.raises((ValueError, RuntimeError)):
             call()
+
+
+def test_offsets_of_other_rays_are_an_error(backend, unchecked):
+    weights, samples = torch.rand(3), hf.Samples(torch.tensor([0, 0, 1]), torch.rand(3), 1 + torch.rand(3))
+    with pytest.raises(ValueError, match=r"composite: offsets has shape \(3,\); expected \(6,\) of 5 rays"):
+        hf.ops.composite(weights, torch.rand(3, 3), samples, 5, offsets=torch.tensor([0, 2, 3]))
+    with pytest.raises(ValueError, match=r"accumulate: offsets has shape \(0,\)"):
+        hf.ops.accumulate(weights, offsets=torch.zeros(0, dtype=torch.long))
+    with pytest.raises(TypeError, match="accumulate: ray is a list"):
+        hf.ops.accumulate(weights, ray=[0, 0, 1], rays=2)
+
+
+def test_offsets_may_be_strided(backend):
+    offsets, weights = torch.tensor([[0, 7], [2, 7], [3, 7]])[:, 0], torch.rand(3)
+    dense = offsets.contiguous()
+    samples = hf.Samples(torch.tensor([0, 0, 1]), torch.rand(3), 1 + torch.rand(3))
+    for call in (
+        lambda o: hf.ops.exclusive_sum(weights, offsets=o),
+        lambda o: hf.ops.weights_from_alpha(weights, offsets=o),
+        lambda o: hf.ops.weights_from_density(weights, samples.start, samples.end, offsets=o),
+        lambda o: hf.ops.composite(weights, torch.ones(3, 3), samples, 2, offsets=o)[2],
+        lambda o: hf.ops.inverse_cdf(samples, weights, 2, jitter=False, offsets=o).start,
+    ):
+        assert call(offsets).equal(call(dense))
 
 
 def test_int32_indices_are_as_good(backend):

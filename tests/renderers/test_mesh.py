@@ -66,6 +66,18 @@ def test_gradients_to_vertices_camera_texture_light_and_attributes():
     )  # fmt: skip
 
 
+def test_autocast_leaves_an_image_as_it_is():
+    vertices, faces = two_spheres()
+    renderer, light = MeshRenderer(faces, torch.rand(len(vertices), 2), faces, torch.rand(8, 8, 3)), torch.randn(9, 3)
+    sharp = renderer(vertices, camera((40, 30)), light=light)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = renderer(vertices, camera((40, 30)), light=light)
+        view = camera((40, 30)).orbited(torch.ones(3), 30)
+    for name in ("color", "depth", "normal"):
+        torch.testing.assert_close(getattr(image, name), getattr(sharp, name), rtol=0, atol=0)
+    assert view.world_to_camera.equal(camera((40, 30)).orbited(torch.ones(3), 30).world_to_camera)
+
+
 def test_a_texture_is_read_where_it_should_be_and_averaged_from_afar(device):
     vertices, faces = grid_sheet(3)
     uv = 0.5 + 0.5 * vertices[:, :2]

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.vertex_geometry import triangle_areas
+from headfields.ops.vertex_geometry import cross_areas, face_crosses
 
 TINY = 1e-20  # squared meters (areas) below which a triangle has no direction of its own
 _SHORT = 1e-10  # meters, so that a side without length has a finite ratio
@@ -42,7 +42,8 @@ def deformation_gradients(
         onto = onto @ _plane_map(posed, canonical, faces, source, target)
     linear = onto @ source[..., :3].transpose(-1, -2)
     if scaling in ("area", "length"):
-        ratio = triangle_areas(posed, faces) / triangle_areas(canonical, faces).clamp_min(TINY)
+        areas, canonical_areas = (cross_areas(face_crosses(mesh, faces)) for mesh in (posed, canonical))
+        ratio = areas / canonical_areas.clamp_min(TINY)
         ratio = ratio.clamp(1e-2, 1e2)
         linear = linear / (ratio if scaling == "area" else ratio.sqrt())[..., None, None]
     offset = target[..., 3] - (linear @ source[..., 3:])[..., 0]
