@@ -1,10 +1,11 @@
 """Inverse of a deformer: posed positions of canonical points, by Broyden's method."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
@@ -12,7 +13,11 @@ from headfields.ops.implicit import implicit_root
 from headfields.ops.transforms import may_be_differentiated
 from headfields.parts import Deformer
 from headfields.records import Inverse
-from headfields.transfer import any_directions
+from headfields.transfer import any_directions, send
+
+_FIXED = 8192
+"""A GPU searches up to so many points without being waited for, all of them in all steps. Of more, those that have
+converged are left out after each step, which the host waits for: there are meshes. Own choice."""
 
 
 def invert(
@@ -96,9 +101,8 @@ def invert(
         off = search.canonical(root, frame) - points
         if may_be_differentiated(off):
             _, jacobian = search.with_jacobian(root, frame)
-            inverse, failed = torch.linalg.inv_ex(jacobian)
-            usable = converged & (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
-            root = implicit_root(root, off, torch.where(usable[:, None, None], inverse, 0.0))
+            inverse, usable = _inverse(jacobian)
+            root = implicit_root(root, off, torch.where((converged & usable)[:, None, None], inverse, 0.0))
     return Inverse(points=root, converged=converged, residual=residual)
 
 
@@ -134,31 +138,50 @@ class _Search:
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
         """The best points of a search from the guess and, if that fails, from points around it; and their residuals."""
         best, residual = self.once(guess, target, frame)
-        lost = (residual > self.tolerance).nonzero()[:, 0]
         more = starts - 1
-        if more == 0 or len(lost) == 0:
+        if more == 0:
             return best, residual
-        generator = torch.Generator().manual_seed(0)
-        shift = spread * torch.randn(more, len(lost), 3, generator=generator, dtype=torch.float64)
-        again = (guess[lost] + shift.to(guess)).flatten(0, 1)
-        x, off = self.once(again, target[lost].repeat(more, 1), frame[lost].repeat(more))
-        off, which = off.view(more, len(lost)).min(dim=0)
-        x = x.view(more, len(lost), 3)[which, torch.arange(len(lost), device=x.device)]
+        if not _leaves_out(guess, more * len(guess)):
+            return self._all_again(best, residual, guess, target, frame, more, spread)
+        lost = (residual > self.tolerance).nonzero()[:, 0]
+        if len(lost) == 0:
+            return best, residual
+        shift = (spread * _normal(more, len(lost))).to(guess)
+        x, off = self._again(guess[lost], target[lost], frame[lost], shift)
         better = off < residual[lost]
         best[lost] = torch.where(better[:, None], x, best[lost])
         residual[lost] = torch.where(better, off, residual[lost])
         return best, residual
 
+    def _all_again(
+        self, best: Tensor, residual: Tensor, guess: Tensor, target: Tensor, frame: Tensor, more: int,
+        spread: float | int,
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:  # fmt: skip
+        """As `several` after its first search; points that it has found are searched too, and stay."""
+        x, off = self._again(guess, target, frame, _sent_shift(more, len(guess), spread, guess.dtype, guess.device))
+        better = (off < residual) & (residual > self.tolerance)
+        return torch.where(better[:, None], x, best), torch.where(better, off, residual)
+
+    def _again(
+        self, guess: Tensor, target: Tensor, frame: Tensor, shift: Float[Tensor, "s n 3"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
+        """The best of S searches for each point, from its guess and these shifts."""
+        more, count = shift.shape[:2]
+        x, off = self.once((guess + shift).flatten(0, 1), target.repeat(more, 1), frame.repeat(more))
+        off, which = off.view(more, count).min(dim=0)
+        return x.view(more, count, 3)[which, torch.arange(count, device=x.device)], off
+
     def once(self, x: Tensor, target: Tensor, frame: Tensor) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
         """One search for each point: its best iterate, and the residual of that."""
         mapped, jacobian = self.with_jacobian(x, frame)
         off = mapped - target
-        inverse, failed = torch.linalg.inv_ex(jacobian)
+        inverse, usable = _inverse(jacobian)
         identity = torch.eye(3, dtype=x.dtype, device=x.device)
-        usable = (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
         inverse = torch.where(usable[:, None, None], inverse, identity)
         best, residual = x.clone(), off.norm(dim=-1).nan_to_num(nan=torch.inf)
         limit = residual.clamp_min(self.diverge)
+        if not _leaves_out(x, len(x)):
+            return self._in_all_steps(x, off, inverse, best, residual, limit, target, frame)
         active = ((residual > self.tolerance) & residual.isfinite()).nonzero()[:, 0]
         x, off, inverse = x[active], off[active], inverse[active]
         for _ in range(self.steps):
@@ -175,6 +198,61 @@ class _Search:
             active, x, off, inverse = active[going], x[going], off[going], inverse[going]
             inverse = _corrected(inverse, step, off - before)
         return best, residual
+
+    def _in_all_steps(
+        self, x: Tensor, off: Tensor, inverse: Tensor, best: Tensor, residual: Tensor, limit: Tensor, target: Tensor,
+        frame: Tensor,
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:  # fmt: skip
+        """As `once` after its Jacobian, without a wait: points whose search has ended stay where they are."""
+        active = (residual > self.tolerance) & residual.isfinite()
+        for _ in range(self.steps):
+            step = torch.where(active[:, None], -(inverse @ off[..., None])[..., 0], 0.0)
+            x = x + step
+            now = self.canonical(x, frame) - target
+            length = now.norm(dim=-1).nan_to_num(nan=torch.inf)
+            better = active & (length < residual)
+            best, residual = torch.where(better[:, None], x, best), torch.where(better, length, residual)
+            active = active & (length > self.tolerance) & (length <= limit)
+            corrected = _corrected(inverse, step, now - off)
+            inverse = torch.where(active[:, None, None], corrected, inverse)
+            off = torch.where(active[:, None], now, off)
+        return best, residual
+
+
+def _leaves_out(like: Tensor, count: int) -> bool:
+    """Whether a search of so many points leaves out those that have converged, by indices that a GPU is waited for."""
+    return like.is_cpu or count > _FIXED
+
+
+def _normal(searches: int, count: int) -> Float[Tensor, "s n 3"]:
+    """Normal random numbers, the same in each call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(searches, count, 3, generator=generator, dtype=torch.float64)
+
+
+@functools.lru_cache(8)
+def _sent_shift(
+    searches: int, count: int, spread: float | int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "s n 3"]:
+    """`_normal`, scaled, on a GPU; sent once, as a captured step sends nothing."""
+    return send((spread * _normal(searches, count)).to(dtype), device)
+
+
+def _inverse(matrix: Float[Tensor, "n 3 3"]) -> tuple[Float[Tensor, "n 3 3"], Bool[Tensor, " n"]]:
+    """Inverses, and which of them are usable."""
+    if not matrix.is_cpu:
+        return _inverse_by_cofactors(matrix)
+    inverse, failed = torch.linalg.inv_ex(matrix)
+    return inverse, (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
+
+
+def _inverse_by_cofactors(matrix: Float[Tensor, "n 3 3"]) -> tuple[Float[Tensor, "n 3 3"], Bool[Tensor, " n"]]:
+    """As `_inverse`, in a few launches that can be captured."""
+    first, second, third = matrix.unbind(dim=-2)
+    cofactors = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
+    determinant = (first * cofactors[0]).sum(dim=-1)[:, None, None]
+    inverse = torch.stack(cofactors, dim=-1) / determinant
+    return inverse, inverse.isfinite().all(dim=(-1, -2))
 
 
 def _corrected(inverse: Float[Tensor, "n 3 3"], step: Tensor, change: Tensor) -> Float[Tensor, "n 3 3"]:

@@ -97,7 +97,7 @@ class SHLighting(Shading):
                 "SHLighting: the rays have no camera_rotation, in whose frame the light is; Camera.rays fills it, or "
                 "pass Rays(..., camera_rotation=world_to_camera[:, :3, :3])"
             )
-        turned = (rays.camera_rotation[ray] * normals[..., None, :]).sum(-1)
+        turned = (rays.camera_rotation.index_select(0, ray) * normals[..., None, :]).sum(-1)
         return rgb * self.shading(turned)
 
 

@@ -12,6 +12,7 @@ from headfields.ops.compositing import accumulate, composite, exclusive_sum, ray
 from headfields.parts import Field, Renderer, Rendering, Sampler, check_part
 from headfields.records import FieldValues, Rays, Samples
 from headfields.renderers.lighting import Shading
+from headfields.renderers.padded import Buffers, PaddedSamples, compact_rows, composite_padded
 from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha
 
 
@@ -28,6 +29,10 @@ class SurfaceRenderer(Renderer):
             `headfields.renderers.Shading`.
         early_stop: transmittance at which a ray ends, found by a first pass of distances alone, without gradients.
             Without gradients, colors of samples of less weight are not computed either. 0: rays do not end.
+
+    Attributes:
+        sample_buffers: sizes of buffers for the samples of a call, as in `VolumeRenderer`, for a sampler that has them;
+            None, the default: as many rows as there are samples. Tracking with a prior sets them.
 
     The rendering has a `normal`, the sum of weight · unit normal in posed space, and depth in meters, neither divided
     by opacity; `gradient` of all samples; and in training mode the canonical samples and the field.
@@ -63,6 +68,7 @@ class SurfaceRenderer(Renderer):
         self.alpha = alpha
         self.shadings = nn.ModuleList(shadings)
         self.early_stop = early_stop
+        self.sample_buffers: Buffers | None = None
 
     def build(self, bounds: Float[Tensor, "2 3"]) -> None:
         self.sampler.build(bounds)
@@ -72,6 +78,8 @@ class SurfaceRenderer(Renderer):
         return self.alpha.density(values.distance)
 
     def forward(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
+        if self.sample_buffers is not None and len(rays):
+            return self._padded(rays, field, background, self.sample_buffers)
         with torch.no_grad():
             samples, canonical = self.sampler(rays, field)
             if self.early_stop or self.training:
@@ -80,16 +88,52 @@ class SurfaceRenderer(Renderer):
                     self.sampler.observe(canonical, self.density(values))
                 if self.early_stop:
                     (distance,) = values.require("distance")
-                    samples = samples[self._visible(samples, distance, len(rays)).nonzero()[:, 0]]
+                    offsets = ray_offsets(samples.ray, len(rays))
+                    samples = samples[self._visible(samples, distance, offsets).nonzero()[:, 0]]
         return self.shade(samples, rays, field, background)
 
-    def _visible(self, samples: Samples, distance: Float[Tensor, " m"], rays: int) -> Bool[Tensor, " m"]:
+    def _padded(self, rays: Rays, field: Field, background: Float[Tensor, "n 3"], buffers: Buffers) -> Rendering:
+        """As `forward`, into buffers; colors of all samples are computed."""
+        with torch.no_grad():
+            samples, canonical = self.sampler.padded(rays, field, buffers)
+            assert isinstance(samples, PaddedSamples)
+            if self.early_stop or self.training:
+                values = field.decode(canonical, color=False)
+                if self.training:  # a sampler observes no NaN
+                    self.sampler.observe(canonical, self.density(values).masked_fill(~samples.is_sample, torch.nan))
+                if self.early_stop:
+                    (distance,) = values.require("distance")
+                    visible = self._visible(samples, distance, samples.packing())
+                    samples, _ = compact_rows(samples, visible, buffers, "visible")
+        origins, directions, frame = (
+            x.index_select(0, samples.ray) for x in (rays.origins, rays.directions, rays.frame)
+        )
+        points = torch.addcmul(origins, directions, samples.middle[:, None])
+        points = points.masked_fill(samples.count == 0, 0.0)  # else a point that is not valid, and maybe not finite
+        canonical, values = field.signed_distance(points, frame, directions, color=True)
+        distance, gradient, normals = values.require("distance", "gradient", "normal")
+        slope = (directions * gradient).sum(dim=-1)
+        alpha = self.alpha(distance, slope, samples.end - samples.start).where(samples.is_sample, 0.0)
+        packing = samples.packing()
+        weights = weights_from_alpha(alpha, offsets=packing)
+        rgb = self._lit(values, samples.ray, rays)
+        color, opacity, depth = composite_padded(weights, rgb, samples, packing, background)
+        normal = accumulate(weights, normals, offsets=packing)[: len(rays)]
+        training_inputs: dict[str, Any] = {"canonical": canonical, "field": field} if self.training else {}
+        return Rendering(
+            rgb=color, opacity=opacity, depth=depth, normal=normal, samples=samples, weights=weights,
+            gradient=gradient, **training_inputs,
+        )  # fmt: skip
+
+    def _visible(
+        self, samples: Samples, distance: Float[Tensor, " m"], offsets: Int[Tensor, " offsets"]
+    ) -> Bool[Tensor, " m"]:
         """Samples with a transmittance above the limit, by the samples before each."""
         middle = samples.middle
         depth = self.alpha.optical_depth(distance[:-1], distance[1:], middle.diff())
         depth = torch.where(samples.ray.diff() == 0, depth, 0.0)
         depth = torch.cat([depth[:0].new_zeros(min(len(samples), 1)), depth])
-        return exclusive_sum(depth, samples.ray, rays) <= -math.log(self.early_stop)
+        return exclusive_sum(depth, offsets=offsets) <= -math.log(self.early_stop)
 
     def shade(self, samples: Samples, rays: Rays, field: Field, background: Float[Tensor, "n 3"]) -> Rendering:
         """The rendering of N rays at M samples, all of them used."""

@@ -8,7 +8,8 @@ from torch.nn.functional import normalize
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
-from headfields.renderers.samplers import canonicalize_samples
+from headfields.renderers.padded import Buffers, PaddedSamples, between_edges
+from headfields.renderers.samplers import canonicalize_padded, canonicalize_samples
 from headfields.renderers.surface_sampler import SurfaceSampler
 
 __all__ = ["SurfaceBandSampler"]
@@ -65,21 +66,40 @@ class SurfaceBandSampler(Sampler):
     def forward(self, rays: Rays, field: Field) -> tuple[Samples, Canonical]:
         if self.surface is None:
             return self.wide(rays, field)
+        near, wide = self._ranges(rays, field)
+        samples = Samples.cat([self.near.between(rays, field, *near), self.wide.between(rays, field, *wide)])
+        return canonicalize_samples(samples[samples.ray.argsort(stable=True)], rays, field)
+
+    @property
+    def most(self) -> int:
+        """As `SurfaceSampler.most`, of both samplers."""
+        return self.near.most + self.wide.most
+
+    @torch.no_grad()
+    def padded(self, rays: Rays, field: Field, buffers: Buffers) -> tuple[PaddedSamples, Canonical]:
+        if self.surface is None:
+            return self.wide.padded(rays, field, buffers)
+        parts = [
+            (sampler.most, *sampler.edges(rays, field, *ends))
+            for sampler, ends in zip((self.near, self.wide), self._ranges(rays, field), strict=True)
+        ]
+        # No ray has samples of both, so what lies between the one's last edge and the other's first is none.
+        edges = torch.cat([each for _, each, _ in parts], dim=1)
+        first, second = (hits[:, None].expand(-1, most) for most, _, hits in parts)
+        marched = between_edges(
+            edges, torch.cat([first, torch.zeros_like(first[:, :1]), second], dim=1), buffers, "marched"
+        )
+        return canonicalize_padded(marched, rays, field, buffers, "samples")
+
+    def _ranges(self, rays: Rays, field: Field) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Begin and end (N,) of the range of each ray for `near` and for `wide`, from inf to -inf where it has none."""
         near, far = field.near_far(rays)
         low, high, known, seen = self.intervals(rays)
-        inside = known & (low < far) & (high > near)
-        nothing = torch.full_like(near, torch.inf), torch.full_like(far, -torch.inf)
-        parts = [
-            self.near.between(
-                rays, field, torch.where(inside, near.maximum(low), nothing[0]),
-                torch.where(inside, far.minimum(high), nothing[1]),
-            ),
-            self.wide.between(
-                rays, field, torch.where(seen & ~known, near, nothing[0]), torch.where(seen & ~known, far, nothing[1])
-            ),
-        ]  # fmt: skip
-        samples = Samples.cat(parts)
-        return canonicalize_samples(samples[samples.ray.argsort(stable=True)], rays, field)
+        inside, outline = known & (low < far) & (high > near), seen & ~known
+        return (
+            (near.maximum(low).where(inside, torch.inf), far.minimum(high).where(inside, -torch.inf)),
+            (near.where(outline, torch.inf), far.where(outline, -torch.inf)),
+        )
 
     def intervals(
         self, rays: Rays

@@ -5,11 +5,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.compositing import weights_from_alpha
-from headfields.ops.sampling import inverse_cdf, stratified
+from headfields.ops.sampling import inverse_cdf_edges, stratified, stratified_edges
 from headfields.ops.surface_alpha import neus_alpha
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
-from headfields.renderers.samplers import canonicalize_samples
+from headfields.renderers.padded import Buffers, PaddedSamples, between_edges
+from headfields.renderers.samplers import canonicalize_padded, canonicalize_samples
 
 _PIECE = 1 << 17
 """Points whose distance is computed at a time, without a graph."""
@@ -83,23 +84,51 @@ class SurfaceSampler(Sampler):
         first = stratified(near, far, self.coarse, jitter=self.training)
         ray = first.ray[:: self.coarse]
         edges = torch.cat([first.start.view(-1, self.coarse), first.end.view(-1, self.coarse)[:, -1:]], dim=1)
+        edges = self._refined(edges, ray, rays, field)
+        count = edges.shape[1] - 1
+        return Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
+
+    @property
+    def most(self) -> int:
+        """The number of samples of a ray, before those are dropped that are not valid."""
+        return self.fine + (self.coarse if self.keep_coarse else 0)
+
+    @torch.no_grad()
+    def padded(self, rays: Rays, field: Field, buffers: Buffers) -> tuple[PaddedSamples, Canonical]:
+        edges, hits = self.edges(rays, field, *field.near_far(rays))
+        marched = between_edges(edges, hits[:, None].expand(-1, self.most), buffers, "marched")
+        return canonicalize_padded(marched, rays, field, buffers, "samples")
+
+    @torch.no_grad()
+    def edges(
+        self, rays: Rays, field: Field, near: Float[Tensor, " n"], far: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n e"], Bool[Tensor, " n"]]:
+        """The edges of the samples of `between` for each of N rays, whether it has samples or not, and whether it has.
+
+        A GPU is not waited for; it computes distances for rays without samples too.
+        """
+        hits = (near < far) & near.isfinite() & far.isfinite()
+        edges = stratified_edges(near, far, self.coarse, jitter=self.training)
+        return self._refined(edges, torch.arange(len(near), device=near.device), rays, field), hits
+
+    def _refined(
+        self, edges: Float[Tensor, "h c"], ray: Int[Tensor, " h"], rays: Rays, field: Field
+    ) -> Float[Tensor, "h e"]:
+        """The edges of all samples, from those of the first pass."""
         distance, valid = self._evaluate(edges, ray, rays, field)
         for turn in range(self.rounds):
             weights = _weights(edges, distance, valid, self.sharpness * 2.0**turn)
             last = turn == self.rounds - 1
             if last and not self.keep_coarse:
-                drawn = inverse_cdf(edges, weights, self.fine, jitter=False)
-                return drawn.replace(ray=ray.index_select(0, drawn.ray))
-            count = self.fine // self.rounds + 1
-            added = inverse_cdf(edges, weights, count, jitter=False).start.view(-1, count)
-            added = added[:, 1:]  # the inner quantiles; the outer ones are edges already
+                return _quantiles(edges, weights, self.fine)
+            added = _quantiles(edges, weights, self.fine // self.rounds + 1)
+            added = added[:, 1:-1]  # the outer ones are edges already
             edges, order = torch.cat([edges, added], dim=1).sort(dim=1)
             if not last:
                 at_added = self._evaluate(added, ray, rays, field)
                 both = (torch.cat(pair, dim=1) for pair in zip((distance, valid), at_added, strict=True))
                 distance, valid = (values.gather(1, order) for values in both)
-        count = edges.shape[1] - 1
-        return Samples(ray.repeat_interleave(count), edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
+        return edges
 
     def _evaluate(
         self, along: Float[Tensor, "h e"], ray: Int[Tensor, " h"], rays: Rays, field: Field
@@ -119,6 +148,16 @@ class SurfaceSampler(Sampler):
             distance[piece] = values.view(-1, along.shape[1])
             valid[piece] = canonical.valid.view(-1, along.shape[1])
         return distance, valid
+
+
+def _quantiles(edges: Float[Tensor, "h e"], weights: Float[Tensor, "h s"], count: int) -> Float[Tensor, "h q"]:
+    """The edges of `count` intervals of even weight between the first and the last edge of each ray."""
+    rays, bins = weights.shape
+    start, end = edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1)
+    ray = torch.arange(rays, device=edges.device)
+    offsets = torch.arange(rays + 1, device=edges.device) * bins
+    samples = Samples(ray[:, None].expand(-1, bins).reshape(-1), start, end)
+    return inverse_cdf_edges(samples, weights.reshape(-1), count, offsets, rays, jitter=False)
 
 
 def _weights(

@@ -9,6 +9,8 @@ from torch.autograd import forward_ad
 import headfields as hf
 from headfields import Deformer
 from headfields.deformers import SurfaceCanonicalizer, invert
+from headfields.deformers.inverse import _inverse, _inverse_by_cofactors
+from headfields.records import Inverse
 from tests.deformers.test_hyper import FRAMES, deformer, points_in, state
 from tests.shapes import uv_sphere
 
@@ -52,6 +54,39 @@ def test_the_gradient_to_points_codes_and_weights():
     (first,) = torch.autograd.grad(function(*inputs).square().sum(), inputs[1], create_graph=True)
     with pytest.raises(NotImplementedError, match="differentiable once"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("starts", [1, 6])
+def test_a_search_without_waits_gives_the_same_points(monkeypatch: pytest.MonkeyPatch, starts: int) -> None:
+    """All points in all steps, as on a GPU; guesses that are too far off are searched again."""
+    part = deformer(2)
+    prepared = part.prepare(state(part))
+    points, frame = points_in(60)
+    there = part(points, points, frame, prepared).points.detach()
+    guess = there + 0.04 * torch.randn(there.shape, generator=torch.Generator().manual_seed(1))
+    guess[0], there[1] = torch.nan, 9.0
+
+    def search() -> Inverse:
+        return invert(part, prepared, there, frame, guess=guess, starts=starts, steps=2, spread=0.01)
+
+    with torch.no_grad():
+        packed = search()
+        monkeypatch.setattr("headfields.deformers.inverse._leaves_out", lambda like, count: False)
+        masked = search()
+    lost = int((~packed.converged).sum())
+    assert 2 <= lost < 50 and bool(masked.converged[packed.converged].all())
+    if starts == 1:  # further searches draw numbers for the lost points, or for all
+        assert torch.equal(masked.converged, packed.converged)
+        torch.testing.assert_close(masked.points, packed.points, rtol=1e-5, atol=1e-6, equal_nan=True)
+        torch.testing.assert_close(masked.residual, packed.residual, rtol=1e-3, atol=1e-6)
+    else:
+        assert int((~masked.converged).sum()) < 25
+    matrix = torch.randn(5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix[0] = 0
+    expected, regular = _inverse(matrix)
+    inverse, usable = _inverse_by_cofactors(matrix)
+    assert torch.equal(usable, regular) and not bool(usable[0])
+    torch.testing.assert_close(inverse[1:], expected[1:])
 
 
 def test_forward_mode_is_an_error_and_no_lost_tangent():

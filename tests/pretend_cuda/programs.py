@@ -22,8 +22,12 @@ from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR
 from headfields.priors import PriorTrainer, fit_scans
 from headfields.priors.late_steps import LatePriorSteps
 from headfields.priors.scans import PointCounts
+from headfields.renderers.lighting import SHLighting
 from headfields.synthetic.captures import write_head_capture
 from headfields.tracking import PriorTracker, Stage2
+from headfields.tracking.failures import FrameFailure
+from headfields.tracking.prior.late_fit import LateFit
+from headfields.tracking.prior.stage1 import fit_frame
 from headfields.training import MCMC, Trainer, evaluate
 from headfields.training.recipes import recipe_of
 from headfields.training.run import TrainingRun
@@ -218,17 +222,74 @@ def prior() -> dict[str, Any]:
 
 
 def track() -> dict[str, Any]:
-    """Tracks a recording of a ball with a prior of balls, both stages, meshes and pictures."""
+    """Tracks a recording of a ball with a prior of balls, both stages, meshes and pictures; counts of the whole, and of
+    the last step of: the first frame, the second, both together, and one near the surface of steps before."""
     recording = BallRecording(2, size=24)
     for frame in range(2):  # it draws itself on the CPU
         recording.image(frame)
-    with PretendCuda() as device, tempfile.TemporaryDirectory() as folder:
-        options = tiny_options(stage2=Stage2(steps_a_frame=2), mesh_resolution=16, image_height=24, mask_pixels=9)
-        options = dataclasses.replace(options, stage1=dataclasses.replace(options.stage1, steps=8))
-        out = Path(folder) / "run"
-        tracking = PriorTracker(ball_prior(), recording, out, options, device="cuda:0", bar=False).run()
-        assert len(tracking.stage2) == 2, tracking.failed
-        return {"run": device.counts()}
+    options = tiny_options(
+        stage2=Stage2(steps_a_frame=2.5), mesh_resolution=16, image_height=24, mask_pixels=9, band=0.0
+    )
+    stage1 = dataclasses.replace(options.stage1, steps=5, pace=(0.8, 0.8, 0.8))
+    options = dataclasses.replace(options, stage1=stage1)
+    near = dataclasses.replace(options, band=0.01, roots=0, stage1=dataclasses.replace(stage1, sharpness=(0.8, 0, 0.8)))
+    steps = _StepCounts()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        expected = PriorTracker(ball_prior(), recording, out / "host", options, bar=False).run()
+        with PretendCuda() as device, mock.patch.object(LateFit, "launch", steps.counted(LateFit.launch)):
+            tracker = PriorTracker(ball_prior(), recording, out / "run", options, device="cuda:0", bar=False)
+            tracking = tracker.run()
+            assert len(tracking.stage2) == 2, tracking.failed
+            result: dict[str, Any] = {"run": device.counts(), "graph": replays(device, steps.reason)}
+            tracker = PriorTracker(ball_prior(), recording, out / "near", near, device="cuda:0", bar=False)
+            observation = tracker.observation(0)
+            fit_frame(tracker.head, observation, 0, near)
+            result["near_reason"] = steps.reason
+            spoiled = observation.replace(rgb=torch.full_like(observation.rgb, torch.nan))
+            short = dataclasses.replace(near, band=0.0, stage1=dataclasses.replace(stage1, steps=2))
+            try:
+                fit_frame(tracker.head, spoiled, 0, short)
+            except FrameFailure as failure:
+                result["failure"] = str(failure)
+            fitted = zip(tracker.head.light.parameters(), SHLighting().parameters(), strict=True)
+            result["kept"] = all(torch.equal(own.detach().cpu(), other) for own, other in fitted)
+    names = ("first", "second", "together", "near")
+    result |= {name: counts[-1] for name, counts in zip(names, steps.counts, strict=False)}
+    result["near"]["waits"] = sum(step["waits"] for step in steps.counts[3][1:])
+    pairs = [(own[frame], other[frame]) for own, other in (
+        (tracking.stage1, expected.stage1), (tracking.stage2, expected.stage2)) for frame in own]  # fmt: skip
+    result["apart"] = max(
+        float((own.free[name] - other.free[name]).abs().max()) for own, other in pairs for name in own.free
+    )
+    return result
+
+
+class _StepCounts:
+    """Counts of each step of tracking, with all between the step before and itself, a list for each fit."""
+
+    def __init__(self) -> None:
+        self.counts: list[list[dict[str, Any]]] = []
+        self.reason = ""
+        self._fit: Any = None
+        self._before: dict[str, Any] = {}
+
+    def counted(self, launch: Any) -> Any:
+        def count(fit: Any, *arguments: Any) -> None:
+            launch(fit, *arguments)
+            now = PretendCuda.current().counts()
+            if fit is not self._fit:
+                self._fit, self._before = fit, now
+                self.counts.append([])
+            before, self._before = self._before, now
+            step = {name: now[name] - before[name] for name in ("launches", "waits")}
+            for name in ("waits_at", "launches_at"):
+                more = {place: count - before[name].get(place, 0) for place, count in now[name].items()}
+                step[name] = {place: count for place, count in more.items() if count}
+            self.counts[-1].append({**step, "captured": now["captured"]})
+            self.reason = fit.graph_reason
+
+        return count
 
 
 EVERYTHING = ("evaluate", "refine", "mesh")

@@ -43,8 +43,15 @@ where codes of frames are selected by products; the prior's has the products of 
 makes them."""
 
 
-TRACKING_WAITS = 1461
-"""Times that the host waits while MonoNPHM's tracking takes 14 steps and all that is around them; for lowering too."""
+TRACKING = {"first": (36, 0), "second": (36, 0), "together": (37, 0)}
+"""The same of a steady step of tracking with a prior: of the frame that the identity is fitted to, of another, and of
+all frames together. Each is a graph."""
+TRACKED_GRAPH = 3450
+"""What the graph of a step for all frames together runs, at most: two searches of 30 steps each, for landmarks."""
+NEAR_WAITS = 1
+"""Waits of four steps near the surface of a step before."""
+TRACKING_WAITS = 841
+"""Times that the host waits while two frames are tracked: reading, starts, results, pictures and meshes, no step."""
 
 
 def counts_of(*programs: str) -> dict[str, Any]:
@@ -105,7 +112,25 @@ def test_other_programs_run(counts: dict[str, Any]) -> None:
     assert {"evaluate", "refine"} <= counts["insta"].keys()
     assert "evaluate" in counts["vp360"] and "evaluate" in counts["gaussian_avatars"]
     assert counts["track"]["run"]["registered"]
-    assert counts["track"]["run"]["waits"] <= TRACKING_WAITS, counts["track"]["run"]["waits_at"]
+
+
+@pytest.mark.parametrize("part", TRACKING)
+def test_a_step_of_tracking(counts: dict[str, Any], part: str) -> None:
+    check_part(counts["track"][part], *TRACKING[part])
+
+
+def test_tracking_on_the_device(counts: dict[str, Any]) -> None:
+    """Steps are graphs, and track what a CPU does; near the surface of the steps before they are not, and compare it
+    with the field each fourth step."""
+    found = counts["track"]
+    graph = found["graph"]
+    assert not graph["reason"] and graph["replays"] >= 7
+    assert not graph["waits"] and not graph["differences"] and not graph["longer"] and not graph["sorts"]
+    assert 0 < found["together"]["captured"] <= TRACKED_GRAPH
+    assert found["run"]["waits"] <= TRACKING_WAITS, found["run"]["waits_at"]
+    assert found["apart"] < 0.01, "codes of 0.1 and more, with other random numbers along rays that miss"
+    assert "near a surface" in found["near_reason"] and found["near"]["waits"] <= NEAR_WAITS, found["near"]["waits_at"]
+    assert "not finite in each of 2 steps" in found["failure"] and found["kept"], "such a step changes nothing"
 
 
 @pytest.mark.slow

@@ -13,9 +13,21 @@ from headfields.models import insta
 from headfields.ops import occupancy
 from headfields.ops.dispatch import use_cpu_backend
 from headfields.ops.occupancy import march, march_padded
-from headfields.records import PixelBatch
-from headfields.renderers import CoarseToFineRenderer, OccupancySampler, UniformSampler, VolumeRenderer, padded
+from headfields.records import PixelBatch, Rays
+from headfields.renderers import (
+    CoarseToFineRenderer,
+    OccupancySampler,
+    SurfaceSampler,
+    UnclampedAlpha,
+    UniformSampler,
+    VolumeRenderer,
+    padded,
+)
+from headfields.renderers.lighting import ColorAffine, SHLighting
 from headfields.renderers.padded import GRANULE, NAMES, Buffers
+from tests.renderers.test_surface import CAMERA, STATE, sharp
+from tests.renderers.test_surface import ball as surface_ball
+from tests.renderers.test_surface_band import band, sphere
 from tests.training.ball import BallCapture
 
 
@@ -301,3 +313,43 @@ def test_an_image_in_buffers_is_that_of_packed_samples(monkeypatch: pytest.Monke
     assert expected["near"].opacity.sum() > 2 * expected["far"].opacity.sum() > 0
     assert drawn[0] == drawn[1] == 6 and drawn[2] > 6, "pieces that overflow are drawn once more"
     assert avatar.renderer._piece_buffers is None and avatar.renderer.sample_buffers is None
+
+
+@pytest.mark.parametrize("sampler", ["rounds", "quantiles", "band"])
+def test_a_surface_is_that_of_packed_samples(sampler: str) -> None:
+    """Distances, normals and light, with gradients; some rays miss, and some samples are behind the surface."""
+    samplers = {
+        "rounds": lambda: SurfaceSampler(8, 8, rounds=2), "quantiles": lambda: band(None),
+        "band": lambda: band(sphere()),
+    }  # fmt: skip
+    lighting = [SHLighting(), ColorAffine()]
+    avatar = surface_ball("neus", UnclampedAlpha(sharp(400.0)), lighting).eval()
+    avatar.renderer.sampler = samplers[sampler]().eval()
+    rays = CAMERA.rays()
+    results = []
+    for buffers in (None, Buffers(torch.device("cpu"))):
+        avatar.renderer.sample_buffers = buffers
+        avatar.zero_grad()
+        rendering = avatar.renderer(rays, avatar.field(STATE), torch.ones_like(rays.origins))
+        assert rendering.normal is not None
+        (rendering.rgb.square().mean() + rendering.depth.mean() + rendering.normal[:, 0].square().mean()).backward()
+        results.append((rendering, [p.grad.clone() for p in avatar.parameters() if p.grad is not None]))
+    (packed, gradients), (padded, padded_gradients) = results
+    assert buffers is not None and not bool(buffers.overflow()) and int(padded.samples.count) == len(packed.samples)
+    limit = len(rays) * avatar.renderer.sampler.most
+    assert int(buffers.needed[0]) <= limit and (sampler == "band" or len(packed.samples) < int(buffers.needed[1]))
+    for name in ("rgb", "opacity", "depth", "normal"):
+        torch.testing.assert_close(getattr(padded, name), getattr(packed, name), rtol=1e-5, atol=2e-6)
+    assert len(gradients) == len(padded_gradients) > 4
+    for own, other in zip(padded_gradients, gradients, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_a_surface_that_no_ray_meets() -> None:
+    avatar = surface_ball("neus").eval()
+    avatar.renderer.sample_buffers = Buffers(torch.device("cpu"))
+    rays = Rays(torch.full((3, 3), 9.0), torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3), torch.zeros(3, dtype=torch.long))
+    rendering = avatar.renderer(rays, avatar.field(STATE), torch.ones(3, 3))
+    assert torch.equal(rendering.rgb, torch.ones(3, 3)) and not rendering.opacity.any()
+    (rendering.rgb.sum() + rendering.depth.sum()).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in avatar.parameters() if p.grad is not None)

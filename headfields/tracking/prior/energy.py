@@ -3,30 +3,82 @@
 Terms are the published ones (MonoNPHM, Giebenhain et al. 2024, released code) unless a function says otherwise.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
-from headfields.records import Camera
+from headfields.records import Camera, Record
 from headfields.runs.clock import Clock
 from headfields.tracking.failures import FrameFailure
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
-from headfields.tracking.prior.landmarks import EMPHASIZED, PosedLandmarks
+from headfields.tracking.prior.landmarks import PosedLandmarks
 from headfields.tracking.prior.last_surface import SurfaceFollower
 from headfields.tracking.prior.observation import PriorObservation, RayBatch
 from headfields.tracking.prior.options import PUBLISHED_UNIT, EnergyWeights, PriorTrackingOptions
 from headfields.tracking.prior.pose import head_rays, world_points
-from headfields.transfer import send_numbers
 
-__all__ = ["checked_energies", "code_terms", "color_term", "data_energy", "landmark_term", "mask_term", "regularizers"]
+__all__ = [
+    "EnergyDraw",
+    "checked_energies",
+    "code_terms",
+    "color_term",
+    "data_energy",
+    "draw_energy",
+    "energy_figures",
+    "landmark_term",
+    "mask_term",
+    "regularizers",
+    "timed",
+]
 
 SMOOTH = 5.0
 """Smoothing of the soft Jaccard index, in rays; also its factor."""
+
+
+@dataclass(frozen=True)
+class EnergyDraw(Record):
+    """What the energy of a frame is computed on: rays through random pixels, camera and landmarks.
+
+    Attributes:
+        batch: N rays with what their pixels show.
+        camera: camera in the frame's world.
+        target: (L, 2) the frame's landmarks, of those that the head has, pixels, NaN where unknown; None leaves the
+            landmark term out.
+        shift: (S, L, 3) from the canonical landmarks to the starts of S searches for each, meters; None: one root of
+            each, searched from that of the step before.
+    """
+
+    batch: RayBatch
+    camera: Camera
+    target: Float[Tensor, "l 2"] | None
+    shift: Float[Tensor, "s l 3"] | None
+
+
+def draw_energy(
+    head: PriorHead, observation: PriorObservation, options: PriorTrackingOptions, random: torch.Generator,
+    landmarks: bool,
+) -> EnergyDraw:  # fmt: skip
+    """Draws the rays of a step and the starts of its searches for landmarks; the host waits for no GPU.
+
+    Args:
+        head: the model.
+        observation: the frame.
+        options: number and distribution of rays; number of searches.
+        random: random number generator on the CPU.
+        landmarks: whether there is a landmark term.
+    """
+    batch = observation.batch(options.rays, options.foreground, random)
+    if not landmarks or head.landmarks is None:
+        return EnergyDraw(batch, observation.camera, None, None)
+    shift = head.root_shifts(options.roots, random) if options.roots else None
+    return EnergyDraw(batch, observation.camera, observation.landmarks[head.landmarks.number], shift)
 
 
 def color_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
@@ -48,11 +100,10 @@ def mask_term(rendering: Rendering, batch: RayBatch) -> Float[Tensor, ""]:
 def landmark_term(
     posed: PosedLandmarks,
     target: Float[Tensor, "l 2"],
-    number: Int64[Tensor, " l"],
+    factor: Float[Tensor, " l"],
     camera: Camera,
     rotation: Float[Tensor, "3"],
     translation: Float[Tensor, "3"],
-    emphasis: float,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, " l"]]:
     """Mean of (e Δ)² over the landmarks that count and over x and y, Δ as a fraction of the image's width and height.
 
@@ -61,10 +112,9 @@ def landmark_term(
     Args:
         posed: L landmarks in the space of the head.
         target: (L, 2) the frame's landmarks, pixels; NaN where unknown.
-        number: (L,) index of each among the 68: e is `emphasis` for those of `EMPHASIZED`.
+        factor: (L,) e of each.
         camera: camera in the frame's world.
         rotation, translation: pose of the head.
-        emphasis: e of those, 1 of others.
 
     Returns:
         The term, and which landmarks counted.
@@ -72,10 +122,10 @@ def landmark_term(
     pixels, depth = camera.project(world_points(posed.points, rotation, translation))
     height, width = camera.size
     counts = posed.converged & torch.isfinite(target).all(dim=1) & (depth > 0)
-    size = send_numbers([width, height], pixels.dtype, pixels.device)
+    size = pixels.new_empty(2)  # filled on the device: nothing is sent
+    size[0].fill_(width)
+    size[1].fill_(height)
     difference = (pixels - torch.where(counts[:, None], target, 0.0)) / size
-    emphasized = torch.isin(number, send_numbers(EMPHASIZED, number.dtype, number.device))
-    factor = torch.where(emphasized, emphasis, 1.0)
     squared = (factor[:, None] * difference).square().mean(dim=1)
     return torch.where(counts, squared, 0.0).sum() / counts.sum().clamp_min(1), counts
 
@@ -133,15 +183,13 @@ def regularizers(
 
 def data_energy(
     head: PriorHead,
-    observation: PriorObservation,
+    draw: EnergyDraw,
     codes: Mapping[str, Tensor],
     rotation: Float[Tensor, "3"],
     translation: Float[Tensor, "3"],
     weights: EnergyWeights,
-    options: PriorTrackingOptions,
-    random: torch.Generator,
-    landmark_weight: float,
-    clock: Clock,
+    landmark_weight: float | Float[Tensor, ""],
+    clock: Clock | None = None,
     guess: Float[Tensor, "l 3"] | None = None,
     nearby: SurfaceFollower | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "l 3"] | None]:
@@ -149,45 +197,42 @@ def data_energy(
 
     Args:
         head: the model.
-        observation: the frame.
+        draw: rays and landmarks of the frame.
         codes: each (K,), in the units they are fitted in.
         rotation, translation: (3,) of the head, radians and meters.
         weights: weights of the terms.
-        options: number and distribution of rays.
-        random: draws the rays, and the starts of searches for landmarks, on the CPU.
-        landmark_weight: current weight of the landmark term; 0 leaves it out.
-        clock: takes the time of the parts.
-        guess: (L, 3) initial guess of the landmarks in posed space, if `options.roots` is 0.
+        landmark_weight: current weight of the landmark term.
+        clock: takes the time of the parts, for which a GPU is waited for; None takes none.
+        guess: (L, 3) initial guess of the landmarks in posed space, if `draw.shift` is None.
         nearby: knows the last surface of the frame, near which rays are sampled; None: whole rays.
 
     Returns:
         The sum; the terms by name; the landmarks in posed space, as the next guess.
     """
-    with clock.part("rays"):
-        batch = observation.batch(options.rays, options.foreground, random)
+    batch = draw.batch
+    with timed(clock, "rays"):
         field = head.avatar.field(head.state(codes))
         rays = head_rays(batch.rays, rotation, translation)
-    with clock.part("surface"):
+    with timed(clock, "surface"):
         surface = None if nearby is None else nearby(field)
-    with clock.part("rendering"):
+    with timed(clock, "rendering"):
         rendering = head.render(rays, field, surface)
         terms = {"color": color_term(rendering, batch), "mask": mask_term(rendering, batch)}
     total = weights.color * terms["color"] + weights.mask * terms["mask"]
-    if head.landmarks is not None and landmark_weight > 0:
-        with clock.part("landmarks"):
-            number = head.landmarks.number
-            if options.roots:
-                posed = head.landmark_roots(field, options.roots, random)
+    if head.landmarks is not None and draw.target is not None:
+        with timed(clock, "landmarks"):
+            if draw.shift is not None:
+                posed = head.landmark_roots(field, draw.shift)
             else:
                 posed = head.posed_landmarks(field, guess)
                 guess = torch.where(posed.converged[:, None], posed.points, head.landmarks.base).detach()
-            number = number.repeat(max(options.roots, 1))
-            target = observation.landmarks[number]
+            roots = 1 if draw.shift is None else len(draw.shift)
+            factor = torch.where(head.emphasized, weights.emphasis, 1.0).to(posed.points)
             term, counts = landmark_term(
-                posed, target, number, observation.camera, rotation, translation, weights.emphasis
+                posed, draw.target.repeat(roots, 1), factor.repeat(roots), draw.camera, rotation, translation
             )
             reached = counts.view(-1, len(head.landmarks)).any(dim=0)
-            known = torch.isfinite(target[: len(reached)]).all(dim=1)
+            known = torch.isfinite(draw.target).all(dim=1)
             terms["landmarks"] = term
             terms["reached"] = (reached.sum() / known.sum().clamp_min(1)).to(term)
             total = total + landmark_weight * term
@@ -197,24 +242,30 @@ def data_energy(
     return total, terms, guess
 
 
-def checked_energies(
-    total: Tensor, terms: Mapping[str, Tensor], parameters: list[Tensor], step: int, steps: int
-) -> dict[str, float]:
-    """The total (as `"energy"`) and the terms as numbers.
+def timed(clock: Clock | None, name: str) -> contextlib.AbstractContextManager[None]:
+    """A part of a clock, if there is one."""
+    return contextlib.nullcontext() if clock is None else clock.part(name)
+
+
+def energy_figures(total: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Float[Tensor, " f"]:
+    """The total, the terms, and for each parameter whether it is finite, in float64."""
+    figures = [value.detach().double().reshape(()) for value in (total, *terms.values())]
+    figures += [torch.isfinite(parameter).all().double() for parameter in parameters]
+    return torch.stack(figures)
+
+
+def checked_energies(numbers: Sequence[float], names: Sequence[str], step: int, steps: int) -> dict[str, float]:
+    """The total (as `"energy"`) and the terms by name, of `energy_figures` as the host has read them.
 
     Args:
-        total: energy.
-        terms: terms by name.
-        parameters: the fitted quantities.
+        numbers: the figures.
+        names: names of the terms.
         step, steps: current and total steps, for the message.
 
     Raises:
         FrameFailure: an energy or a parameter is not finite.
     """
-    figures = [value.detach().double().reshape(()) for value in (total, *terms.values())]
-    figures += [torch.isfinite(parameter).all().double() for parameter in parameters]
-    numbers = torch.stack(figures).tolist()  # the one wait for the device
-    energies = dict(zip(("energy", *terms), numbers, strict=False))
+    energies = dict(zip(("energy", *names), numbers, strict=False))
     if not all(map(math.isfinite, energies.values())) or not all(numbers[len(energies) :]):
         values = ", ".join(f"{name} {value:g}" for name, value in energies.items())
         raise FrameFailure("diverged", f"at step {step} of {steps} an energy or a parameter is not finite ({values})")

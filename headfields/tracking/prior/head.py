@@ -1,8 +1,9 @@
 """The frozen prior that tracking renders: codes along principal directions, light and color affine."""
 
+import contextlib
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,8 @@ from headfields.renderers import (
     UnclampedAlpha,
 )
 from headfields.renderers.lighting import ColorAffine, SHLighting
-from headfields.tracking.prior.landmarks import LandmarkPoints, PosedLandmarks
+from headfields.renderers.padded import Buffers
+from headfields.tracking.prior.landmarks import EMPHASIZED, LandmarkPoints, PosedLandmarks
 from headfields.transfer import send
 
 __all__ = ["IDENTITY", "PER_FRAME", "PriorHead", "TrackingPrior"]
@@ -110,8 +112,15 @@ class PriorHead(nn.Module):
     Attributes:
         light, affine: fitted together with codes and poses.
         names: names of the codes.
+        sharpness_value: the sharpness, 1/m, as the host knows it.
+        emphasized: (L,) which landmarks are among those that MonoNPHM's tracker emphasizes.
+        graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured.
+        graph_reason: why those of the last fit were not; empty where they were.
+        buffers: sizes of buffers for the samples of a step, as in `SurfaceRenderer`; None: there are none.
         radius, center: meters and (3,), of the ball that holds the heads.
     """
+
+    emphasized: Tensor
 
     def __init__(
         self,
@@ -135,7 +144,14 @@ class PriorHead(nn.Module):
         self.avatar.renderer = renderer.to(bounds).eval()
         self.jitter()
         self.landmarks = None if prior.landmarks is None else prior.landmarks.to(bounds.device)
+        number = torch.zeros(0) if prior.landmarks is None else prior.landmarks.number.cpu()
+        emphasized = torch.isin(number, torch.tensor(EMPHASIZED, dtype=number.dtype))
+        self.register_buffer("emphasized", emphasized.to(bounds.device), persistent=False)
         self.scale = spread
+        self.graph, self.graph_reason = True, ""
+        self.buffers: Buffers | None = None
+        self.sharpness_value = float(self.sharpness.initial)
+        self._expressions: dict[int, Tensor] = {}
         self.starts: Tensor | None
         self.register_buffer("starts", None if prior.expressions is None else prior.expressions.to(bounds))
         for name, code in prior.codes.items():
@@ -186,7 +202,8 @@ class PriorHead(nn.Module):
 
     def sharpen(self, exponent: float) -> None:
         """Sets the sharpness to exp(10 · exponent) per quarter of a meter."""
-        self.sharpness.now.fill_(4 * math.exp(10 * exponent))
+        self.sharpness_value = 4 * math.exp(10 * exponent)
+        self.sharpness.now.fill_(self.sharpness_value)
 
     def jitter(self) -> None:
         """Draws samples at random within strata along rays; everything else stays in evaluation mode."""
@@ -203,14 +220,29 @@ class PriorHead(nn.Module):
             surface: mesh of its surface, or of one nearby, around which rays are sampled if the head has a band; None:
                 whole rays.
         """
-        sampler = self.avatar.renderer.sampler
-        if not isinstance(sampler, SurfaceBandSampler):
-            return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
-        sampler.surface = surface
+        renderer = self.avatar.renderer
+        assert isinstance(renderer, SurfaceRenderer)
+        sampler, renderer.sample_buffers = renderer.sampler, self.buffers
+        if isinstance(sampler, SurfaceBandSampler):
+            sampler.surface = surface
         try:
-            return self.avatar.renderer(rays, field, torch.ones_like(rays.origins))
+            return renderer(rays, field, torch.ones_like(rays.origins))
         finally:
-            sampler.surface = None
+            renderer.sample_buffers = None
+            if isinstance(sampler, SurfaceBandSampler):
+                sampler.surface = None
+
+    @contextlib.contextmanager
+    def fixed_sizes(self, rays: int) -> Iterator[None]:
+        """Within the block, `render` puts the samples of so many rays into buffers that have room for all."""
+        sampler = self.avatar.renderer.sampler
+        assert isinstance(sampler, SurfaceSampler | SurfaceBandSampler)
+        self.buffers = Buffers(self.center.device)
+        self.buffers.resize(dict.fromkeys(self.buffers.names, rays * sampler.most))
+        try:
+            yield
+        finally:
+            self.buffers = None
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
         """Renders an image of one frame over white, without random samples."""
@@ -231,37 +263,46 @@ class PriorHead(nn.Module):
         """Up to `count` of the prior's expression codes by farthest-point sampling, in the units they are fitted in."""
         if self.starts is None or not count:
             return getattr(self, f"mean_{PER_FRAME}").new_zeros(0, self.width(PER_FRAME))
-        codes = self.free(PER_FRAME, self.starts)
-        selected = [int(codes.norm(dim=1).argmax())]
-        nearest = (codes - codes[selected[0]]).norm(dim=1)
-        while len(selected) < min(count, len(codes)):
-            selected.append(int(nearest.argmax()))
-            nearest = nearest.minimum((codes - codes[selected[-1]]).norm(dim=1))
-        return codes[selected]
+        if count not in self._expressions:
+            codes = self.free(PER_FRAME, self.starts)
+            self._expressions[count] = codes[farthest_points(codes.cpu(), count)]
+        return self._expressions[count]
 
     def posed_landmarks(self, field: Field, guess: Float[Tensor, "l 3"] | None = None) -> PosedLandmarks:
         """The landmarks in posed space, by inverting the deformation.
 
         Args:
             field: field of the avatar for one frame.
-            guess: (L, 3) initial guess, meters; the canonical points if None.
+            guess: (L, 3) initial guess, meters; the canonical points if None, and where it is NaN.
 
         Differentiable to first order in the codes.
         """
         points = self.canonical_landmarks(field.state)
         frame = torch.zeros(len(points), dtype=torch.long, device=points.device)
+        if guess is not None:
+            guess = torch.where(guess.isnan(), points.detach(), guess)
         inverse = field.invert(points, frame, guess=guess, spread=SEARCH_DEVIATION)
         return PosedLandmarks(inverse.points, inverse.converged)
 
-    def landmark_roots(self, field: Field, searches: int, random: torch.Generator) -> PosedLandmarks:
-        """The posed places of the landmarks that several searches find, all of them.
+    def root_shifts(self, searches: int, random: torch.Generator) -> Float[Tensor, "s l 3"]:
+        """From the canonical landmarks to the starts of S searches for each: none, then normal ones, as published.
 
-        The first search starts at the canonical point, the others around it, as published.
+        Args:
+            searches: S.
+            random: draws them, on the CPU.
+        """
+        assert self.landmarks is not None
+        points = self.landmarks.base
+        shift = ROOT_DEVIATION * torch.randn(searches, *points.shape, generator=random)
+        shift[:1] = 0
+        return send(shift.to(points.dtype), points.device)
+
+    def landmark_roots(self, field: Field, shift: Float[Tensor, "s l 3"]) -> PosedLandmarks:
+        """The posed places of the landmarks that several searches find, all of them.
 
         Args:
             field: field of the avatar for one frame.
-            searches: S, for each of the L landmarks.
-            random: draws the starts, on the CPU.
+            shift: (S, L, 3) of the starts of S searches for each of the L landmarks, as of `root_shifts`.
 
         Returns:
             S L points, the L of one search after the other.
@@ -269,9 +310,17 @@ class PriorHead(nn.Module):
         Differentiable to first order in the codes.
         """
         points = self.canonical_landmarks(field.state)
-        shift = ROOT_DEVIATION * torch.randn(searches, *points.shape, generator=random)
-        shift[:1] = 0
-        starts = (points.detach() + send(shift.to(points.dtype), points.device)).flatten(0, 1)
+        starts = (points.detach() + shift).flatten(0, 1)
         frame = torch.zeros(len(starts), dtype=torch.long, device=points.device)
-        inverse = field.invert(points.repeat(searches, 1), frame, guess=starts, starts=1)
+        inverse = field.invert(points.repeat(len(shift), 1), frame, guess=starts, starts=1)
         return PosedLandmarks(inverse.points, inverse.converged)
+
+
+def farthest_points(points: Float[Tensor, "n c"], count: int) -> list[int]:
+    """Up to `count` of N points, each the farthest from those before it; the first is the farthest from the origin."""
+    selected = [int(points.norm(dim=1).argmax())]
+    nearest = (points - points[selected[0]]).norm(dim=1)
+    while len(selected) < min(count, len(points)):
+        selected.append(int(nearest.argmax()))
+        nearest = nearest.minimum((points - points[selected[-1]]).norm(dim=1))
+    return selected

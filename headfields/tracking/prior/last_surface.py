@@ -81,7 +81,7 @@ class SurfaceFollower:
         Args:
             field: field of the step.
         """
-        if not self.band or float(self.head.sharpness.now) * self.band < SHARP:
+        if not self.band or self.head.sharpness_value * self.band < SHARP:
             return None
         if self.last is None:
             self.last = self._extracted(self.source or field)

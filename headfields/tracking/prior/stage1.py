@@ -10,15 +10,27 @@ from headfields.runs.clock import Clock
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 from headfields.tracking.failures import FrameFailure
-from headfields.tracking.prior.energy import checked_energies, data_energy, regularizers
+from headfields.tracking.prior.energy import (
+    EnergyDraw,
+    checked_energies,
+    data_energy,
+    draw_energy,
+    energy_figures,
+    regularizers,
+    timed,
+)
 from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.tracking.prior.initial_expression import initial_expression
 from headfields.tracking.prior.last_surface import SurfaceFollower
+from headfields.tracking.prior.late_fit import Differentiated, LateFit, StepNumbers, step_if
 from headfields.tracking.prior.observation import PriorObservation
-from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, Stage1
+from headfields.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, RateSchedule, Stage1
 
 __all__ = ["finished_fit", "fit_frame", "mixed_seed", "pace_of"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with the number of a step, the number of steps, and the energies."""
 
 
 def pace_of(stage: Stage1, motion: float, mean: float) -> float:
@@ -47,7 +59,7 @@ def fit_frame(
     previous: PriorFit | None = None,
     pace: float = 1.0,
     clock: Clock | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> PriorFit:
     """Fits one frame. The same arguments give the same result on one machine.
 
@@ -100,50 +112,22 @@ def fit_frame(
         parameter.requires_grad_(first)
     for tensor in parameters:
         tensor.requires_grad_()
-    optimizer = torch.optim.Adam([{"params": [parameter]} for parameter in parameters], lr=0.0)
-    steps = max(round(stage.steps * pace), 1)
-    start, growth, end = stage.sharpness if first else stage.sharpness_later
-    every = stage.sharpen_every if first else stage.sharpen_every_later
+    on_device = device.type == "cuda"
+    optimizer = torch.optim.Adam(
+        [{"params": [parameter]} for parameter in parameters], lr=0.0,
+        **({"fused": True, "capturable": True} if on_device else {}),
+    )  # fmt: skip
+    fit = _FrameSteps(head, observation, codes, rotation, shift, groups, optimizer, options, first, pace)
     random = torch.Generator().manual_seed(mixed_seed(options.seed, 1, frame))
-    skipped = SkippedSteps()
-    energies: dict[str, float] = {}
-    guess: Tensor | None = None
-    nearby = SurfaceFollower(head, options.band)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    steps = max(round(stage.steps * pace), 1)
+    take = fit.late_steps if on_device else fit.prompt_steps
+    with torch.random.fork_rng(devices=[device] if on_device else []):
         torch.manual_seed(mixed_seed(options.seed, 2, frame))
-        for step in range(steps):
-            place = step / pace  # on the schedules of the first frame
-            head.sharpen(min(start + growth * math.floor(place / every), end))
-            for group, (_, rate, factor) in zip(optimizer.param_groups, groups, strict=True):
-                group["lr"] = factor * rate.at(place)
-            total, terms, next_guess = data_energy(
-                head, observation, codes, rotation, shift / PUBLISHED_UNIT, stage.weights, options, random,
-                stage.weights.landmarks.at(place), clock, guess, nearby,
-            )  # fmt: skip
-            total = total + regularizers(head, codes, fitted, stage.weights, first)
-            with clock.part("backward"):
-                optimizer.zero_grad()
-                total.backward()
-            if not finite_gradients(total, parameters):
-                try:
-                    skipped.skip(step, "the energy or a gradient")
-                except NanLossError as error:
-                    raise FrameFailure("diverged", str(error)) from error
-                continue
-            skipped.accept()
-            guess = next_guess
-            with clock.part("step"):
-                for name in fitted:
-                    if name in IDENTITY and stage.clip:
-                        torch.nn.utils.clip_grad_norm_([codes[name]], stage.clip)
-                optimizer.step()
-            energies = checked_energies(total, terms, parameters, step, steps)
-            if progress is not None:
-                progress(step, steps, energies)
+        energies = take(steps, random, clock, progress)
     if not energies:
         raise FrameFailure("diverged", f"the energy or a gradient is not finite in each of {steps} steps")
-    if skipped.total:
-        energies["skipped_steps"] = float(skipped.total)
+    if fit.skipped.total:
+        energies["skipped_steps"] = float(fit.skipped.total)
     if energies.get("reached", 1.0) < options.landmark_share:
         raise FrameFailure(
             "inverse",
@@ -152,6 +136,145 @@ def fit_frame(
         )
     translation = shift / PUBLISHED_UNIT
     return finished_fit(head, observation, frame, codes, rotation, translation, {**energies, "steps": steps})
+
+
+class _FrameSteps:
+    """The steps of a frame.
+
+    Args:
+        head, observation: as for `fit_frame`.
+        codes, rotation, shift: what the frame starts from, fitted in place; the translation in published units.
+        groups: what is fitted, with its rate and a factor, in the order of the optimizer's groups.
+        optimizer: of all that is fitted.
+        options: as for `fit_frame`.
+        first: whether the identity is fitted to this frame.
+        pace: as for `fit_frame`.
+
+    Attributes:
+        skipped: steps whose energy or gradient was not finite.
+    """
+
+    def __init__(
+        self,
+        head: PriorHead,
+        observation: PriorObservation,
+        codes: Mapping[str, Tensor],
+        rotation: Tensor,
+        shift: Tensor,
+        groups: list[tuple[Tensor, RateSchedule, float]],
+        optimizer: torch.optim.Optimizer,
+        options: PriorTrackingOptions,
+        first: bool,
+        pace: float,
+    ) -> None:
+        self.head, self.observation, self.options, self.first, self.pace = head, observation, options, first, pace
+        self.codes, self.rotation, self.shift = codes, rotation, shift
+        self.groups, self.optimizer = groups, optimizer
+        self.parameters = [parameter for parameter, _, _ in groups]
+        self.fitted = [name for name in head.names if codes[name].requires_grad]
+        self.skipped = SkippedSteps()
+        self.guess: Tensor | None = None
+        self.nearby = SurfaceFollower(head, options.band)
+
+    def prompt_steps(
+        self, steps: int, random: torch.Generator, clock: Clock, progress: Progress | None
+    ) -> dict[str, float]:
+        """Takes all steps, waiting for each; the energies of the last, empty if none was finite."""
+        energies: dict[str, float] = {}
+        for step in range(steps):
+            rates, landmark_weight = self._schedule(step)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            with clock.part("rays"):
+                draw = draw_energy(self.head, self.observation, self.options, random, landmark_weight > 0)
+            total, terms, guess = self._differentiate(draw, landmark_weight, clock)
+            if not finite_gradients(total, self.parameters):
+                self._skip(step)
+                continue
+            self.skipped.accept()
+            self.guess = guess
+            with clock.part("step"):
+                self._clip()
+                self.optimizer.step()
+            numbers = energy_figures(total, terms, self.parameters).tolist()
+            energies = checked_energies(numbers, tuple(terms), step, steps)
+            if progress is not None:
+                progress(step, steps, energies)
+        return energies
+
+    def late_steps(
+        self, steps: int, random: torch.Generator, clock: Clock, progress: Progress | None
+    ) -> dict[str, float]:
+        """As `prompt_steps`, on a GPU, whose figures are read `READ_EVERY` steps at a time."""
+        energies: dict[str, float] = {}
+        device = self.head.center.device
+        rates = torch.zeros(len(self.groups), device=device)
+        for group, rate in zip(self.optimizer.param_groups, rates.unbind(), strict=True):
+            group["lr"] = rate
+
+        def differentiate(draw: EnergyDraw, numbers: StepNumbers) -> Differentiated:
+            return self._differentiate(draw, numbers.landmarks)
+
+        def update(is_taken: Tensor, numbers: StepNumbers, guess: Tensor | None) -> None:
+            rates.copy_(numbers.rates)
+            self._clip()
+            step_if(self.optimizer, is_taken)
+            if guess is not None and self.guess is None:
+                self.guess = guess.clone()
+            elif guess is not None and self.guess is not None:
+                self.guess.copy_(torch.where(is_taken, guess, self.guess))
+
+        late = LateFit(self.head, self.parameters, differentiate, update, self.options)
+        with clock.part("steps"), late.active():
+            for step in range(steps):
+                now, landmark_weight = self._schedule(step)
+                draw = draw_energy(self.head, self.observation, self.options, random, landmark_weight > 0)
+                late.launch(draw, StepNumbers.sent(now, landmark_weight, device), step)
+                if not late.is_full and step + 1 < steps:
+                    continue
+                for figures in late.read():
+                    if not figures.is_taken:
+                        self._skip(figures.step)
+                        continue
+                    self.skipped.accept()
+                    energies = checked_energies(figures.numbers, figures.names, figures.step, steps)
+                    if progress is not None:
+                        progress(figures.step, steps, energies)
+        return energies
+
+    def _schedule(self, step: int) -> tuple[list[float], float]:
+        """Sets the sharpness; the rates, and the weight of landmarks."""
+        stage, place = self.options.stage1, step / self.pace  # on the schedules of the first frame
+        start, growth, end = stage.sharpness if self.first else stage.sharpness_later
+        every = stage.sharpen_every if self.first else stage.sharpen_every_later
+        self.head.sharpen(min(start + growth * math.floor(place / every), end))
+        return [factor * rate.at(place) for _, rate, factor in self.groups], stage.weights.landmarks.at(place)
+
+    def _differentiate(
+        self, draw: EnergyDraw, landmark_weight: float | Tensor, clock: Clock | None = None
+    ) -> Differentiated:
+        """Energy and gradients of a step."""
+        weights = self.options.stage1.weights
+        total, terms, guess = data_energy(
+            self.head, draw, self.codes, self.rotation, self.shift / PUBLISHED_UNIT, weights, landmark_weight, clock,
+            self.guess, self.nearby,
+        )  # fmt: skip
+        total = total + regularizers(self.head, self.codes, self.fitted, weights, self.first)
+        with timed(clock, "backward"):
+            self.optimizer.zero_grad()
+            total.backward()
+        return total, terms, guess
+
+    def _clip(self) -> None:
+        for name in self.fitted:
+            if name in IDENTITY and self.options.stage1.clip:
+                torch.nn.utils.clip_grad_norm_([self.codes[name]], self.options.stage1.clip)
+
+    def _skip(self, step: int) -> None:
+        try:
+            self.skipped.skip(step, "the energy or a gradient")
+        except NanLossError as error:
+            raise FrameFailure("diverged", str(error)) from error
 
 
 def finished_fit(

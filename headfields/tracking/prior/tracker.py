@@ -55,6 +55,11 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         detector: finds landmarks, in place of the capture's files.
         device: device to run on.
         bar: whether progress bars are shown.
+        graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured. In either case the host
+            reads their figures up to 31 steps later, and waits for none.
+
+    Attributes:
+        graph_reason: why the steps of the last fit on a GPU were not replayed from a graph; empty where they were.
 
     Raises:
         ValueError: there are no frames, or classes is None and the capture's `label_names` are unknown.
@@ -78,6 +83,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         detector: LandmarkDetector | None = None,
         device: torch.device | str = "cpu",
         bar: bool = True,
+        graph: bool = True,
     ) -> None:
         options = PriorTrackingOptions() if options is None else options
         super().__init__(capture, out, options, frames, device, bar)
@@ -95,12 +101,18 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         self.head = PriorHead(
             self.prior, options.stage1.spread, options.coarse, options.fine, self.device, options.band
         )
+        self.head.graph = graph
         self._landmarks: dict[int, Tensor | None] = {}
         self._mean_landmarks = self._landmarks_of_the_mean()
 
     @property
     def model(self) -> nn.Module:
         return self.head
+
+    @property
+    def graph_reason(self) -> str:
+        """See above."""
+        return self.head.graph_reason
 
     @property
     def landmark_count(self) -> int:

@@ -27,10 +27,12 @@ class Mouth(Deformer):
     code_widths: ClassVar = {"expression_code": 2}
 
     box: Tensor
+    place: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("box", torch.tensor([[-REACH] * 3, [REACH] * 3]))
+        self.register_buffer("place", torch.tensor([0.0, -0.06, 0.07]))
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         return self.box
@@ -51,8 +53,8 @@ class Mouth(Deformer):
         frame: Int[Tensor, " m"],
         prepared: Float[Tensor, "b 2"],
     ) -> Canonical:
-        low = torch.exp(-((points - points.new_tensor([0.0, -0.06, 0.07])) / 0.05).square().sum(dim=1))
-        code = prepared[frame]
+        low = torch.exp(-((points - self.place) / 0.05).square().sum(dim=1))
+        code = prepared.index_select(0, frame)
         zero = torch.zeros_like(low)
         offset = torch.stack([-0.3 * low * code[:, 1] * points[:, 0], 0.02 * low * code[:, 0], zero], dim=1)
         return Canonical(
@@ -76,7 +78,7 @@ class Ball(Decoder):
     def forward(
         self, features: Features, canonical: Canonical, prepared: tuple[Tensor, Tensor], color: bool = True
     ) -> FieldValues:
-        shape, paint = (code[canonical.frame] for code in prepared)
+        shape, paint = (code.index_select(0, canonical.frame) for code in prepared)
         one = torch.ones_like(shape[:, 0])
         squeezed = canonical.points / torch.stack([one, 1 + 0.2 * shape[:, 1], one], dim=1)
         distance = squeezed.norm(dim=1) - 0.1 * (1 + 0.1 * shape[:, 0])

@@ -10,12 +10,12 @@ from headfields.avatar import Avatar
 from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Rays
-from headfields.runs.clock import Clock
 from headfields.tracking import PriorHead, PriorObservation, PriorTracker
 from headfields.tracking.prior.energy import (
     code_terms,
     color_term,
     data_energy,
+    draw_energy,
     landmark_term,
     mask_term,
     regularizers,
@@ -24,7 +24,7 @@ from headfields.tracking.prior.fit import PriorFit
 from headfields.tracking.prior.landmarks import EMPHASIZED, TRACKED_LANDMARKS, PosedLandmarks
 from headfields.tracking.prior.observation import RayBatch
 from headfields.tracking.prior.options import EnergyWeights, PriorTrackingOptions, Stage2
-from headfields.tracking.prior.stage2 import JointFit
+from headfields.tracking.prior.stage2 import JointFit, _Plan
 from tests.tracking.prior.ball import BallRecording, Mouth, ball_prior, tiny_options
 
 RAYS = Rays(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
@@ -66,14 +66,14 @@ def test_landmarks() -> None:
     points = torch.tensor([[0.0, 0, 1], [0.0, 0, 1], [0.0, 0, 1], [0.0, 0, -1]])
     target = torch.tensor([[51.0, 25], [50, 26], [float("nan"), 0], [0, 0]])
     posed = PosedLandmarks(points.requires_grad_(), torch.ones(4, dtype=torch.bool))
-    number = torch.tensor([39, 50, 30, 31])  # an eye's corner, the lips, and two on the nose that do not count
-    term, counted = landmark_term(posed, target, number, camera, torch.zeros(3), torch.zeros(3), 100.0)
+    factor = torch.tensor([1.0, 100, 1, 1])  # the last two do not count
+    term, counted = landmark_term(posed, target, factor, camera, torch.zeros(3), torch.zeros(3))
     assert counted.tolist() == [True, True, False, False]
     assert term.item() == pytest.approx((0.01**2 + (100 / 50) ** 2) / 4, rel=1e-4)  # two landmarks, x and y
     term.backward()
     assert bool(torch.isfinite(points.grad).all()) and float(points.grad[0].abs().sum()) > 0
     lost = PosedLandmarks(points.detach(), torch.zeros(4, dtype=torch.bool))
-    none, _ = landmark_term(lost, target, number, camera, torch.zeros(3), torch.zeros(3), 100.0)
+    none, _ = landmark_term(lost, target, factor, camera, torch.zeros(3), torch.zeros(3))
     assert float(none) == 0
 
 
@@ -134,10 +134,13 @@ def test_smoothness_is_the_mean_over_the_tracked_neighbors(recording: BallRecord
     joint = JointFit(head, fits, options)
 
     def smoothness(frame: int) -> float:
-        row = joint.row[frame]
-        return float(
-            joint._smoothness(frame, joint._codes(row), joint._row("rotation", row), joint._row("translation", row))
-        )
+        plan = next(plan for plan in map(plan_of, range(40)) if plan.frame == frame)
+        rows = torch.tensor(plan.rows)
+        return float(joint._smoothness(*(table[rows] for table in joint.tables.values()), torch.tensor(plan.weights)))
+
+    def plan_of(step: int) -> _Plan:
+        joint.step, joint.steps = step, 1000  # early ones: smoothness is halved later
+        return joint._plan()
 
     before, after = 2 * 2 * 1.0 / 3, (2 * 2 * 4.0 + 3 * 3 * 0.25) / 1
     assert smoothness(3) == pytest.approx((before + after) / 2)
@@ -165,9 +168,8 @@ def landmark_energy(head: PriorHead, observation: PriorObservation, code: torch.
     codes = {name: torch.zeros(head.width(name)) for name in head.names} | {"expression_code": code}
     random, zero = torch.Generator().manual_seed(3), torch.zeros(3)
     weights = EnergyWeights(emphasis=2.0)
-    _, terms, guess = data_energy(
-        head, observation, codes, zero, zero, weights, tiny_options(rays=4, roots=roots), random, 1.0, Clock()
-    )
+    draw = draw_energy(head, observation, tiny_options(rays=4, roots=roots), random, landmarks=True)
+    _, terms, guess = data_energy(head, draw, codes, zero, zero, weights, 1.0)
     assert (guess is None) == (roots > 0) and float(terms["reached"]) == 1
     return terms["landmarks"]
 
@@ -182,7 +184,7 @@ def test_the_landmark_term_is_the_mean_over_all_roots(recording: BallRecording) 
     random = torch.Generator().manual_seed(3)
     observation.batch(4, 0.75, random)
     state = head.state({name: torch.zeros(2) for name in head.names} | {"expression_code": code})
-    posed = head.landmark_roots(head.avatar.field(state), 8, random)
+    posed = head.landmark_roots(head.avatar.field(state), head.root_shifts(8, random))
     assert len(posed.points) == 8 * len(head.landmarks) and posed.converged.float().mean() > 0.9
     spread = posed.points.view(8, -1, 3).std(dim=0).norm(dim=1)
     assert float(spread.median()) > 2e-4, "roots of a fold are apart"
