@@ -55,8 +55,8 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         detector: finds landmarks, in place of the capture's files.
         device: device to run on.
         bar: whether progress bars are shown.
-        graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured. In either case the host
-            reads their figures up to 31 steps later, and waits for none.
+        graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured. In either case the
+            host reads their figures up to 31 steps later, and waits for none.
 
     Attributes:
         graph_reason: why the steps of the last fit on a GPU were not replayed from a graph; empty where they were.
