@@ -353,3 +353,16 @@ def test_at_a_vertex_the_lowest_index_of_its_faces_wins(device):
         out = torch.cat([out, moved[::5]]) + 1e-4 * torch.randn(len(out) + len(moved[::5]), 3).sign()
         same = tree.closest(out.to(device)).face.cpu() == closest_face(out.double(), moved[None].double(), faces)
         assert same.float().mean() > 0.98
+
+
+def test_faces_that_are_no_longer_as_near_as_the_nearest_hide_no_other(device):
+    """Sheets above each other, a few units of the last place apart: which are equally near is known at the end."""
+    corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [0, 1, 0]])
+    points = torch.cat([0.2 * torch.rand(20, 2) - 0.1, torch.zeros(20, 1)], dim=1)
+    for seed in range(6):
+        height = 1 + 3 * 2**-23 * torch.randperm(40, generator=torch.Generator().manual_seed(seed)).float()
+        sheets = (corners + torch.nn.functional.pad(height[:, None, None], (2, 0))).reshape(-1, 3)
+        nearest = TriangleBVH(torch.arange(120).view(40, 3).to(device), sheets.to(device)).closest(points.to(device))
+        tolerance = 1e-6 + 2.4e-7 * float(height.max())
+        first = (height.double() < 1 + tolerance).nonzero()[0]
+        assert (nearest.face.cpu() == first).all()

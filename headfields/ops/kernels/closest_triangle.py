@@ -245,6 +245,8 @@ def closest(
     chosen = wp.int32(-1)
     chosen_squared = wp.float32(wp.inf)
     best_slot = wp.int32(-1)
+    passed = wp.bool(False)  # whether a face gave way to a lower index
+    again = wp.bool(False)
     stack = stack_int()
     keys = stack_float()
     top = wp.int32(0)
@@ -272,9 +274,13 @@ def closest(
                             bound = within(best, slack, 2.0)
                         index = order[leaf * 8 + k]
                         if chosen < 0 or index < chosen or chosen_squared >= equal:
+                            if chosen_squared >= equal and passed:
+                                again = wp.bool(True)  # what was passed over may be the lowest of those left
                             chosen = index
                             chosen_squared = squared
                             best_slot = leaf * 8 + k
+                        else:
+                            passed = wp.bool(True)
             else:
                 start = top
                 for k in range(8):
@@ -291,6 +297,13 @@ def closest(
                         stack[at] = children[child, k]
                         keys[at] = squared
                         top += 1
+        if top == 0 and again:  # once more, now that the least distance is known
+            again = wp.bool(False)
+            passed = wp.bool(False)
+            chosen = wp.int32(-1)
+            stack[0] = 0
+            keys[0] = 0.0
+            top = wp.int32(1)
     length = wp.inf
     answer = wp.vec4()
     if best_slot >= 0:
