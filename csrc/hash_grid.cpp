@@ -28,6 +28,11 @@ namespace {
 // Points of one task. A table that outgrows the second-level cache is read once a task, so tasks are large; where all
 // levels are small it is the task's output that must stay in cache from level to level.
 constexpr int64_t kTask = 131072, kSmallTask = 8192, kSmallTable = 1 << 20;
+constexpr int64_t kLine = 64;  // bytes of a cache line
+// Outputs below this stay in a cache, and are better left there.
+constexpr int64_t kSmallOutput = 4 << 20;
+// Of the gradient of the features, arranged by level.
+constexpr int64_t kArranged = 16 << 20;
 
 void require(bool holds, const char *what) {
     if (!holds) throw std::invalid_argument(std::string("hash_grid (native): ") + what);
@@ -91,6 +96,12 @@ struct Grid {
         const int64_t rounds = std::max<int64_t>((n + lanes * most - 1) / (lanes * most), 1);
         return std::max<int64_t>((n + lanes * rounds - 1) / (lanes * rounds), 256);
     }
+    int64_t row_bytes() const { return view.features * int64_t(real_bits / 8); }  // of one level
+    // Whether a cache line of the output is the features of several levels.
+    bool in_lines() const {
+        return kLine % row_bytes() == 0 && row_bytes() < kLine && (view.levels * row_bytes()) % kLine == 0 &&
+               (view.features & (view.features - 1)) == 0 && view.dimensions == 3 && view.type != GridType::f64;
+    }
 };
 
 GridType type_of(const Array &table) {
@@ -102,6 +113,19 @@ GridType type_of(const Array &table) {
 
 const void *data(const Maybe &a) { return a ? a->data() : nullptr; }
 
+// Calls body(begin, end, lines) for tasks of points; `lines` is what hash_grid_gather asks for, to write into `out`.
+template <class Body>
+void each_task(const Grid &grid, const void *out, int threads, const Body &body) {
+    const int64_t task = grid.task(threads), workers = std::max(threads, 1);
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % kLine == 0;
+    const bool large = grid.n * grid.view.levels * grid.row_bytes() >= kSmallOutput;
+    const bool whole = out != nullptr && aligned && large && grid.in_lines();
+    const std::unique_ptr<char[]> lines(whole ? new char[workers * task * kLine] : nullptr);
+    parallel_for(grid.n, task, threads, [&](int64_t begin, int64_t end, int worker) {
+        body(begin, end, whole ? lines.get() + worker * task * kLine : nullptr);
+    });
+}
+
 void forward(const Array &points, const Array &table, Array out, const Ints &resolution, const Ints &offset,
              int log2_size, bool smoothstep, int threads) {
     require(table.ndim() == 2, "table must be (entries, features)");
@@ -109,18 +133,35 @@ void forward(const Array &points, const Array &table, Array out, const Ints &res
     grid.check_table(table, grid.table_bits());
     grid.check_rows(out);
     nb::gil_scoped_release release;
-    parallel_for(grid.n, grid.task(threads), threads, [&](int64_t begin, int64_t end, int) {
-        HF_DISPATCH(hash_grid_gather, grid.view, table.data(), nullptr, out.data(), begin, end);
+    each_task(grid, out.data(), threads, [&](int64_t begin, int64_t end, void *lines) {
+        HF_DISPATCH(hash_grid_gather, grid.view, table.data(), nullptr, out.data(), lines, begin, end);
     });
 }
 
 void scatter(const Grid &grid, const Array &grad, void *sum, int threads) {
-    // A level belongs to one thread: no atomics, and the same sum whatever the number of threads.
-    parallel_for(grid.view.levels, 1, threads, [&](int64_t first, int64_t last, int) {
-        // The finest levels are the slowest; they start first.
-        for (int64_t level = first; level < last; ++level)
-            HF_DISPATCH(hash_grid_scatter, grid.view, int(grid.view.levels - 1 - level), grad.data(), sum, 0, grid.n);
-    });
+    const int64_t row = grid.row_bytes(), width = grid.view.levels * int64_t(grid.view.features);
+    // Where a cache line holds the gradient of more than two levels it is arranged by level first, some points at a time:
+    // as it is, the line would be read anew for each of them.
+    const bool arrange = row * 2 < kLine && grid.n > 1;
+    const int64_t part = arrange ? std::max<int64_t>(kArranged / (grid.view.levels * row), 1) : std::max<int64_t>(grid.n, 1);
+    const std::unique_ptr<char[]> arranged(arrange ? new char[std::min(part, grid.n) * grid.view.levels * row] : nullptr);
+    for (int64_t begin = 0; begin < grid.n; begin += part) {
+        const int64_t count = std::min(part, grid.n - begin);
+        const char *rows = static_cast<const char *>(grad.data()) + begin * grid.view.levels * row;
+        if (arrange)
+            parallel_for(count, 4096, threads, [&](int64_t first, int64_t last, int) {
+                HF_DISPATCH(hash_grid_by_level, grid.view, rows, arranged.get(), count, first, last);
+            });
+        // A level belongs to one thread: no atomics, and the same sum whatever the number of threads.
+        parallel_for(grid.view.levels, 1, threads, [&](int64_t first, int64_t last, int) {
+            for (int64_t turn = first; turn < last; ++turn) {
+                const int level = int(grid.view.levels - 1 - turn);  // the finest levels are the slowest; they start first
+                const void *of_level = arrange ? arranged.get() + level * count * row : rows + level * row;
+                HF_DISPATCH(hash_grid_scatter, grid.view, level, of_level, arrange ? grid.view.features : width, sum, begin,
+                            begin + count);
+            }
+        });
+    }
 }
 
 void backward(const Array &grad, const Array &points, const Array &table, Maybe dpoints, Maybe dtable,
@@ -157,8 +198,8 @@ void backward_backward(const Array &grad, const Array &points, const Array &tabl
     const void *plain = gg_points ? data(gg_table) : nullptr;
     nb::gil_scoped_release release;
     if (dtable && gg_points) scatter(grid, grad, dtable->data(), threads);
-    parallel_for(grid.n, grid.task(threads), threads, [&](int64_t begin, int64_t end, int) {
-        if (dgrad) HF_DISPATCH(hash_grid_gather, grid.view, main, plain, dgrad->data(), begin, end);
+    each_task(grid, dgrad ? dgrad->data() : nullptr, threads, [&](int64_t begin, int64_t end, void *lines) {
+        if (dgrad) HF_DISPATCH(hash_grid_gather, grid.view, main, plain, dgrad->data(), lines, begin, end);
         if (dpoints) HF_DISPATCH(hash_grid_point_gradient, grid.view, grad.data(), main, plain, dpoints->data(), begin, end);
     });
 }

@@ -29,12 +29,19 @@ struct HashGrid {
 
 // All pointers are C-contiguous. `real` below is float, or double for an f64 table.
 // out[n, level, f] = sum over corners of weight * table[corner, f], plus, where `plain` is given, the undifferentiated
-// weight * plain[corner, f]. Writes rows begin..end.
+// weight * plain[corner, f]. Writes rows begin..end. `lines`: null, or room for 64 bytes for each of these rows where
+// `out` begins at a cache line and 64 bytes are the features of several levels, of which the number of levels is a
+// multiple; then whole cache lines are written, past the cache.
 HF_DECLARE(void, hash_grid_gather,
-           (const headfields::HashGrid &grid, const void *table, const void *plain, void *out, int64_t begin, int64_t end))
-// sum[corner, f] += weight * grad[n, level, f] for one level and rows begin..end; `sum` is real.
+           (const headfields::HashGrid &grid, const void *table, const void *plain, void *out, void *lines, int64_t begin,
+            int64_t end))
+// sum[corner, f] += weight * grad[(n - begin) * stride + f] for one level and rows begin..end; `sum` and `grad` are real.
 HF_DECLARE(void, hash_grid_scatter,
-           (const headfields::HashGrid &grid, int level, const void *grad, void *sum, int64_t begin, int64_t end))
+           (const headfields::HashGrid &grid, int level, const void *grad, int64_t stride, void *sum, int64_t begin,
+            int64_t end))
+// out[level, n, f] = grad[n, level, f] for rows begin..end of `count`.
+HF_DECLARE(void, hash_grid_by_level,
+           (const headfields::HashGrid &grid, const void *grad, void *out, int64_t count, int64_t begin, int64_t end))
 // out[n, k] = d/dx_k of sum over levels, features and corners of grad * (weight * table + plain weight * plain).
 HF_DECLARE(void, hash_grid_point_gradient,
            (const headfields::HashGrid &grid, const void *grad, const void *table, const void *plain, void *out,

@@ -7,6 +7,8 @@
 
 #if defined(__F16C__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -48,11 +50,26 @@ template <class Real>
 struct Row<Real, 1> {
     typedef Real type;
 };
+// Two floats fill half a register; compilers move a vector of that size through the integer registers. They are loaded
+// and stored as a double, the upper half of the register unused.
+typedef double Pair __attribute__((may_alias));
+typedef double d2 __attribute__((vector_size(16)));
+typedef double d4 __attribute__((vector_size(32)));
+template <>
+struct Row<float, 2> {
+    typedef float type __attribute__((vector_size(16)));
+};
 template <class Real, int F>
 inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Real *from) {
-    typename Row<Real, F>::type row;
-    std::memcpy(&row, from, sizeof row);
-    return row;
+    if constexpr (F == 2 && sizeof(Real) == 4) {
+        double pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return (typename Row<Real, F>::type)d2{pair, 0.0};
+    } else {
+        typename Row<Real, F>::type row;
+        std::memcpy(&row, from, sizeof row);
+        return row;
+    }
 }
 template <class Real, int F>
 inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Half *from) {
@@ -65,7 +82,31 @@ inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const
 }
 template <class Real, int F>
 inline __attribute__((always_inline)) void store_row(Real *to, typename Row<Real, F>::type row) {
-    std::memcpy(to, &row, sizeof row);
+    if constexpr (F == 2 && sizeof(Real) == 4) {
+        const double pair = ((d2)row)[0];
+        std::memcpy(to, &pair, sizeof pair);
+    } else {
+        std::memcpy(to, &row, sizeof row);
+    }
+}
+
+// Writes one aligned cache line without reading it first, where there is an instruction for that; finish_lines() makes
+// such lines visible to other threads.
+inline __attribute__((always_inline)) void write_line(void *to, const void *line) {
+#if defined(__SSE2__)
+    for (int k = 0; k < 4; ++k) {
+        __m128i part;
+        std::memcpy(&part, static_cast<const char *>(line) + 16 * k, sizeof part);
+        _mm_stream_si128(static_cast<__m128i *>(to) + k, part);
+    }
+#else
+    std::memcpy(to, line, 64);
+#endif
+}
+inline void finish_lines() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 }  // namespace

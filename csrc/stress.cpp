@@ -145,12 +145,26 @@ uint64_t grid_of(Random &random, GridType type, int dimensions, int features, in
     HashGrid along = grid;
     along.direction = direction.data(), along.derivative = true;
     parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
-        HF_DISPATCH(hash_grid_gather, grid, table.data(), nullptr, out.data(), begin, end);
+        HF_DISPATCH(hash_grid_gather, grid, table.data(), nullptr, out.data(), nullptr, begin, end);
+    });
+    if (sizeof(Real) == 4 && dimensions == 3 && (features == 4 || features == 8)) {
+        std::vector<Real> memory(out.size() + 16);
+        Real *const line = memory.data() + -reinterpret_cast<uintptr_t>(memory.data()) % 64 / sizeof(Real);
+        parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
+            std::vector<Real> lines((end - begin) * 16);
+            HF_DISPATCH(hash_grid_gather, grid, table.data(), nullptr, line, lines.data(), begin, end);
+        });
+        for (size_t k = 0; k < out.size(); ++k)
+            expect(std::memcmp(&line[k], &out[k], sizeof(Real)) == 0, "hash_grid_gather depends on how lines are written");
+    }
+    std::vector<Real> arranged(out.size());
+    parallel_for(n, 100, pool_threads, [&](int64_t begin, int64_t end, int) {
+        HF_DISPATCH(hash_grid_by_level, grid, out.data(), arranged.data(), n, begin, end);
     });
     parallel_for(levels, 1, pool_threads, [&](int64_t first, int64_t last, int) {
         for (int64_t level = first; level < last; ++level) {
-            HF_DISPATCH(hash_grid_scatter, grid, int(level), out.data(), sum.data(), 0, n);
-            HF_DISPATCH(hash_grid_scatter, along, int(level), out.data(), sum.data(), 0, n);
+            HF_DISPATCH(hash_grid_scatter, grid, int(level), arranged.data() + level * n * features, features, sum.data(), 0, n);
+            HF_DISPATCH(hash_grid_scatter, along, int(level), out.data() + level * features, levels * features, sum.data(), 0, n);
         }
     });
     uint64_t seed = 2;
@@ -159,7 +173,7 @@ uint64_t grid_of(Random &random, GridType type, int dimensions, int features, in
         HF_DISPATCH(hash_grid_point_gradient, grid, out.data(), table.data(), nullptr, to_points.data(), begin, end);
         HF_DISPATCH(hash_grid_point_gradient, along, out.data(), table.data(), table.data(), to_points.data(), begin,
                     end);
-        HF_DISPATCH(hash_grid_gather, along, table.data(), table.data(), out.data(), begin, end);
+        HF_DISPATCH(hash_grid_gather, along, table.data(), table.data(), out.data(), nullptr, begin, end);
     });
     std::vector<int64_t> rows((int64_t(n) * levels) << dimensions);
     HF_DISPATCH(hash_grid_rows, grid, rows.data(), 0, n);

@@ -1,144 +1,25 @@
-// The multiresolution hash grid (Müller et al. 2022, section 3): loops over blocks of points, one level at a time.
-// Locating a block (cells, weights, table rows) vectorizes over points; reading the table is then bound by memory.
+// The multiresolution hash grid (Müller et al. 2022, section 3): loops over blocks of points, one level at a time, bound
+// by the memory that the rows of the table and of the features are in.
 #include "hash_grid.h"
 
 #include <cmath>
 
+#include "hash_grid_block.h"
 #include "hash_grid_row.h"
 
 namespace HF_ISA {
 namespace {
 
 using headfields::GridType;
-using headfields::HashGrid;
 
-constexpr int kBlock = 64;
-// Eq. 4 of the paper; the fourth prime, for four-dimensional grids, is our own choice.
-constexpr uint32_t kPrime[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-
-// One block of points on one level. Along an axis the weight of the lower and upper vertex is side[k][0], side[k][1];
-// slope and bend are the first and second derivative of the upper one by the point's coordinate (the lower's are the
-// negatives). Corner c takes the upper vertex on the axes whose bit is set in it.
-template <class Real, int D>
-struct Block {
-    static constexpr int kCorners = 1 << D;
-    Real side[D][2][kBlock], slope[D][kBlock], bend[D][kBlock], along[D][kBlock];
-    Real weight[kCorners][kBlock];
-    uint32_t entry[kCorners][kBlock];
-    bool undefined[kBlock];  // a coordinate is NaN
-
-    void locate(const HashGrid &grid, int level, int64_t begin, int count, int order) {
-        const Real *points = static_cast<const Real *>(grid.points) + begin * D;
-        const int32_t cells = static_cast<int32_t>(grid.resolution[level]);
-        const Real scale = static_cast<Real>(cells);
-        const bool hashed = grid.hashed[level];
-        for (int i = 0; i < count; ++i) {
-            bool nan = false;
-            for (int k = 0; k < D; ++k) nan |= points[i * D + k] != points[i * D + k];
-            undefined[i] = nan;
-        }
-        uint32_t term[D][2][kBlock];
-        uint32_t stride = 1;
-        for (int k = 0; k < D; ++k) {
-            const uint32_t step = hashed ? kPrime[k] : stride;
-            stride *= static_cast<uint32_t>(cells) + 1u;
-            for (int i = 0; i < count; ++i) {
-                Real x = points[i * D + k];
-                x = x > Real(0) ? x : Real(0);  // and NaN becomes 0
-                x = x < Real(1) ? x : Real(1);
-                const Real position = x * scale;
-                int32_t cell = static_cast<int32_t>(position);
-                cell = cell < cells - 1 ? cell : cells - 1;
-                const Real t = position - static_cast<Real>(cell);
-                side[k][1][i] = t;
-                side[k][0][i] = Real(1) - t;
-                term[k][0][i] = static_cast<uint32_t>(cell) * step;
-                term[k][1][i] = static_cast<uint32_t>(cell) * step + step;
-            }
-            if (order > 0) {
-                for (int i = 0; i < count; ++i) {
-                    const Real x = points[i * D + k], t = side[k][1][i];
-                    const Real inside = (x >= Real(0)) & (x <= Real(1)) ? scale : Real(0);
-                    slope[k][i] = grid.smoothstep ? inside * Real(6) * t * (Real(1) - t) : inside;
-                    bend[k][i] = grid.smoothstep ? inside * inside * (Real(6) - Real(12) * t) : Real(0);
-                }
-            }
-            if (grid.smoothstep) {
-                for (int i = 0; i < count; ++i) {
-                    const Real t = side[k][1][i], s = t * t * (Real(3) - Real(2) * t);
-                    side[k][1][i] = s;
-                    side[k][0][i] = Real(1) - s;
-                }
-            }
-            if (grid.direction != nullptr) {
-                const Real *direction = static_cast<const Real *>(grid.direction) + begin * D;
-                for (int i = 0; i < count; ++i) along[k][i] = direction[i * D + k];
-            }
-        }
-        for (int c = 0; c < kCorners; ++c) {
-            if (hashed) {
-                for (int i = 0; i < count; ++i) {
-                    uint32_t sum = term[0][c & 1][i];
-                    for (int k = 1; k < D; ++k) sum ^= term[k][c >> k & 1][i];
-                    entry[c][i] = sum & grid.mask;
-                }
-            } else {
-                for (int i = 0; i < count; ++i) {
-                    uint32_t sum = term[0][c & 1][i];
-                    for (int k = 1; k < D; ++k) sum += term[k][c >> k & 1][i];
-                    entry[c][i] = sum;
-                }
-            }
-        }
-    }
-
-    // Product of the sides of corner c over all axes but those in `skip`.
-    Real product(int c, int i, unsigned skip) const {
-        Real value = Real(1);
-        for (int k = 0; k < D; ++k)
-            if (!(skip >> k & 1u)) value *= side[k][c >> k & 1][i];
-        return value;
-    }
-    static Real sign(int c, int k) { return (c >> k & 1) ? Real(1) : Real(-1); }
-
-    void weigh(int count) {
-        for (int c = 0; c < kCorners; ++c)
-            for (int i = 0; i < count; ++i) weight[c][i] = product(c, i, 0u);
-    }
-    // The derivative of the weights along `along`.
-    void weigh_directional(int count) {
-        for (int c = 0; c < kCorners; ++c)
-            for (int i = 0; i < count; ++i) {
-                Real value = Real(0);
-                for (int k = 0; k < D; ++k) value += sign(c, k) * along[k][i] * slope[k][i] * product(c, i, 1u << k);
-                weight[c][i] = value;
-            }
-    }
-    // d/dx_j of the weight of corner c, and of its derivative along `along`.
-    Real first(int c, int j, int i) const { return sign(c, j) * slope[j][i] * product(c, i, 1u << j); }
-    Real second(int c, int j, int i) const {
-        Real value = sign(c, j) * along[j][i] * bend[j][i] * product(c, i, 1u << j);
-        for (int k = 0; k < D; ++k)
-            if (k != j)
-                value += sign(c, j) * sign(c, k) * along[k][i] * slope[k][i] * slope[j][i] *
-                         product(c, i, 1u << j | 1u << k);
-        return value;
-    }
-};
-
-// Reading a table is a random access for each corner. Prefetching the rows of the point kAhead further on, while this
-// one is summed, hides most of the latency; a table that fits the second-level cache needs no prefetching.
-constexpr int kAhead = 16;
+// Reading a table is a random access for each corner. Prefetching the rows of the points kAhead further on, while a run
+// of kRun points is summed, hides most of the latency; a table that fits the second-level cache needs no prefetching.
+constexpr int kRun = 8, kAhead = 16;
 constexpr int64_t kCached = 256 << 10;
-
-template <class Real, int D>
-inline void fetch(const Block<Real, D> &block, int i, const char *table, int64_t row_bytes) {
-    for (int c = 0; c < (1 << D); ++c) __builtin_prefetch(table + block.entry[c][i] * row_bytes, 0, 3);
-}
 
 // F is the number of features, 0 where it is known only at run time.
 template <class Real, class Store, int D, int F, bool kAdd>
-void gather_point(const Block<Real, D> &block, int i, const Store *table, int features, Real *row) {
+inline void gather_point(const Block<Real, D> &block, int i, const Store *table, int features, Real *row) {
     constexpr int corners = 1 << D;
     if constexpr (F > 0) {
         typename Row<Real, F>::type sum{};
@@ -157,9 +38,30 @@ void gather_point(const Block<Real, D> &block, int i, const Store *table, int fe
     }
 }
 
+// Eight points of two features at once, four to a vector.
+template <bool kAdd>
+inline void gather_pairs(const Block<float, 3> &block, int i, const float *table, float *rows, int64_t stride) {
+    const auto *pairs = reinterpret_cast<const Pair *>(table);
+    f8 sum[2] = {};
+    if constexpr (kAdd)
+        for (int k = 0; k < 8; ++k) std::memcpy(reinterpret_cast<char *>(sum) + 8 * k, rows + k * stride, 8);
+    for (int c = 0; c < 8; ++c) {
+        const uint32_t *entry = block.entry[c] + i;
+        const f8 weight = f8_load(block.weight[c] + i);
+        sum[0] += __builtin_shuffle(weight, i8{0, 0, 1, 1, 2, 2, 3, 3}) *
+                  (f8)d4{pairs[entry[0]], pairs[entry[1]], pairs[entry[2]], pairs[entry[3]]};
+        sum[1] += __builtin_shuffle(weight, i8{4, 4, 5, 5, 6, 6, 7, 7}) *
+                  (f8)d4{pairs[entry[4]], pairs[entry[5]], pairs[entry[6]], pairs[entry[7]]};
+    }
+    if (stride == 2)
+        std::memcpy(rows, sum, sizeof sum);
+    else
+        for (int k = 0; k < 8; ++k) std::memcpy(rows + k * stride, reinterpret_cast<const char *>(sum) + 8 * k, 8);
+}
+
 // sum[corner] += weight * row
 template <class Real, int D, int F>
-void scatter_point(const Block<Real, D> &block, int i, const Real *row, int features, Real *target) {
+inline void scatter_point(const Block<Real, D> &block, int i, const Real *row, int features, Real *target) {
     if constexpr (F > 0) {
         const typename Row<Real, F>::type value = load_row<Real, F>(row);
         for (int c = 0; c < (1 << D); ++c) {
@@ -177,81 +79,134 @@ void scatter_point(const Block<Real, D> &block, int i, const Real *row, int feat
 
 template <class Real, class Store, int D, int F>
 struct Loops {
-    // Calls body(block, i, start + i) for every point of begin..end on one level, and prefetches the rows of `table`,
-    // and whatever fetch_more(point) prefetches, kAhead points before.
+    // Calls body(block, i, count, start + i) for every run of `count` points of begin..end on one level, and prefetches
+    // the rows of `table`, and whatever fetch_more(point) prefetches, kAhead points before.
     template <class Body, class More>
-    static void each_point(const HashGrid &grid, int level, int64_t begin, int64_t end, const void *table, int64_t row_bytes,
-                           const Body &body, const More &fetch_more) {
+    static HF_INLINE_MEMBER void each_run(const HashGrid &grid, int level, int64_t begin, int64_t end, const void *table,
+                                          int64_t row_bytes, const Body body, const More fetch_more) {
         Block<Real, D> blocks[2];
-        const auto prepare = [&](Block<Real, D> &block, int64_t start) {
-            const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-            block.locate(grid, level, start, count, grid.direction != nullptr);
-            if (grid.direction != nullptr)
-                block.weigh_directional(count);
-            else
-                block.weigh(count);
-            return count;
-        };
         const bool far = (grid.offset[level + 1] - grid.offset[level]) * row_bytes > kCached;
         const char *rows = static_cast<const char *>(table);
         if (begin >= end) return;
-        int count = prepare(blocks[0], begin);
+        blocks[0].prepare(grid, level, begin, points_of_block(begin, end));
         for (int64_t start = begin, turn = 0; start < end; start += kBlock, turn ^= 1) {
-            Block<Real, D> &block = blocks[turn], &next = blocks[turn ^ 1];
-            const int next_count = start + kBlock < end ? prepare(next, start + kBlock) : 0;
-            for (int i = 0; i < count; ++i) {
+            const Block<Real, D> &block = blocks[turn], &next = blocks[turn ^ 1];
+            const int count = points_of_block(start, end);
+            if (start + kBlock < end) blocks[turn ^ 1].prepare(grid, level, start + kBlock, points_of_block(start + kBlock, end));
+            for (int i = 0; i < count; i += kRun) {
                 const int ahead = i + kAhead;
-                if (start + ahead < end) {
-                    if (far) fetch(ahead < kBlock ? block : next, ahead % kBlock, rows, row_bytes);
-                    fetch_more(start + ahead);
+                const int more = static_cast<int>(end - start - ahead < kRun ? end - start - ahead : kRun);
+                const Block<Real, D> &source = ahead < kBlock ? block : next;
+                for (int k = 0; k < more; ++k) {
+                    if (far)
+                        for (int c = 0; c < (1 << D); ++c)
+                            __builtin_prefetch(rows + source.entry[c][ahead % kBlock + k] * row_bytes, 0, 3);
+                    fetch_more(start + ahead + k);
                 }
-                body(block, i, start + i);
+                body(block, i, count - i < kRun ? count - i : kRun, start + i);
             }
-            count = next_count;
         }
     }
+    static int points_of_block(int64_t start, int64_t end) { return static_cast<int>(end - start < kBlock ? end - start : kBlock); }
 
-    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, int64_t begin, int64_t end) {
+    // One level of the features of begin..end, or the sum with what is there, into rows `stride` apart.
+    template <bool kAdd>
+    static void gather_level(const HashGrid &grid, int level, const Store *table, Real *target, int64_t stride, int64_t begin,
+                             int64_t end) {
         const int features = F > 0 ? F : grid.features;
-        const int64_t width = int64_t(grid.levels) * features, row_bytes = features * int64_t(sizeof(Store));
+        // A value at NaN is NaN; a derivative there is zero, so that one bad point does not spoil the table.
+        const Real fill = grid.derivative ? Real(0) : Real(NAN);
+        const bool distant = stride * int64_t(sizeof(Real)) > 64;  // the processor does not fetch the rows by itself
+        each_run(
+            grid, level, begin, end, table, features * int64_t(sizeof(Store)),
+            [=](const Block<Real, D> &block, int i, int count, int64_t point) {
+                Real *rows = target + (point - begin) * stride;
+                if constexpr (F == 2 && D == 3 && sizeof(Real) == 4 && sizeof(Store) == 4) {
+                    if (count == kRun) {
+                        gather_pairs<kAdd>(block, i, table, rows, stride);
+                        count = 0;
+                    }
+                }
+                for (int k = 0; k < count; ++k)
+                    gather_point<Real, Store, D, F, kAdd>(block, i + k, table, features, rows + k * stride);
+                if (!block.any_undefined) return;
+                const int run = points_of_run(point, end);
+                for (int k = 0; k < run; ++k)
+                    if (block.undefined[i + k])
+                        for (int f = 0; f < features; ++f) rows[k * stride + f] = fill;
+            },
+            [=](int64_t point) {
+                if (distant) __builtin_prefetch(target + (point - begin) * stride, 1, 3);
+            });
+    }
+    static int points_of_run(int64_t point, int64_t end) { return static_cast<int>(end - point < kRun ? end - point : kRun); }
+
+    // `lines` has room for one cache line for each point: the levels that make up a line of the output are collected
+    // there, each level's rows side by side, and written together. Written one by one, each would bring the line into
+    // the cache and send it back to memory.
+    static void gather(const HashGrid &grid, const Store *table, const Store *plain, Real *out, Real *lines, int64_t begin,
+                       int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        const int64_t width = int64_t(grid.levels) * features, count = end - begin;
+        const int together = lines == nullptr ? 1 : int(64 / (features * sizeof(Real)));
         for (int level = 0; level < grid.levels; ++level) {
-            const Store *first = table + grid.offset[level] * features;
-            Real *target = out + level * features;
-            // A value at NaN is NaN; a derivative there is zero, so that one bad point does not spoil the table.
-            const Real fill = grid.derivative ? Real(0) : Real(NAN);
-            each_point(
-                grid, level, begin, end, first, row_bytes,
-                [&](const Block<Real, D> &block, int i, int64_t point) {
-                    Real *row = target + point * width;
-                    gather_point<Real, Store, D, F, false>(block, i, first, features, row);
-                    if (block.undefined[i])
-                        for (int f = 0; f < features; ++f) row[f] = fill;
-                },
-                [&](int64_t point) { __builtin_prefetch(target + point * width, 1, 3); });
-            if (plain == nullptr) continue;
-            HashGrid undirected = grid;
-            undirected.direction = nullptr;
-            const Store *other = plain + grid.offset[level] * features;
-            each_point(
-                undirected, level, begin, end, other, row_bytes,
-                [&](const Block<Real, D> &block, int i, int64_t point) {
-                    if (!block.undefined[i]) gather_point<Real, Store, D, F, true>(block, i, other, features, target + point * width);
-                },
-                [](int64_t) {});
+            Real *row = out + begin * width + level * features;
+            Real *target = lines == nullptr ? row : lines + level % together * features * count;
+            const int64_t stride = lines == nullptr ? width : features, first = grid.offset[level] * features;
+            gather_level<false>(grid, level, table + first, target, stride, begin, end);
+            if (plain != nullptr) {
+                HashGrid undirected = grid;
+                undirected.direction = nullptr;
+                gather_level<true>(undirected, level, plain + first, target, stride, begin, end);
+            }
+            if (lines != nullptr && (level + 1) % together == 0)
+                write_lines(lines, row - (together - 1) * features, width, count);
         }
     }
 
-    static void scatter(const HashGrid &grid, int level, const Real *grad, Real *sum, int64_t begin, int64_t end) {
+    // Writes whole cache lines past the cache: out[i * width ..] = lines[0][i], lines[1][i], ...
+    static void write_lines(const Real *lines, Real *out, int64_t width, int64_t count) {
+        if constexpr (F > 0 && F * sizeof(Real) < 64) {
+            constexpr int together = int(64 / (F * sizeof(Real)));
+            for (int64_t i = 0; i < count; ++i) {
+                Real line[64 / sizeof(Real)];
+                for (int l = 0; l < together; ++l) store_row<Real, F>(line + l * F, load_row<Real, F>(lines + (l * count + i) * F));
+                write_line(out + i * width, line);
+            }
+            finish_lines();
+        }
+    }
+
+    // `grad` are the rows of this level, `stride` apart, of begin..end.
+    static void scatter(const HashGrid &grid, int level, const Real *grad, int64_t stride, Real *sum, int64_t begin, int64_t end) {
+        const int features = F > 0 ? F : grid.features;
+        Real *target = sum + grid.offset[level] * features;
+        const bool distant = stride * int64_t(sizeof(Real)) > 64;
+        each_run(
+            grid, level, begin, end, target, features * int64_t(sizeof(Real)),
+            [=](const Block<Real, D> &block, int i, int count, int64_t point) {
+                const Real *rows = grad + (point - begin) * stride;
+                for (int k = 0; k < count; ++k)
+                    if (!(block.any_undefined && block.undefined[i + k]))
+                        scatter_point<Real, D, F>(block, i + k, rows + k * stride, features, target);
+            },
+            [=](int64_t point) {
+                if (distant) __builtin_prefetch(grad + (point - begin) * stride, 0, 3);
+            });
+    }
+
+    static void by_level(const HashGrid &grid, const Real *grad, Real *out, int64_t count, int64_t begin, int64_t end) {
         const int features = F > 0 ? F : grid.features;
         const int64_t width = int64_t(grid.levels) * features;
-        Real *target = sum + grid.offset[level] * features;
-        const Real *source = grad + level * features;
-        each_point(
-            grid, level, begin, end, target, features * int64_t(sizeof(Real)),
-            [&](const Block<Real, D> &block, int i, int64_t point) {
-                if (!block.undefined[i]) scatter_point<Real, D, F>(block, i, source + point * width, features, target);
-            },
-            [&](int64_t point) { __builtin_prefetch(source + point * width, 0, 3); });
+        for (int64_t i = begin; i < end; ++i)
+            for (int level = 0; level < grid.levels; ++level) {
+                const Real *from = grad + i * width + level * features;
+                Real *to = out + (level * count + i) * features;
+                if constexpr (F > 0)
+                    store_row<Real, F>(to, load_row<Real, F>(from));
+                else
+                    for (int f = 0; f < features; ++f) to[f] = from[f];
+            }
     }
 
     static Real dot(const Store *entry, const Real *row, int features) {
@@ -286,7 +241,7 @@ struct Loops {
                         }
                     }
                     for (int j = 0; j < D; ++j)
-                        target[j] = block.undefined[i] ? Real(0) : level == 0 ? sum[j] : target[j] + sum[j];
+                        target[j] = block.any_undefined && block.undefined[i] ? Real(0) : level == 0 ? sum[j] : target[j] + sum[j];
                 }
             }
         }
@@ -330,17 +285,26 @@ struct Loops {
 
 }  // namespace
 
-void hash_grid_gather(const HashGrid &grid, const void *table, const void *plain, void *out, int64_t begin, int64_t end) {
+void hash_grid_gather(const HashGrid &grid, const void *table, const void *plain, void *out, void *lines, int64_t begin,
+                      int64_t end) {
 #define HF_CALL(REAL, STORE, D, F)                                                                              \
     Loops<REAL, STORE, D, F>::gather(grid, static_cast<const STORE *>(table), static_cast<const STORE *>(plain), \
-                                     static_cast<REAL *>(out), begin, end)
+                                     static_cast<REAL *>(out), static_cast<REAL *>(lines), begin, end)
     HF_GRID_CASES(HF_CALL)
 #undef HF_CALL
 }
 
-void hash_grid_scatter(const HashGrid &grid, int level, const void *grad, void *sum, int64_t begin, int64_t end) {
-#define HF_CALL(REAL, STORE, D, F)                                                                            \
-    Loops<REAL, REAL, D, F>::scatter(grid, level, static_cast<const REAL *>(grad), static_cast<REAL *>(sum), begin, end)
+void hash_grid_scatter(const HashGrid &grid, int level, const void *grad, int64_t stride, void *sum, int64_t begin, int64_t end) {
+#define HF_CALL(REAL, STORE, D, F)                                                                                    \
+    Loops<REAL, REAL, D, F>::scatter(grid, level, static_cast<const REAL *>(grad), stride, static_cast<REAL *>(sum), \
+                                     begin, end)
+    HF_GRID_CASES(HF_CALL)
+#undef HF_CALL
+}
+
+void hash_grid_by_level(const HashGrid &grid, const void *grad, void *out, int64_t count, int64_t begin, int64_t end) {
+#define HF_CALL(REAL, STORE, D, F) \
+    Loops<REAL, REAL, D, F>::by_level(grid, static_cast<const REAL *>(grad), static_cast<REAL *>(out), count, begin, end)
     HF_GRID_CASES(HF_CALL)
 #undef HF_CALL
 }

@@ -113,6 +113,21 @@ def _zero_table(like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.zeros(tuple(like.shape), np.float64 if dtype == torch.float64 else np.float32))
 
 
+_LARGE = 1 << 22  # bytes from which NumPy asks for large pages
+
+
+def _empty_rows(points: Tensor, width: int) -> Tensor:
+    """(N, width) features to be written."""
+    size = points.shape[0] * width
+    if points.device.type != "cpu" or size * points.element_size() < _LARGE:
+        return points.new_empty((points.shape[0], width))
+    # In large pages, as above, and from a cache line on, so that the native kernel may write whole lines.
+    line = 64 // points.element_size()
+    memory = np.empty(size + line, np.float64 if points.dtype == torch.float64 else np.float32)
+    first = -memory.ctypes.data % 64 // points.element_size()
+    return torch.from_numpy(memory[first : first + size].reshape(points.shape[0], width))
+
+
 def _or_empty(result: Tensor | None, like: Tensor) -> Tensor:
     """A custom operation must return tensors: an empty one stands for a gradient that is not needed."""
     return like.new_empty((0,)) if result is None else result.to(like.dtype)
@@ -180,7 +195,7 @@ class _Warp:
 def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
     shape = _shape("hash_grid", layout, points, table)
     points, table = _contiguous(points), _contiguous(table)
-    out = points.new_empty((points.shape[0], shape.width))
+    out = _empty_rows(points, shape.width)
     if dispatch.use_native(points):
         dispatch.native.hash_grid(points, table, out, *_native_arguments(shape, smoothstep))
     else:
@@ -237,7 +252,7 @@ def _hash_grid_backward_backward(
     grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
     gg_points = None if gg_points is None else _contiguous(gg_points)
     gg_table = None if gg_table is None else _contiguous(gg_table)
-    to_grad = torch.empty_like(grad) if needs[0] else None
+    to_grad = _empty_rows(points, shape.width) if needs[0] else None
     to_points = torch.empty_like(points) if needs[1] else None
     to_table = _zero_table(table, points.dtype) if needs[2] else None
     if dispatch.use_native(points):

@@ -1,4 +1,6 @@
+import contextlib
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,6 +21,16 @@ LAYOUT = HashGridLayout(levels=4, features=2, log2_table_size=7, base_resolution
 
 def on(backend, *tensors):
     return [tensor.to("cuda" if backend == "cuda" else "cpu") for tensor in tensors]
+
+
+@contextlib.contextmanager
+def parallel(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run(backend, points, table, layout, interpolation="linear"):
@@ -240,16 +252,52 @@ def test_nan_stays_with_its_point(backend):
 def test_threads_do_not_change_a_bit():
     torch.manual_seed(4)
     points, table = torch.rand(5000, 3, requires_grad=True), torch.randn(LAYOUT.entries, 2, requires_grad=True)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 3):
+        with parallel(threads):
             out = hash_grid(points, table, LAYOUT)
             results.append((out, *torch.autograd.grad(out.square().sum(), (points, table))))
-    finally:
-        torch.set_num_threads(before)
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
+
+
+@needs_native
+@pytest.mark.parametrize("features", [1, 2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_large_batches_are_written_as_small_ones_are(features, dtype):
+    # Rows of more than 4 MB together are written in whole cache lines; those of a few points one by one.
+    torch.manual_seed(features)
+    layout = HashGridLayout(16, features, 9, 2, 300)
+    points = torch.rand((1 << 22) // (4 * layout.width) + 83, 3) * 1.1 - 0.05
+    points[1000, 1] = torch.nan
+    table, tangent = torch.randn(2, layout.entries, features).to(dtype)
+    grad, direction = torch.randn(len(points), layout.width), torch.randn_like(points)
+
+    def rows(part, threads):
+        with parallel(threads):
+            second = (layout.key, True, [True, False, False])
+            return torch.cat([
+                hash_grid(points[part], table, layout),
+                torch.ops.headfields.hash_grid_backward_backward(
+                    grad[part], points[part], table, direction[part], tangent, *second
+                )[0],
+            ], 1)  # fmt: skip
+
+    whole = rows(slice(None), 2)
+    assert whole[1000, : layout.width].isnan().all() and (whole[1000, layout.width :] == 0).all()
+    pieces = torch.cat([rows(slice(first, first + 1001), 1) for first in range(0, len(points), 1001)])
+    assert torch.equal(whole.nan_to_num(7.0), pieces.nan_to_num(7.0))
+
+
+@needs_native
+def test_gradient_of_more_points_than_are_arranged_at_once():
+    layout = HashGridLayout(32, 1, 9, 2, 300)
+    points = torch.rand((1 << 24) // (4 * layout.width) + 70, 3)
+    table = torch.zeros(layout.entries, 1, requires_grad=True)
+    hash_grid(points, table, layout).sum().backward()
+    # The weights of a point's corners add up to one.
+    of_level = [part.sum() for part in table.grad.double().split([b - a for a, b in pairwise(layout.offsets)])]
+    torch.testing.assert_close(torch.stack(of_level), torch.full((32,), float(len(points))).double(), rtol=1e-5, atol=0)
 
 
 def test_half_precision_table_follows_the_float_one():
