@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.memory import peak_growth
-from benchmarks.timing import interleaved
+from benchmarks.timing import Timing, interleaved
 
 OURS = "headfields"
 
@@ -22,6 +22,7 @@ class Settings:
     threads: int = 2
     rounds: tuple[int, int] = (3, 21)
     seconds: float = 4.0  # time budget for the rounds of a case
+    keep_going: bool = False  # a case that we fail is a row with the error, and the next is measured
 
     def pick(self, full: Any, quick: Any) -> Any:
         return quick if self.quick else full
@@ -143,10 +144,8 @@ def measure(case: Case, settings: Settings) -> list[Row]:
         except Exception as error:
             if name == OURS:
                 raise
-            missing[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    synchronize = torch.cuda.synchronize if settings.device == "cuda" else None
-    runs = {name: contestant.run for name, contestant in contestants.items()}
-    times = interleaved(runs, settings.rounds, settings.seconds, synchronize)
+            missing[name] = _said(error)
+    times = _times(contestants, missing, settings)
     common = {"label": case.label, "size": dict(case.size), "unit": case.unit}
     ours = times[OURS].median / (contestants[OURS].work or case.work) if OURS in times else None
     rows = []
@@ -177,6 +176,44 @@ def measure(case: Case, settings: Settings) -> list[Row]:
             )
         )
     return rows
+
+
+def failed(case: Case, error: Exception) -> Row:
+    """The row of a case that we could not run."""
+    return Row(case.label, dict(case.size), OURS, case.unit, case.work, note=_said(error))
+
+
+def _said(error: BaseException) -> str:
+    return f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+class _WhileTimed(Exception):
+    """A contestant, by name, raised while it was timed."""
+
+
+def _named(name: str, run: Callable[[], Any]) -> Callable[[], Any]:
+    def named() -> Any:
+        try:
+            return run()
+        except Exception as error:
+            raise _WhileTimed(name) from error
+
+    return named
+
+
+def _times(contestants: dict[str, Contestant], missing: dict[str, str], settings: Settings) -> dict[str, Timing]:
+    """Interleaved times. A peer that fails when it is called again becomes missing, and the others begin anew."""
+    synchronize = torch.cuda.synchronize if settings.device == "cuda" else None
+    while True:
+        runs = {name: _named(name, each.run) for name, each in contestants.items() if name not in missing}
+        try:
+            return interleaved(runs, settings.rounds, settings.seconds, synchronize)
+        except _WhileTimed as failure:
+            name, error = str(failure), failure.__cause__
+            assert error is not None
+            if name == OURS or name in missing:
+                raise error from None
+            missing[name] = _said(error)
 
 
 def _difference(ours: np.ndarray | None, theirs: np.ndarray | None, tolerance: float) -> tuple[float | None, int]:

@@ -6,11 +6,12 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from benchmarks import machine, report
-from benchmarks.case import Case, Row, Settings, measure
+from benchmarks.case import Case, Row, Settings, failed, measure
 
 
 def rows_of(module: ModuleType, settings: Settings) -> list[Row]:
@@ -18,20 +19,27 @@ def rows_of(module: ModuleType, settings: Settings) -> list[Row]:
     rows: list[Row] = []
     with torch.no_grad():
         for entry in module.cases(settings):
-            more = measure(entry, settings) if isinstance(entry, Case) else [entry]
+            try:
+                more = measure(entry, settings) if isinstance(entry, Case) else [entry]
+            except Exception as error:
+                if not settings.keep_going:
+                    raise
+                more = [failed(entry, error)]
             for row in more:
                 print(report.line(row), flush=True)
             rows += more
     return rows
 
 
-def run(name: str, out: Path, quick: bool = False, threads: int = 2, device: str = "cpu") -> report.Report:
-    """Measures an operation and writes NAME.md, NAME.png and NAME.json into `out`."""
+def run(
+    name: str, out: Path, quick: bool = False, threads: int = 2, device: str = "cpu", **options: Any
+) -> report.Report:
+    """Measures an operation and writes NAME.md, NAME.png and NAME.json into `out`; `options` are of `Settings`."""
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmarks: --device is cuda, but torch sees no CUDA device")
     torch.set_num_threads(threads)
     module = importlib.import_module(f"benchmarks.operations.{name}")
-    settings = Settings(quick=quick, device=device, threads=threads)
+    settings = Settings(quick=quick, device=device, threads=threads, **options)
     print(f"\n{module.TITLE}", flush=True)
     began = time.perf_counter()
     rows = rows_of(module, settings)

@@ -1,4 +1,4 @@
-"""Versions, device, driver; and every kernel against its definition, with both derivatives."""
+"""Versions, device, driver, backends; and every kernel against its definition, with both derivatives."""
 
 import shutil
 import subprocess
@@ -17,6 +17,7 @@ QUERY = "name,driver_version,compute_cap,memory.total,clocks.max.sm,power.limit"
 def run(settings: GpuSettings) -> dict[str, Any]:
     found: dict[str, Any] = machine.description(torch.get_num_threads(), settings.device)
     found["headfields"] = hf.__version__
+    found["backends"] = [str(backend) for backend in hf.backends()]
     found["tf32"] = {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32}
     if settings.device == "cuda":
         properties = torch.cuda.get_device_properties(0)

@@ -1,9 +1,10 @@
 """Every model: milliseconds of a training step and of a frame, what the device does meanwhile, and quality after a
 minute."""
 
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.gpu.settings import GpuSettings
 from headfields.cli import presets
 from headfields.models import mononphm
 from headfields.priors import PAPER_RECIPE, PriorTrainer
+from headfields.priors.pictures import scan_camera
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
@@ -89,6 +91,7 @@ def _guarded(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
+        gc.collect()  # trainer and avatar know each other
         torch.cuda.empty_cache()
 
 
@@ -150,13 +153,19 @@ def _profile(take: Callable[[int], Any], steps: int = 10) -> dict[str, float]:
     return {"launches": len(events) / steps, "busy ms": busy / 1e3 / steps}
 
 
-@torch.no_grad()
 def _frames(avatar: Any, capture: Any, settings: GpuSettings) -> dict[str, float]:
-    side = settings.pick(FRAME, 16)
+    scale = settings.pick(FRAME, 16) / capture.size[0]
+    frames = (capture.splits["test"].tolist() * settings.pick(4, 2))[: settings.pick(20, 2)]
+    views = ((capture.camera([frame])[0].scaled(scale), capture.state([frame])) for frame in frames)
+    return _drawing(avatar, views, settings)
+
+
+@torch.no_grad()
+def _drawing(avatar: Any, views: Iterable[tuple[hf.Camera, hf.HeadState]], settings: GpuSettings) -> dict[str, float]:
+    """How long images of some views take."""
     seconds = []
-    for frame in (capture.splits["test"].tolist() * settings.pick(4, 2))[: settings.pick(20, 2)]:
-        camera = capture.camera([frame]).to(settings.device)[0].scaled(side / capture.size[0])
-        state = capture.state([frame]).to(settings.device)
+    for camera, state in views:
+        camera, state = camera.to(settings.device), state.to(settings.device)
         settings.wait()
         began = time.perf_counter()
         avatar.render(camera, state)
@@ -192,4 +201,7 @@ def _prior(settings: GpuSettings) -> dict[str, Any]:
     result = {"step": {"mean ms": 1e3 * seconds}, "scans": settings.pick(16, 2)}
     if on_cuda:
         result |= {"profile of a step": _profile(fit), "no graph": trainer.graph_reason}
+    prior, side = trainer.prior(), settings.pick(FRAME, 16)
+    camera, state = scan_camera(scans.center, size=side), prior.state()
+    result["frame of 512 x 512"] = _drawing(prior.avatar.eval(), [(camera, state)] * settings.pick(5, 2), settings)
     return result

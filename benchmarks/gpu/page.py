@@ -15,14 +15,30 @@ def markdown(results: dict[str, Any]) -> str:
     for name, part in results["parts"].items():
         state = part["state"] if part["state"] != "done" else f"{part['seconds']:.0f} s"
         lines.append(f"- {name}: {state}")
-    lines += ["", *_checks(environment), *_table("Ceilings", results.get("ceilings", {})), *_models(results)]
+    lines += ["", *_environment(environment), *_checks(environment), *_tests(results.get("tests", {}))]
+    lines += [*_table("Ceilings", results.get("ceilings", {})), *_models(results)]
     return "\n".join([*lines, *_operations(results.get("operations", {}))]) + "\n"
+
+
+def _environment(environment: dict[str, Any]) -> list[str]:
+    rows = [*environment.get("backends", []), *environment.get("nvidia-smi", "").splitlines()]
+    return ["## Environment", "", "```text", *rows, "```", ""] if rows else []
 
 
 def _checks(environment: dict[str, Any]) -> list[str]:
     checks, failed = environment.get("checks", []), environment.get("failed", [])
-    said = f"wrong or impossible: {', '.join(failed)}" if failed else "all agree with their definitions"
-    return ["## Kernels", "", f"{len(checks)} checks, {said}.", ""] if checks else []
+    said = "these are wrong or impossible:" if failed else "all agree with their definitions."
+    details = [f"- {check['name']}: {check['detail']}" for check in checks if not check["passed"]]
+    return ["## Kernels", "", f"{len(checks)} checks, {said}", "", *details, *[""] * bool(details)] if checks else []
+
+
+def _tests(tests: dict[str, Any]) -> list[str]:
+    """What the tests marked `cuda` said, and which failed."""
+    if not tests:
+        return []
+    counts = [f"{tests[word]} {word}" for word in ("passed", "failed", "error", "errors", "skipped") if word in tests]
+    said = tests.get("skipped") if "exit" not in tests else ", ".join(counts) or f"none ran (exit {tests['exit']})"
+    return ["## Tests on CUDA", "", f"{said}.", "", *(f"- {name}" for name in tests.get("failures", [])), ""]
 
 
 def _table(title: str, figures: dict[str, float]) -> list[str]:
@@ -39,7 +55,7 @@ def _models(results: dict[str, Any]) -> list[str]:
     lines.append("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         if "error" in row:
-            lines.append(f"| {name} | {row['error']} | | | | | |")
+            lines.append(f"| {name} | {_cell(row['error'])} | | | | | |")
             continue
         step, profile = row["step"], row.get("profile of a step", {})
         cells = [
@@ -65,17 +81,22 @@ def _operations(operations: dict[str, Any]) -> list[str]:
     lines = ["## Operations", "", "| | beside | ours, ms | ours is |", "|---|---|---|---|"]
     for name, rows in operations.items():
         if "error" in rows:
-            lines.append(f"| {name} | {rows['error']} | | |")
+            lines.append(f"| {name} | {_cell(rows['error'])} | | |")
             continue
         ours: float | None = None
         for row in rows:
             size = ", ".join(f"{value:,} {unit}" for unit, value in row["size"].items())
             if row["contestant"] == "headfields":
                 ours = row["milliseconds"]
-                if ours is not None:
-                    lines.append(f"| {name}: {row['label']}, {size} | | {ours:.3g} | |")
+                said = _cell(row["note"]) if ours is None else f"{ours:.3g}"
+                lines.append(f"| {name}: {row['label']}, {size} | | {said} | |")
             elif row["ratio"] is not None:
                 lines.append(f"| | {row['contestant']} | | {row['ratio']:.2f}× |")
             elif row["note"]:
-                lines.append(f"| | {row['contestant']}: {row['note']} | | |")
+                lines.append(f"| | {row['contestant']}: {_cell(row['note'])} | | |")
     return [*lines, ""]
+
+
+def _cell(text: str) -> str:
+    """An error's first line, which alone fits a table."""
+    return (text.splitlines() or [""])[0].replace("|", "\\|")

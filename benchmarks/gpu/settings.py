@@ -26,7 +26,10 @@ class GpuSettings:
 
     def write(self, part: str, result: dict[str, Any]) -> None:
         """Writes what a part has measured, so far if it goes on: past its limit of time it is ended."""
-        (self.out / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
+        file = self.out / f"{part}.json"
+        draft = file.with_suffix(".tmp")  # what has been written before stays whole if this is cut short
+        draft.write_text(json.dumps(result, indent=1) + "\n")
+        draft.replace(file)
 
     def pick(self, full: Any, small: Any) -> Any:
         return small if self.small else full

@@ -15,8 +15,14 @@ def run(settings: GpuSettings) -> dict[str, Any]:
     if settings.device != "cuda":
         return {"skipped": "there is no CUDA device"}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    (settings.out / "tests.txt").write_text(answer.stdout + answer.stderr)
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", answer.stdout)}
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", answer.stdout, re.MULTILINE)
-    return {"exit": answer.returncode, **counts, "failures": failed}
+    log = settings.out / "tests.txt"
+    with log.open("w") as file:  # as it goes, to see how far it came
+        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
+    return {"exit": code, **outcome(log.read_text())}
+
+
+def outcome(log: str) -> dict[str, Any]:
+    """What pytest counts at its end, and the tests that failed."""
+    last = (log.strip().splitlines() or [""])[-1]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
+    return {**counts, "failures": re.findall(r"^(?:FAILED|ERROR) (\S+)", log, re.MULTILINE)}

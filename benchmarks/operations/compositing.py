@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
-from benchmarks.peers import need
+from benchmarks.peers import compiled, need
 from headfields.ops import accumulate, ray_offsets, weights_from_density
 
 TITLE = "Compositing"
@@ -82,7 +82,19 @@ class Dense(_Samples):
 
             return self._contestant("nerfacc, PyTorch", function, backward)
 
-        return {OURS: lambda: self._contestant(OURS, ours, backward), "nerfacc, PyTorch": nerfacc}
+        def formula(density: Tensor, rgb: Tensor) -> Any:
+            depth = density * (self.end - self.start)
+            transmittance = torch.exp(depth - depth.cumsum(-1))
+            weights = transmittance * -torch.expm1(-depth)
+            return (weights[..., None] * rgb).sum(1), weights.sum(1)
+
+        return {
+            OURS: lambda: self._contestant(OURS, ours, backward),
+            "torch.compile": lambda: self._contestant(
+                "torch.compile", compiled(formula, self.density.device.type), backward
+            ),
+            "nerfacc, PyTorch": nerfacc,
+        }
 
 
 class Packed(_Samples):

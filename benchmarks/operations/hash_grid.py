@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
-from benchmarks.peers import need
+from benchmarks.peers import compiled, need
 from headfields.ops import HashGridLayout, hash_grid
 from headfields.ops.reference.hash_grid import hash_grid as reference
 
@@ -21,6 +21,7 @@ point after another. Backward is to the table, whose gradient is made anew, as i
 of the table's gradient. tiny-cuda-nn places its vertices elsewhere, so its answers cannot be compared."""
 
 _REFERENCE = "reference, PyTorch"
+_COMPILED = "reference, torch.compile"
 _WARP = "Warp kernel"
 _WARP_POINTS = "Warp kernel, points outer"
 
@@ -104,10 +105,15 @@ def _contestants(layout: HashGridLayout, table: Tensor, points: Tensor) -> Calla
 
         return Contestant("tiny-cuda-nn", both if backward else lambda: encoding(points))
 
+    def by_compiler(backward: bool) -> Contestant:
+        function = compiled(lambda t: reference(points, t, layout), points.device.type)
+        return by_torch(_COMPILED, function, backward)
+
     def contest(backward: bool) -> dict[str, Maker]:
         return {
             OURS: lambda: by_torch(OURS, lambda t: hash_grid(points, t, layout), backward),
             _REFERENCE: lambda: by_torch(_REFERENCE, lambda t: reference(points, t, layout), backward),
+            _COMPILED: lambda: by_compiler(backward),
             _WARP: lambda: warp(_WARP, backward),
             _WARP_POINTS: lambda: warp(_WARP_POINTS, backward),
             "tiny-cuda-nn": lambda: tiny_cuda_nn(backward),

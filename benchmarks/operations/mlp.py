@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
+from benchmarks.peers import compiled
 from headfields.ops import mlp
 
 TITLE = "Small networks"
@@ -67,4 +68,7 @@ class Network:
         return {
             OURS: lambda: self._contestant(OURS, self._ours, backward),
             "PyTorch": lambda: self._contestant("PyTorch", self._layers, backward),
+            "torch.compile": lambda: self._contestant(
+                "torch.compile", compiled(self._layers, self.x.device.type), backward
+            ),
         }

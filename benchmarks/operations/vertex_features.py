@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
+from benchmarks.peers import compiled
 from headfields.encoders import VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
 from headfields.ops import frequency_encoding, inverse_distance_weights
@@ -85,4 +86,8 @@ def contestants(label: str, count: int, backward: bool, device: str) -> dict[str
 
         return Contestant(name, both if backward else lambda: [function()], numbers)
 
-    return {OURS: lambda: contestant(OURS, ours), "PyTorch": lambda: contestant("PyTorch", plain)}
+    return {
+        OURS: lambda: contestant(OURS, ours),
+        "PyTorch": lambda: contestant("PyTorch", plain),
+        "torch.compile": lambda: contestant("torch.compile", compiled(plain, device)),
+    }

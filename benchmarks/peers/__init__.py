@@ -1,8 +1,11 @@
 """Peer libraries, one file each, called through their best documented interfaces."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from benchmarks.case import PeerMissing
 
@@ -52,3 +55,14 @@ def need(module: str, cuda: bool | None = None, device: str = "cpu") -> ModuleTy
 
 def version(module: Any) -> str:
     return str(getattr(module, "__version__", ""))
+
+
+def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """`torch.compile` of a definition in PyTorch, for each shape: what a user has on a GPU without any library.
+
+    Raises:
+        PeerMissing: the device is a CPU, where half a minute of C++ compilation would precede each size.
+    """
+    if device != "cuda":
+        raise PeerMissing("on CUDA only")
+    return torch.compile(function, dynamic=False)

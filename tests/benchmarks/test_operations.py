@@ -132,9 +132,31 @@ def test_hash_grid_agrees_with_its_reference() -> None:
     contest = hash_grid._contestants(layout, hash_grid.table_of(layout, "cpu"), torch.rand(50, 3))
     for backward in (False, True):
         makers = {name: maker for name, maker in contest(backward).items() if "Warp" not in name}
-        ours, reference, tiny = measure(Case("c", {}, "points", 50, makers), _BRIEF)
+        ours, reference, compiled, tiny = measure(Case("c", {}, "points", 50, makers), _BRIEF)
         assert ours.contestant == OURS and reference.difference is not None and reference.difference < 1e-4
-        assert tiny.note == "runs on CUDA only"
+        assert compiled.note == "on CUDA only" and tiny.note == "runs on CUDA only"
+
+
+@pytest.mark.slow
+def test_definitions_that_are_compiled_agree(unchecked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, but for the code that is made."""
+    from benchmarks.operations import compositing, hash_grid, mlp, vertex_features
+    from headfields.ops import HashGridLayout
+
+    for module in (compositing, hash_grid, mlp, vertex_features):
+        monkeypatch.setattr(module, "compiled", lambda function, device: torch.compile(function, backend="eager"))
+    layout = HashGridLayout(levels=4, log2_table_size=10)
+    grid = hash_grid._contestants(layout, hash_grid.table_of(layout, "cpu"), torch.rand(50, 3))
+    for backward in (False, True):
+        for makers in (
+            compositing.Dense(8, 6, "cpu").contestants(backward), grid(backward),
+            mlp.Network(20, (3, 8, 2), 0, "cpu").contestants(backward),
+            vertex_features.contestants("small", 50, backward, "cpu"),
+        ):  # fmt: skip
+            chosen = {name: maker for name, maker in makers.items() if name == OURS or "torch.compile" in name}
+            with torch.no_grad():
+                compiled = measure(Case("c", {}, "rows", 50, chosen), _BRIEF)[1]
+            assert compiled.difference is not None and compiled.difference < 1e-2, compiled
 
 
 @pytest.mark.slow

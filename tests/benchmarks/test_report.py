@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from benchmarks import page, report
 from benchmarks.case import OURS, Case, Contestant, PeerMissing, Row, Settings, measure
 from benchmarks.report import Report
+from benchmarks.run import rows_of
 
 _BRIEF = Settings(rounds=(1, 2), seconds=0.0)
 
@@ -61,6 +63,30 @@ def test_ours_failing_is_an_error() -> None:
     case = Case("a case", {}, "points", 1, {OURS: lambda: Contestant(OURS, lambda: 1 / 0)})
     with pytest.raises(ZeroDivisionError):
         measure(case, _BRIEF)
+
+
+def test_a_peer_that_fails_while_it_is_timed_leaves_the_others_their_times() -> None:
+    calls = iter(range(99))
+
+    def tiring() -> Contestant:
+        def run() -> None:
+            if next(calls) > 4:
+                raise RuntimeError("out of memory\nmore lines")
+
+        return Contestant("tiring", run)
+
+    rows = {r.contestant: r for r in measure(_case(tiring=tiring, close=lambda: Contestant("close", dict)), _BRIEF)}
+    assert rows["tiring"].note == "failed: RuntimeError: out of memory" and rows["tiring"].milliseconds is None
+    assert rows[OURS].milliseconds and rows["close"].milliseconds
+
+
+def test_a_case_that_we_fail_is_a_row_where_the_run_goes_on() -> None:
+    bad = Case("bad", {"n": 1}, "points", 1, {OURS: lambda: Contestant(OURS, lambda: 1 / 0)})
+    module = SimpleNamespace(cases=lambda settings: iter([bad, _case()]))
+    rows = rows_of(module, replace(_BRIEF, keep_going=True))  # type: ignore[arg-type]
+    assert rows[0].note == "failed: ZeroDivisionError: division by zero" and rows[1].milliseconds
+    with pytest.raises(ZeroDivisionError):
+        rows_of(module, _BRIEF)  # type: ignore[arg-type]
 
 
 def test_a_goal_that_is_missed_says_so() -> None:
