@@ -2,6 +2,7 @@
 #include "bvh.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -99,6 +100,11 @@ void closest(In<int32_t, 2> children, In<int32_t, 1> order, In<int32_t, 1> slot,
     check_mesh(mesh, n, tree.meshes);
     in_order(query.points, query.mesh, n, tree.meshes, threads,
              [&](const uint32_t *items, int64_t count) { HF_DISPATCH(bvh_closest, tree, query, items, count); });
+    std::atomic<bool> inside{true};
+    parallel_for(n, 4096, threads, [&](int64_t begin, int64_t end, int) {
+        if (!HF_DISPATCH(bvh_closest_points, tree, query, begin, end)) inside = false;
+    });
+    if (!inside) throw std::out_of_range("bvh: faces name a vertex that is not there");
 }
 
 // Where rays pass nearest to the middle of their mesh: rays near one another there meet the same faces.

@@ -69,9 +69,13 @@ struct BvhRays {
 HF_DECLARE(void, bvh_refit_leaves,
            (const headfields::BvhTree &tree, float *bounds, float *triangles, int64_t b, int64_t begin, int64_t end))
 HF_DECLARE(void, bvh_refit_nodes, (const headfields::BvhTree &tree, float *bounds, int64_t b))
-// Queries items[0..count), indices into the arrays of `query`, best visited in a spatially coherent order.
+// Queries items[0..count), indices into the arrays of `query`, best visited in a spatially coherent order. Writes into
+// query.face where the nearest face is, an index of `order`, or -1; then bvh_closest_points of all queries finishes.
 HF_DECLARE(void, bvh_closest,
            (const headfields::BvhTree &tree, const headfields::BvhClosest &query, const uint32_t *items, int64_t count))
+// Results of queries [begin, end). False where `faces` name a vertex that is not there.
+HF_DECLARE(bool, bvh_closest_points,
+           (const headfields::BvhTree &tree, const headfields::BvhClosest &query, int64_t begin, int64_t end))
 HF_DECLARE(void, bvh_raycast,
            (const headfields::BvhTree &tree, const headfields::BvhRays &rays, const uint32_t *items, int64_t count))
 HF_DECLARE(void, bvh_interval,

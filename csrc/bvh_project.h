@@ -44,16 +44,9 @@ HF_INLINE d4 along(d4 t, d4 length2) {
     return t > one ? one : t;
 }
 
-// corner[3 v + axis][k] of triangle k, and point[axis][k]. The candidates are the three edges and, where the foot of
-// the perpendicular falls inside, the interior. w is kept: its exact zero says that the point is on the edge bc.
-HF_INLINE Foot project(const double point[3][4], const double corner[9][4]) {
-    const auto row = [](const double *from) __attribute__((always_inline)) {
-        d4 v;
-        std::memcpy(&v, from, sizeof v);
-        return v;
-    };
-    const w3 p = {row(point[0]), row(point[1]), row(point[2])}, a = {row(corner[0]), row(corner[1]), row(corner[2])};
-    const w3 b = {row(corner[3]), row(corner[4]), row(corner[5])}, c = {row(corner[6]), row(corner[7]), row(corner[8])};
+// Triangle a, b, c and point p in each lane. The candidates are the three edges and, where the foot of the perpendicular
+// falls inside, the interior. w is kept: its exact zero says that the point is on the edge bc.
+HF_INLINE Foot project(w3 p, w3 a, w3 b, w3 c) {
     const w3 ab = b - a, ac = c - a, bc = c - b, ap = p - a, bp = p - b, n = cross(ab, ac);
     const d4 zero = d4_set(0), one = d4_set(1), ab2 = dot(ab, ab), ac2 = dot(ac, ac), n2 = dot(n, n);
     const l4 always = zero == zero;

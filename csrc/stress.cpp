@@ -79,6 +79,9 @@ uint64_t triangles(Random &random, int faces, int meshes, int n, int rare) {
         HF_DISPATCH(bvh_raycast, tree, rays, order.get() + begin, end - begin);
         HF_DISPATCH(bvh_interval, tree, rays, order.get() + begin, end - begin);
     });
+    parallel_for(n, 7, pool_threads, [&](int64_t begin, int64_t end, int) {
+        expect(HF_DISPATCH(bvh_closest_points, tree, query, begin, end), "bvh_closest_points names a vertex that is not there");
+    });
     for (const int64_t f : nearest_face) expect(f >= -1 && f < faces, "bvh_closest names a face that is not there");
     uint64_t seed = 1;
     mix(seed, nearest_face), mix(seed, hit), mix(seed, distance), mix(seed, nearest), mix(seed, first);

@@ -1,7 +1,6 @@
-// Nearest triangle. Queries come in a spatially coherent order and are processed in groups of neighbors: one descent
-// for a group collects the few leaves that can hold a result for any of its queries, and each query then tests these
-// alone. A single query descends depth first, nearer children first. Either way the result of the query before is the
-// first bound.
+// Nearest triangle. Queries come in a spatially coherent order and go in groups of neighbors on one way through the
+// tree, nearer children first; a leaf is tested against the bounds of all of them and visited for those that it may
+// serve. A query far from the others descends alone. Either way the result before is the first bound.
 //
 // Outside a convex edge a whole wedge of space is equally near to both triangles, and rounding would choose. Of faces
 // that are as near as the nearest but for rounding the lowest index wins, so that a result does not depend on the order
@@ -34,6 +33,11 @@ HF_INLINE f8 leaf_distance2(const float *rows, v3 p) {
 
 namespace {
 
+// More than what counts as equal to a squared distance: (d + s)^2 <= d^2 (1 + e) + s^2 (1 + 1 / e), s being two ties.
+constexpr float generous_factor = 1.00003f;
+HF_INLINE float generous_term(float slack) { return 2.5e5f * slack * slack + 1e-30f; }
+HF_INLINE float generous(float distance2, float slack) { return distance2 * generous_factor + generous_term(slack); }
+
 // The best results of one query so far.
 struct Answer {
     static constexpr int most = 32;
@@ -46,7 +50,9 @@ struct Answer {
     int count;
     Near near[most];
 
-    HF_INLINE_MEMBER void start(float limit2) { best = bound = equal = limit2, count = 0; }
+    HF_INLINE_MEMBER void start(float limit2, float slack) {
+        best = equal = limit2, bound = generous(limit2, slack), count = 0;
+    }
     HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, v3 p, float slack) {
         const f8 d2 = leaf_distance2(triangles + leaf * bvh_leaf_floats, p);
         if (mask_bits(d2 < f8_set(bound)) == 0) return;
@@ -102,61 +108,118 @@ void descend(const BvhTree &tree, const float *bounds, const float *triangles, v
     }
 }
 
-constexpr int group_most = 24, candidates_most = 256;  // measured: fewer are slower, more no faster
+// Measured: fewer and more queries are slower. A leaf that is visited for none costs a group almost what the descent of
+// one query costs by itself, so the number of leaves has a limit, too.
+constexpr int group_most = 24, group_leaves = 192;
+constexpr int log_most = 8;  // leaves of one query; those that tie with more go alone
 
-// Leaves that may hold a result for a query of a group, with their boxes as rows like a node's.
-struct Candidates {
-    alignas(32) float box[6][candidates_most];
-    int32_t leaf[candidates_most];
-    int count;
+// Queries side by side. What a visit does to one is no branch, as it could not be predicted, and does not wait for the
+// visit before it, which was of another.
+struct Group {
+    alignas(32) float point[3][group_most];
+    alignas(32) float bound[group_most];  // generously so; -1 where there is no query
+    alignas(32) float distance2[group_most][log_most + 1][8];  // of leaves that held something nearer than the bound
+    float best[group_most];
+    int32_t leaf[group_most][log_most + 1], logged[group_most];
+    float term;  // of every generous bound
 
-    // All leaves within `radius2` of the box lo..hi, nearer ones rather first. False where there are too many.
-    bool collect(const BvhTree &tree, const float *bounds, v3 lo, v3 hi, float radius2) {
-        Entry stack[bvh_stack];
-        int top = 0, most = candidates_most;
-        count = 0;
-        for (int32_t node = 0; node >= 0;) {
-            const float *children = bounds + (int64_t)node * bvh_node_floats;
-            const f8 d2 = box_distance2(children, 8, lo, hi);
-            for (uint32_t hits = mask_bits(d2 < f8_set(radius2)); hits; hits &= hits - 1) {
-                const int k = __builtin_ctz(hits);
-                const int32_t child = tree.children[8 * (int64_t)node + k];
-                if (child == bvh_empty) continue;
-                if (child >= 0) {
-                    stack[top++] = {0.f, child};
-                } else {
-                    if (count == most) return false;
-                    for (int row = 0; row < 6; ++row) box[row][count] = children[8 * row + k];
-                    leaf[count++] = ~child;
-                }
-            }
-            node = top > 0 ? stack[--top].child : -1;
+    HF_INLINE_MEMBER v3 points(int base) const {
+        return {f8_load(point[0] + base), f8_load(point[1] + base), f8_load(point[2] + base)};
+    }
+    HF_INLINE_MEMBER void start(int count, float limit2, float slack) {
+        term = generous_term(slack);
+        const float most = limit2 * generous_factor + term;
+        for (int j = 0; j < group_most; ++j) bound[j] = j < count ? most : -1.f, best[j] = limit2, logged[j] = 0;
+    }
+    // No query is farther from the mesh than from this point.
+    HF_INLINE_MEMBER void limit(v3 to) {
+        for (int base = 0; base < group_most; base += 8) {
+            const v3 r = points(base) - to;
+            f8_store(bound + base, f8_min(dot(r, r) * f8_set(generous_factor) + f8_set(term), f8_load(bound + base)));
         }
-        for (int k = count; k % 8; ++k)  // the last eight are padded with boxes far from every query
-            for (int row = 0; row < 6; ++row) box[row][k] = row < 3 ? __builtin_inff() : -__builtin_inff();
-        return true;
+    }
+    // The queries to which a box, a lane of a node, is nearer than their bounds.
+    HF_INLINE_MEMBER uint32_t near(const float *box) const {
+        const f8 zero = f8_set(0.f);
+        uint32_t near = 0;
+        for (int base = 0; base < group_most; base += 8) {
+            const v3 p = points(base);
+            const f8 x = f8_max(f8_max(f8_set(box[0]) - p.x, p.x - f8_set(box[24])), zero);
+            const f8 y = f8_max(f8_max(f8_set(box[8]) - p.y, p.y - f8_set(box[32])), zero);
+            const f8 z = f8_max(f8_max(f8_set(box[16]) - p.z, p.z - f8_set(box[40])), zero);
+            near |= mask_bits(x * x + y * y + z * z < f8_load(bound + base)) << base;
+        }
+        return near;
+    }
+    // The largest bound.
+    HF_INLINE_MEMBER float farthest() const {
+        f8 most = f8_load(bound);
+        for (int base = 8; base < group_most; base += 8) most = f8_max(most, f8_load(bound + base));
+        return -f8_lowest(-most);
+    }
+    // Query j at a leaf and its rows.
+    HF_INLINE_MEMBER void visit(int j, const float *rows, int32_t at) {
+        const f8 d2 = leaf_distance2(rows, {f8_set(point[0][j]), f8_set(point[1][j]), f8_set(point[2][j])});
+        const int count = logged[j], last = count < log_most ? count : log_most;
+        f8_store(distance2[j][last], d2);
+        leaf[j][last] = at;
+        logged[j] = count + (mask_bits(d2 < f8_set(bound[j])) != 0);
+        const float least = f8_lowest(f8_min(d2, f8_set(best[j])));
+        const float most = least * generous_factor + term;
+        best[j] = least, bound[j] = most < bound[j] ? most : bound[j];
+    }
+    // The lowest index of the equally near faces, as Answer::slot.
+    HF_INLINE_MEMBER int64_t slot(const BvhTree &tree, int j, float limit2, float slack) const {
+        const float nearest = best[j], distance = __builtin_sqrtf(nearest), tie = distance * bvh_tie + slack;
+        const float equal = nearest < limit2 ? (distance + tie) * (distance + tie) + 1e-30f : limit2;
+        int64_t slot = -1;
+        int32_t face = INT32_MAX;
+        for (int k = 0; k < logged[j]; ++k)
+            for (uint32_t near = mask_bits(f8_load(distance2[j][k]) < f8_set(equal)); near; near &= near - 1) {
+                const int64_t at = 8 * (int64_t)leaf[j][k] + __builtin_ctz(near);
+                if (tree.order[at] < face) face = tree.order[at], slot = at;
+            }
+        return slot;
     }
 };
+
+// The child of a node, as an index into the children, and its squared distances to the box of a group and its middle.
+struct Place {
+    float distance2, order;
+    int32_t place;
+};
+HF_INLINE void push_group(int32_t node, f8 d2, f8 middle2, float bound, Place *stack, int &top) {
+    uint32_t hits = mask_bits(d2 < f8_set(bound));
+    if (!hits) return;
+    alignas(32) float distance2[8], order[8];
+    f8_store(distance2, d2);
+    f8_store(order, middle2);
+    const int base = top;
+    do {
+        const int k = __builtin_ctz(hits);
+        hits &= hits - 1;
+        const Place entry = {distance2[k], order[k], 8 * node + k};
+        int at = top++;
+        for (; at > base && stack[at - 1].order < entry.order; --at) stack[at] = stack[at - 1];
+        stack[at] = entry;
+    } while (hits);
+}
 
 // The state of one call.
 struct Work {
     const BvhTree &tree;
     const BvhClosest &query;
     float limit2;
-    int64_t leaf_before;
+    int64_t slot_before;  // the last result, in mesh_before
     int32_t mesh_before;
     int32_t measured;  // the mesh that `slack` is of
     float slack;       // the part of a tie that does not grow with the distance: rounding of the coordinates
-    Candidates candidates;
+    Group group;
 
-    // A point and where its results go, both anywhere.
+    // A point and where its result goes, both anywhere.
     HF_INLINE_MEMBER void prefetch(int64_t i) const {
         __builtin_prefetch(query.points + 3 * i);
         __builtin_prefetch(query.face + i, 1);
-        if (!query.barycentric) return;
-        __builtin_prefetch(query.barycentric + 3 * i, 1);
-        __builtin_prefetch(query.nearest + 3 * i, 1);
-        __builtin_prefetch(query.distance + i, 1);
     }
     HF_INLINE_MEMBER void measure(int32_t b) {
         if (b == measured) return;
@@ -169,61 +232,68 @@ struct Work {
         measured = b, slack = bvh_slack * extent;
     }
 
-    // Results of items[0..count), all of one mesh and usable, into slots; false where there are too many candidates.
+    // Results of items[0..count), all of one mesh and usable, into slots. False where there are too many leaves.
     bool answer_group(const uint32_t *items, int count, int64_t *slots) {
         const int32_t b = query.mesh ? query.mesh[items[0]] : 0;
         const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
         const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
-        float lo[3], hi[3], center[3], half2 = 0;
-        for (int axis = 0; axis < 3; ++axis) {
-            lo[axis] = hi[axis] = query.points[3 * (int64_t)items[0] + axis];
-            for (int j = 1; j < count; ++j) {
-                const float x = query.points[3 * (int64_t)items[j] + axis];
-                lo[axis] = x < lo[axis] ? x : lo[axis], hi[axis] = x > hi[axis] ? x : hi[axis];
-            }
-            center[axis] = 0.5f * lo[axis] + 0.5f * hi[axis];
-            const float below = center[axis] - lo[axis], above = hi[axis] - center[axis],
-                        half = below > above ? below : above;
-            half2 += half * half;
-        }
-        // No query is farther from the mesh than the center is and then from the center.
-        const float half = __builtin_sqrtf(half2) * 1.0001f;
-        const v3 middle = v3_set(center);
-        Answer answer;
-        const float reach = query.max_distance * 1.0001f + half;
         measure(b);
-        answer.start(reach * reach);
-        int64_t seen = b == mesh_before ? leaf_before : -1;
-        if (seen >= 0) answer.visit(tree, triangles, seen, middle, slack);
-        descend(tree, bounds, triangles, middle, seen, slack, answer);
-        if (answer.count == 0) {
-            for (int j = 0; j < count; ++j) slots[j] = -1;
-            return true;
+        for (int axis = 0; axis < 3; ++axis)
+            for (int j = 0; j < group_most; ++j)
+                group.point[axis][j] = query.points[3 * (int64_t)items[j < count ? j : 0] + axis];
+        group.start(count, limit2, slack);
+        if (b == mesh_before) {  // a corner of the last result: no query is farther from the mesh
+            const float *corner = triangles + slot_before / 8 * bvh_leaf_floats + slot_before % 8;
+            group.limit({f8_set(corner[0]), f8_set(corner[8]), f8_set(corner[16])});
         }
-        leaf_before = seen = answer.slot() / 8, mesh_before = b;
-        const float radius = (__builtin_sqrtf(answer.best) + half) * 1.0001f + 4.f * slack;
-        const float radius2 = radius * radius + 1e-30f;
-        if (!candidates.collect(tree, bounds, v3_set(lo), v3_set(hi), radius2 < limit2 ? radius2 : limit2))
-            return false;
-        for (int j = 0; j < count; ++j) {
-            const v3 p = v3_set(query.points + 3 * (int64_t)items[j]);
-            answer.start(limit2);
-            answer.visit(tree, triangles, seen, p, slack);
-            const int64_t first = seen;
-            for (int base = 0; base < candidates.count; base += 8) {
-                const f8 d2 = box_distance2(candidates.box[0] + base, candidates_most, p, p);
-                uint32_t hits = mask_bits(d2 < f8_set(answer.bound));
-                if (!hits) continue;
-                alignas(32) float distance2[8];
-                f8_store(distance2, d2);
-                for (; hits; hits &= hits - 1) {
-                    const int k = __builtin_ctz(hits);
-                    const int32_t leaf = candidates.leaf[base + k];
-                    if (distance2[k] < answer.bound && leaf != first) answer.visit(tree, triangles, leaf, p, slack);
+        v3 low = group.points(0), high = low;
+        for (int base = 8; base < group_most; base += 8) {
+            const v3 p = group.points(base);
+            low = {f8_min(low.x, p.x), f8_min(low.y, p.y), f8_min(low.z, p.z)};
+            high = {f8_max(high.x, p.x), f8_max(high.y, p.y), f8_max(high.z, p.z)};
+        }
+        const float lo[3] = {f8_lowest(low.x), f8_lowest(low.y), f8_lowest(low.z)};
+        const float hi[3] = {-f8_lowest(-high.x), -f8_lowest(-high.y), -f8_lowest(-high.z)};
+        const float center[3] = {0.5f * lo[0] + 0.5f * hi[0], 0.5f * lo[1] + 0.5f * hi[1], 0.5f * lo[2] + 0.5f * hi[2]};
+        const v3 box_lo = v3_set(lo), box_hi = v3_set(hi), middle = v3_set(center);
+        float farthest = group.farthest();
+        Place stack[bvh_stack];
+        int top = 0, left = group_leaves;
+        for (int32_t node = 0; node >= 0;) {
+            const float *children = bounds + (int64_t)node * bvh_node_floats;
+            const f8 d2 = box_distance2(children, 8, box_lo, box_hi);
+            const f8 order = box_distance2(children, 8, middle, middle);
+            push_group(node, d2, order, farthest, stack, top);
+            node = -1;
+            while (top > 0) {
+                const Place entry = stack[--top];
+                if (!(entry.distance2 < farthest)) continue;
+                const int32_t child = tree.children[entry.place];
+                if (child == bvh_empty) continue;  // its bounds may be anything, and nothing is there
+                if (child >= 0) {
+                    node = child;
+                    break;
                 }
+                const float *box = bounds + (int64_t)(entry.place / 8) * bvh_node_floats + entry.place % 8;
+                if (--left < 0) return false;
+                uint32_t near = group.near(box);
+                if (!near) continue;
+                const float *rows = triangles + (int64_t)~child * bvh_leaf_floats;
+                do {
+                    group.visit(__builtin_ctz(near), rows, ~child);
+                    near &= near - 1;
+                } while (near);
+                farthest = group.farthest();
             }
-            slots[j] = answer.slot();
-            if (slots[j] >= 0) leaf_before = seen = slots[j] / 8;
+        }
+        for (int j = 0; j < count; ++j) {
+            if (group.logged[j] > log_most) {
+                slots[j] = answer_alone(items[j]);
+                continue;
+            }
+            const int64_t slot = group.slot(tree, j, limit2, slack);
+            slots[j] = slot;
+            if (slot >= 0) slot_before = slot, mesh_before = b;
         }
         return true;
     }
@@ -232,51 +302,50 @@ struct Work {
         const int32_t b = query.mesh ? query.mesh[item] : 0;
         const float *triangles = tree.triangles + b * tree.leaves * bvh_leaf_floats;
         const v3 p = v3_set(query.points + 3 * (int64_t)item);
-        const int64_t seen = b == mesh_before ? leaf_before : -1;
+        const int64_t seen = b == mesh_before ? slot_before / 8 : -1;
         Answer answer;
         measure(b);
-        answer.start(limit2);
+        answer.start(limit2, slack);
         if (seen >= 0) answer.visit(tree, triangles, seen, p, slack);
         descend(tree, tree.bounds + b * tree.nodes * bvh_node_floats, triangles, p, seen, slack, answer);
         const int64_t slot = answer.slot();
-        if (slot >= 0) leaf_before = slot / 8, mesh_before = b;
+        if (slot >= 0) slot_before = slot, mesh_before = b;
         return slot;
     }
-
-    // Faces of up to four finished queries and, where requested, the nearest points on them.
-    void write(const uint32_t *items, int count, const int64_t *slots) const {
-        const bool measure = query.barycentric || query.max_distance < __builtin_inff();
-        if (!measure) {
-            for (int j = 0; j < count; ++j) query.face[items[j]] = slots[j] < 0 ? -1 : tree.order[slots[j]];
-            return;
-        }
-        alignas(32) double point[3][4] = {}, corner[9][4] = {};
-        for (int j = 0; j < count; ++j) {
-            if (slots[j] < 0) continue;
-            const int64_t i = items[j];
-            const int64_t leaf = (query.mesh ? query.mesh[i] : 0) * tree.leaves + slots[j] / 8;
-            const float *rows = tree.triangles + leaf * bvh_leaf_floats + slots[j] % 8;
-            for (int axis = 0; axis < 3; ++axis) point[axis][j] = query.points[3 * i + axis];
-            for (int row = row_a; row < row_c + 3; ++row) corner[row][j] = rows[8 * row];
-        }
-        const Foot foot = project(point, corner);
-        for (int j = 0; j < count; ++j) {
-            const int64_t i = items[j];
-            const float distance = (float)foot.distance2[j];
-            const bool found = slots[j] >= 0 && distance <= query.max_distance;
-            query.face[i] = found ? tree.order[slots[j]] : -1;
-            if (!query.barycentric) continue;
-            const double weights[3] = {foot.w[j], foot.u[j], foot.v[j]};
-            query.distance[i] = found ? distance : __builtin_inff();
-            for (int k = 0; k < 3; ++k) {
-                query.barycentric[3 * i + k] = found ? (float)weights[k] : 0.f;
-                double x = 0;
-                for (int v = 0; v < 3; ++v) x += weights[v] * corner[3 * v + k][j];
-                query.nearest[3 * i + k] = found ? (float)x : query.points[3 * i + k];
-            }
-        }
-    }
 };
+
+typedef float f4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+
+// Three numbers of each of four queries, anywhere, and all of them in a row.
+struct x3 {
+    f4 x, y, z;
+};
+HF_INLINE x3 x3_load(const float *const *from) {
+    x3 v;
+    v.x = f4{from[0][0], from[1][0], from[2][0], from[3][0]};
+    v.y = f4{from[0][1], from[1][1], from[2][1], from[3][1]};
+    v.z = f4{from[0][2], from[1][2], from[2][2], from[3][2]};
+    return v;
+}
+HF_INLINE void x3_store(float *to, x3 v, int count) {
+    const f4 low = __builtin_shufflevector(v.x, v.y, 0, 4, 1, 5), high = __builtin_shufflevector(v.x, v.y, 2, 6, 3, 7);
+    const f4 part = __builtin_shufflevector(low, v.z, 3, 5, 3, 5);
+    const f4 rows[3] = {__builtin_shufflevector(low, v.z, 0, 1, 4, 2), __builtin_shufflevector(part, high, 0, 1, 4, 5),
+                        __builtin_shufflevector(high, v.z, 6, 2, 3, 7)};
+    if (count == 4) {
+        std::memcpy(to, rows, sizeof rows);
+    } else {
+        std::memcpy(to, rows, 12 * count);
+    }
+}
+HF_INLINE w3 widened(x3 v) {
+    return {__builtin_convertvector(v.x, d4), __builtin_convertvector(v.y, d4), __builtin_convertvector(v.z, d4)};
+}
+HF_INLINE x3 narrowed(w3 v) {
+    return {__builtin_convertvector(v.x, f4), __builtin_convertvector(v.y, f4), __builtin_convertvector(v.z, f4)};
+}
+HF_INLINE x3 x3_select(i4 mask, x3 a, x3 b) { return {mask ? a.x : b.x, mask ? a.y : b.y, mask ? a.z : b.z}; }
 
 }  // namespace
 
@@ -301,9 +370,53 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
             alone -= n;
             for (int j = 0; j < n; ++j) slots[j] = work.answer_alone(items[q + j]);
         }
-        for (int j = 0; j < n; j += 4) work.write(items + q + j, n - j < 4 ? n - j : 4, slots + j);
+        for (int j = 0; j < n; ++j) query.face[items[q + j]] = slots[j];
         q += n;
     }
+}
+
+bool bvh_closest_points(const BvhTree &tree, const BvhClosest &query, int64_t begin, int64_t end) {
+    if (!query.barycentric && !(query.max_distance < __builtin_inff())) {
+        for (int64_t i = begin; i < end; ++i) query.face[i] = query.face[i] < 0 ? -1 : tree.order[query.face[i]];
+        return true;
+    }
+    bool inside = true;
+    for (int64_t q = begin; q < end; q += 4) {
+        const int count = end - q < 4 ? static_cast<int>(end - q) : 4;
+        const float *from[4][4];  // the corners and the query; where there is no face, only the query
+        alignas(16) int32_t face[4];
+        for (int j = 0; j < 4; ++j) {
+            const int64_t i = q + (j < count ? j : 0), slot = query.face[i];
+            const float *point = query.points + 3 * i;
+            const float *vertices = tree.vertices + 3 * (query.mesh ? query.mesh[i] : 0) * tree.vertex_count;
+            face[j] = slot < 0 ? -1 : tree.order[slot];
+            from[3][j] = point;
+            for (int v = 0; v < 3; ++v) {
+                const int64_t corner = face[j] < 0 ? -1 : tree.faces[3 * (int64_t)face[j] + v];
+                const bool there = corner >= 0 && corner < tree.vertex_count;
+                inside &= there | (face[j] < 0);
+                from[v][j] = there ? vertices + 3 * corner : point;
+            }
+        }
+        const x3 point = x3_load(from[3]);
+        const w3 a = widened(x3_load(from[0])), b = widened(x3_load(from[1])), c = widened(x3_load(from[2]));
+        const Foot foot = project(widened(point), a, b, c);
+        const f4 zero = {0, 0, 0, 0}, distance = __builtin_convertvector(foot.distance2, f4);
+        i4 index;
+        std::memcpy(&index, face, sizeof index);
+        const i4 within = (index >= 0) & (distance <= zero + query.max_distance);
+        index = within ? index : index | -1;
+        for (int j = 0; j < count; ++j) query.face[q + j] = index[j];
+        if (!query.barycentric) continue;
+        const f4 measured = within ? distance : zero + __builtin_inff();
+        std::memcpy(query.distance + q, &measured, 4 * count);
+        const x3 weights = x3_select(within, narrowed({foot.w, foot.u, foot.v}), {zero, zero, zero});
+        x3_store(query.barycentric + 3 * q, weights, count);
+        const w3 nearest = {foot.w * a.x + foot.u * b.x + foot.v * c.x, foot.w * a.y + foot.u * b.y + foot.v * c.y,
+                            foot.w * a.z + foot.u * b.z + foot.v * c.z};
+        x3_store(query.nearest + 3 * q, x3_select(within, narrowed(nearest), point), count);
+    }
+    return inside;
 }
 
 }  // namespace HF_ISA

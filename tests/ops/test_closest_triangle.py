@@ -345,6 +345,7 @@ def test_at_a_vertex_the_lowest_index_of_its_faces_wins(device):
         tree = TriangleBVH(faces.to(device), moved.to(device))
         order = torch.randperm(len(moved))
         assert tree.closest(moved[order].to(device)).face.cpu().equal(lowest[order])
+        assert tree.closest(moved.to(device), max_distance=0.0).face.cpu().equal(lowest)
         for i in range(0, len(moved), 40):
             assert tree.closest(moved[i].to(device)).face.item() == lowest[i]
         assert closest_face(moved, moved[None], faces).equal(lowest)

@@ -259,6 +259,8 @@ def closest(
             if lo[0] < wp.inf:
                 slack = wp.max(slack, wp.max(largest(lo), largest(load3(bounds, mesh, 0, 3, k))))
         slack = slack * SLACK
+        equal = within(best, slack, 1.0)  # of what is nearer than the limit, and may be at it
+        bound = within(best, slack, 2.0)
     while top > 0:
         top -= 1
         child = stack[top]
