@@ -191,11 +191,13 @@ class TriangleBVH:
     of the constructor; `refit` moves it to new vertices in well under a millisecond a mesh. Queries refer to the
     vertices of the last refit, and their gradients flow to those.
 
-    A face without area is a segment or a point: it can be the nearest, and no ray hits it. A face with a vertex that
-    is not finite, or farther than 1e18 m from the origin, is left out until a refit with usable vertices. Of equally
-    near faces (to 1e-6 of the distance and 2.4e-7 of the mesh's largest coordinate, which is float32 rounding; all
-    points of a wedge outside a convex edge have several), and of faces that a ray hits at the same distance in float32,
-    the result is the one of lowest index, whatever other queries are in the call. All of this holds on every backend.
+    A face without area (its edges from the first corner less than 1e-6 radians apart) is a segment or a point: it can
+    be the nearest, and no ray hits it. A face with a vertex that is not finite, or farther than 1e18 m from the
+    origin, is left out until a refit with usable vertices. Of equally
+    near faces (to 1e-6 of the distance and 2.4e-7 of the mesh's largest coordinate, which is float32 rounding; within a
+    thin face that is more, by its length over its height; all points of a wedge outside a convex edge have several),
+    and of faces that a ray hits at the same distance in float32, the result is the one of lowest index, whatever other
+    queries are in the call. All of this holds on every backend.
 
     The face is found in float32; everything else is computed in the dtype of `points` and `vertices`.
 
