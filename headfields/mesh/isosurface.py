@@ -13,6 +13,7 @@ from headfields.ops._checks import check_floating, check_shape
 from headfields.ops._marching_table import CELL_FACES
 from headfields.ops.reference.marching_cubes import along_edge, polygonize
 from headfields.records import Record
+from headfields.transfer import send, send_numbers
 
 Values = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 BYTES_PER_CELL = 900
@@ -102,9 +103,10 @@ class _Grid:
     ) -> None:  # fmt: skip
         check_floating("isosurface", "bounds", bounds)
         check_shape("isosurface", "bounds", bounds, "2 3")
-        extent = (bounds[1] - bounds[0]).double()
-        if not bool((extent > 0).all() and bounds.isfinite().all()):
-            raise ValueError(f"isosurface: bounds is {bounds.tolist()}; expected a minimum below a maximum, finite")
+        box = bounds.detach().cpu()  # what follows from it is computed on the host, and sent
+        extent = (box[1] - box[0]).double()
+        if not bool((extent > 0).all() and box.isfinite().all()):
+            raise ValueError(f"isosurface: bounds is {box.tolist()}; expected a minimum below a maximum, finite")
         for name, value in (("resolution", resolution), ("chunk", chunk), ("memory_mb", memory_mb)):
             if value < 1:
                 raise ValueError(f"isosurface: {name} is {value}; expected at least 1")
@@ -123,17 +125,21 @@ class _Grid:
         while resolution // (2 * self.step) >= first and 2 * self.step <= int(within.min()):
             self.step *= 2
         # Points 1 to within + 1 are in the box; around them, cells whose outer corners are outside.
-        cells = torch.div(within.cpu() + 1, self.step, rounding_mode="floor") + 1
+        cells = torch.div(within + 1, self.step, rounding_mode="floor") + 1
         self.size = (cells * self.step).tolist()
-        self.last = (within + 1).to(self.device)
+        self.last = send(within + 1, self.device)
         if math.prod(side + 1 for side in self.size) >= 2**61:
             raise ValueError(
                 f"isosurface: resolution is {resolution}; the indices of so fine a grid overflow; lower it"
             )
-        self.strides = torch.tensor([(self.size[1] + 1) * (self.size[2] + 1), self.size[2] + 1, 1], device=self.device)
-        self.origin = (bounds[0] + bounds[1]).double() / 2 - self.cell * (within.to(bounds.device) / 2 + 1)
+        strides = [(self.size[1] + 1) * (self.size[2] + 1), self.size[2] + 1, 1]
+        self.strides = send_numbers(strides, torch.long, self.device)
+        self.origin = send((box[0] + box[1]).double() / 2 - self.cell * (within / 2 + 1), self.device)
+        # To the neighbors across the faces of a cell, in cells.
+        self.across = send_numbers([sign * stride for stride in strides for sign in (-1, 1)], torch.long, self.device)
+        self.faces = send(torch.tensor(CELL_FACES), self.device)
         self.grid_points = math.prod(int(n) + 1 for n in within)
-        self.corner = torch.tensor([[c >> 2 & 1, c >> 1 & 1, c & 1] for c in range(8)], device=self.device)
+        self.corner = send(torch.tensor([[c >> 2 & 1, c >> 1 & 1, c & 1] for c in range(8)]), self.device)
         self.known = torch.zeros(0, dtype=torch.long, device=self.device)
         self.values = torch.zeros(0, dtype=self.dtype, device=self.device)
         self.evaluations = 0
@@ -154,7 +160,7 @@ class _Grid:
         code = code.unique()
         code = code[~_among(code, self.known)]
         index = self.index(code)
-        inside = ((index >= 1) & (index <= self.last)).all(-1)
+        inside = ((index >= 1) & (index <= self.last)).all(-1).nonzero()[:, 0]
         points = self.place(index[inside])
         pieces = []
         for piece in points.split(self.chunk):
@@ -199,13 +205,10 @@ class _Grid:
             corners = self.corners(new, step)
             self.evaluate(corners.flatten())
             inside = self.at(corners) < self.level
-            ahead = []
-            for side, face in enumerate(CELL_FACES):
-                cut = inside[:, face].any(1) & ~inside[:, face].all(1)
-                # The surface does not cut the border of the grid, where all points are outside.
-                shift = (step if side % 2 else -step) * int(self.strides[side // 2])
-                ahead.append(new[cut] + shift)
-            new = torch.cat(ahead).unique()
+            at_face = inside[:, self.faces]
+            cut = at_face.any(-1) & ~at_face.all(-1)
+            # The surface does not cut the border of the grid, where all points are outside.
+            new = (new[:, None] + step * self.across)[cut].unique()
             new = new[~_among(new, cell)]
             cell = torch.cat([cell, new]).sort().values
         return cell, self.at(self.corners(cell, step))

@@ -342,6 +342,8 @@ def _march_padded(
     counts = near.new_empty(rays, dtype=torch.long)
     offsets = near.new_zeros(rays + 1, dtype=torch.long)
     if use_warp(near):
+        if checks_indices(near.device):
+            _longest_padded(origins, directions, near, far, occupied, step)
         most = torch.iinfo(torch.long).max
         _check_march("march_padded", origins, directions, near, far, jitter, occupied, aabb, step, 0.0, most)
         arguments: list[Any] = [tensor.contiguous() for tensor in (origins, directions, near, far)]
@@ -353,12 +355,9 @@ def _march_padded(
         torch.cumsum(counts, 0, out=offsets[1:])
         launch("occupancy.march", rays, *arguments, True, offsets, ray, start, end)
     else:  # what it means, for the CPU, which may read sizes
-        check_step("march_padded", step, 0.0, near.dtype)
         if occupied is not None:
             far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
-        longest = float(reference_sampling.step_count(near, far, step, 0.0).max()) + 3 if rays else 1.0
-        if longest > _MOST_PADDED:
-            raise ValueError(f"march_padded: a ray has {longest:.3g} steps of {step} m; lengthen step")
+        longest = _longest_padded(origins, directions, near, far, occupied, step)
         if jitter is not None and not bool(((jitter >= 0) & (jitter <= 1)).all()):
             raise ValueError("march_padded: jitter has values outside [0, 1]; pass torch.rand(N)")
         total = 0
@@ -381,6 +380,19 @@ def _march_padded(
             total += len(columns[0])
         offsets.cumsum_(0)
     return ray, start, end, offsets.clamp(max=capacity), offsets[-1].clone()
+
+
+def _longest_padded(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, occupied: Tensor | None, step: float
+) -> float:
+    """The number of edges of the longest ray; raises where it is too large. A GPU would be waited for."""
+    check_step("march_padded", step, 0.0, near.dtype)
+    if occupied is not None:
+        far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
+    longest = float(reference_sampling.step_count(near, far, step, 0.0).max()) + 3 if len(near) else 1.0
+    if longest > _MOST_PADDED:
+        raise ValueError(f"march_padded: a ray has {longest:.3g} steps of {step} m; lengthen step")
+    return longest
 
 
 @_march_padded.register_fake

@@ -281,9 +281,13 @@ def test_march_padded_works_on_a_few_rays_at_a_time(monkeypatch: pytest.MonkeyPa
     for own, other in zip((*vars(at_once[0]).values(), *at_once[1:]), (*vars(in_pieces[0]).values(), *in_pieces[1:]),
                           strict=True):  # fmt: skip
         assert torch.equal(own, other)
-    with pytest.raises(ValueError, match=r"march_padded: a ray has .* steps of 1e-08 m; lengthen step"):
-        march_padded(*arguments[:4], 1e-8, 64)
-    with pytest.raises(ValueError, match=r"jitter has values outside \[0, 1\)"):
+    for backend in ("native", "warp"):
+        with (
+            use_cpu_backend(backend),
+            pytest.raises(ValueError, match=r"march_padded: a ray has .* steps of 1e-08 m; lengthen step"),
+        ):
+            march_padded(*arguments[:4], 1e-8, 64)
+    with pytest.raises(ValueError, match=r"jitter has values outside \[0, 1\]"):
         march_padded(*arguments, 64, jitter=jitter - 1e30)
 
 

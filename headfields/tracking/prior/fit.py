@@ -1,7 +1,7 @@
 """One frame's fit of a prior: codes, pose, camera, light and color affine; saved as safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from headfields.records import Camera
 from headfields.runs.disk_names import from_disk, to_disk
 from headfields.tracking.frame_fit import FrameFit
 from headfields.tracking.prior.pose import head_camera
+from headfields.transfer import send
 
 __all__ = ["PriorFit"]
 
@@ -90,9 +91,25 @@ class PriorFit(FrameFit):
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "PriorFit":
-        """The fit with its tensors on a device."""
+        """The fit with its tensors on a device: between devices in one copy, for which a GPU is waited once."""
+        tensors = [*self.codes.values(), *self.free.values(), self.camera.world_to_camera, self.camera.intrinsics]
+        tensors += [getattr(self, name) for name in _TENSORS]
+        if {(tensor.device, tensor.dtype) for tensor in tensors} != {(self.rotation.device, self.rotation.dtype)}:
+            return self._mapped(lambda tensor: tensor.to(device))
+        if self.rotation.device == device:
+            return self
+        flat = send(torch.cat([tensor.detach().reshape(-1) for tensor in tensors]), device)
+        moved = iter(flat.split([tensor.numel() for tensor in tensors]))
+        return self._mapped(lambda tensor: next(moved).view(tensor.shape))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "PriorFit":
+        """A copy with a function applied to each tensor, in the order of `to`."""
+        camera = self.camera
         return replace(
-            self, codes={name: value.to(device) for name, value in self.codes.items()},
-            free={name: value.to(device) for name, value in self.free.items()}, camera=self.camera.to(device),
-            **{name: getattr(self, name).to(device) for name in _TENSORS},
+            self, codes={name: function(value) for name, value in self.codes.items()},
+            free={name: function(value) for name, value in self.free.items()},
+            camera=camera.replace(
+                world_to_camera=function(camera.world_to_camera), intrinsics=function(camera.intrinsics)
+            ),
+            **{name: function(getattr(self, name)) for name in _TENSORS},
         )  # fmt: skip

@@ -44,7 +44,7 @@ def initial_expression(
     others = head.free_expressions(count)
     if head.landmarks is None or not len(others):
         return previous
-    target = observation.landmarks[head.landmarks.number]
+    target = observation.landmarks[head.landmarks.number].cpu()
     known = torch.isfinite(target).all(dim=1)
     expressions = torch.cat([previous[None], others])
     states = [head.state({**codes, PER_FRAME: expression}) for expression in expressions]
@@ -55,12 +55,12 @@ def initial_expression(
     inverse = field.invert(
         repeat(points, "l c -> (n l) c", n=len(expressions)), frame, starts=_SEARCHES, spread=SEARCH_DEVIATION
     )
-    posed = rearrange(inverse.points, "(n l) c -> n l c", n=len(expressions))
-    usable = rearrange(inverse.converged, "(n l) -> n l", n=len(expressions)) & known
-    errors = []
+    posed = rearrange(inverse.points.cpu(), "(n l) c -> n l c", n=len(expressions))
+    usable = rearrange(inverse.converged.cpu(), "(n l) -> n l", n=len(expressions)) & known
+    camera, errors = observation.camera.to("cpu"), []  # many small steps, each of which is looked at
     for row in range(len(expressions)):
         try:
-            error = float(landmark_pose(posed[row], target, observation.camera, usable[row], steps=_POSE_STEPS)[1])
+            error = float(landmark_pose(posed[row], target, camera, usable[row], steps=_POSE_STEPS)[1])
         except (ValueError, torch.linalg.LinAlgError):
             error = torch.inf
         errors.append(error if int(usable[row].sum()) >= CONVERGED * int(known.sum()) else torch.inf)

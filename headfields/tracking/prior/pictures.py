@@ -45,12 +45,11 @@ def frame_picture(
         the mean landmark distance `"landmarks_px"` in pixels of the reduced image.
     """
     device = head.center.device
-    light, matrix, offset = (value.to(device) for value in (fit.light, fit.matrix, fit.offset))
-    head.light.coefficients.copy_(light)
-    head.affine.matrix.copy_(matrix)
-    head.affine.offset.copy_(offset)
-    camera = fit.head_camera.to(device)
-    state = head.state({name: value.to(device) for name, value in fit.free.items()})
+    sent = fit.to(device)
+    head.light.coefficients.copy_(sent.light)
+    head.affine.matrix.copy_(sent.matrix)
+    head.affine.offset.copy_(sent.offset)
+    camera, state = sent.head_camera, head.state(sent.free)
     rendering = surface_picture(head, camera, state)
     alpha = observation.alpha[..., None]
     image = (observation.rgb * alpha + 1 - alpha).to(device)
