@@ -46,10 +46,10 @@ class Mesh(Record):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.faces.numel() and (int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)):
+        least, most = torch.stack(self.faces.aminmax()).tolist() if self.faces.numel() else (0, -1)  # waits once
+        if least < 0 or most >= len(self.vertices):
             raise ValueError(
-                f"Mesh: faces holds indices from {int(self.faces.min())} to {int(self.faces.max())}, but there are "
-                f"{len(self.vertices)} vertices"
+                f"Mesh: faces holds indices from {least} to {most}, but there are {len(self.vertices)} vertices"
             )
 
     def __getitem__(self, index: Any) -> NoReturn:

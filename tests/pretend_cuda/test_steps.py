@@ -50,7 +50,7 @@ TRACKED_GRAPH = 3450
 """What the graph of a step for all frames together runs, at most: two searches of 30 steps each, for landmarks."""
 NEAR_WAITS = 1
 """Waits of four steps near the surface of a step before."""
-TRACKING_WAITS = 841
+TRACKING_WAITS = 335
 """Times that the host waits while two frames are tracked: reading, starts, results, pictures and meshes, no step."""
 
 

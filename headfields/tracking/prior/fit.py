@@ -104,12 +104,11 @@ class PriorFit(FrameFit):
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> "PriorFit":
         """A copy with a function applied to each tensor, in the order of `to`."""
+        changes: dict[str, Any] = {
+            name: {code: function(value) for code, value in getattr(self, name).items()} for name in ("codes", "free")
+        }
         camera = self.camera
-        return replace(
-            self, codes={name: function(value) for name, value in self.codes.items()},
-            free={name: function(value) for name, value in self.free.items()},
-            camera=camera.replace(
-                world_to_camera=function(camera.world_to_camera), intrinsics=function(camera.intrinsics)
-            ),
-            **{name: function(getattr(self, name)) for name in _TENSORS},
-        )  # fmt: skip
+        changes["camera"] = camera.replace(
+            world_to_camera=function(camera.world_to_camera), intrinsics=function(camera.intrinsics)
+        )
+        return replace(self, **changes, **{name: function(getattr(self, name)) for name in _TENSORS})

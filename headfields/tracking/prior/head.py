@@ -116,7 +116,7 @@ class PriorHead(nn.Module):
         emphasized: (L,) which landmarks are among those that MonoNPHM's tracker emphasizes.
         graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured.
         graph_reason: why those of the last fit were not; empty where they were.
-        buffers: sizes of buffers for the samples of a step, as in `SurfaceRenderer`; None: there are none.
+        sample_buffers: sizes of buffers for the samples of a step, as in `SurfaceRenderer`; None: there are none.
         radius, center: meters and (3,), of the ball that holds the heads.
     """
 
@@ -149,7 +149,7 @@ class PriorHead(nn.Module):
         self.register_buffer("emphasized", emphasized.to(bounds.device), persistent=False)
         self.scale = spread
         self.graph, self.graph_reason = True, ""
-        self.buffers: Buffers | None = None
+        self.sample_buffers: Buffers | None = None
         self.sharpness_value = float(self.sharpness.initial)
         self._expressions: dict[int, Tensor] = {}
         self.starts: Tensor | None
@@ -222,7 +222,7 @@ class PriorHead(nn.Module):
         """
         renderer = self.avatar.renderer
         assert isinstance(renderer, SurfaceRenderer)
-        sampler, renderer.sample_buffers = renderer.sampler, self.buffers
+        sampler, renderer.sample_buffers = renderer.sampler, self.sample_buffers
         if isinstance(sampler, SurfaceBandSampler):
             sampler.surface = surface
         try:
@@ -237,12 +237,12 @@ class PriorHead(nn.Module):
         """Within the block, `render` puts the samples of so many rays into buffers that have room for all."""
         sampler = self.avatar.renderer.sampler
         assert isinstance(sampler, SurfaceSampler | SurfaceBandSampler)
-        self.buffers = Buffers(self.center.device)
-        self.buffers.resize(dict.fromkeys(self.buffers.names, rays * sampler.most))
+        self.sample_buffers = Buffers(self.center.device)
+        self.sample_buffers.resize(dict.fromkeys(self.sample_buffers.names, rays * sampler.most))
         try:
             yield
         finally:
-            self.buffers = None
+            self.sample_buffers = None
 
     def picture(self, camera: Camera, state: HeadState) -> Rendering:
         """Renders an image of one frame over white, without random samples."""

@@ -114,9 +114,8 @@ def fit_frame(
         tensor.requires_grad_()
     on_device = device.type == "cuda"
     optimizer = torch.optim.Adam(
-        [{"params": [parameter]} for parameter in parameters], lr=0.0,
-        **({"fused": True, "capturable": True} if on_device else {}),
-    )  # fmt: skip
+        [{"params": [parameter]} for parameter in parameters], lr=0.0, fused=on_device or None, capturable=on_device
+    )
     fit = _FrameSteps(head, observation, codes, rotation, shift, groups, optimizer, options, first, pace)
     random = torch.Generator().manual_seed(mixed_seed(options.seed, 1, frame))
     steps = max(round(stage.steps * pace), 1)
