@@ -111,4 +111,5 @@ class PriorFit(FrameFit):
         changes["camera"] = camera.replace(
             world_to_camera=function(camera.world_to_camera), intrinsics=function(camera.intrinsics)
         )
-        return replace(self, **changes, **{name: function(getattr(self, name)) for name in _TENSORS})
+        changes |= {name: function(getattr(self, name)) for name in _TENSORS}
+        return replace(self, **changes)
