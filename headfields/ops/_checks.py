@@ -59,8 +59,7 @@ def check_index(op: str, name: str, index: Tensor, count: int, least: int | None
     Checked on the CPU, and on CUDA, where it waits for the device, as `headfields.ops.dispatch.checks_indices` says;
     not while `torch.compile` or `torch.func` look for the operations.
     """
-    transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-    if transformed or index.is_meta or not index.numel() or not checks_indices(index.device):
+    if not _has_readable_values(index):
         return
     low, high = (int(value) for value in torch.aminmax(index))
     if high >= count or (least is not None and low < least):
@@ -80,6 +79,21 @@ def check_faces(op: str, vertices: Tensor, faces: Tensor) -> None:
     check_shape(op, "faces", faces, "f 3")
     check_same_device(op, vertices=vertices, faces=faces)
     check_index(op, "faces", faces, vertices.shape[-2])
+
+
+def check_fractions(op: str, name: str, values: Tensor) -> None:
+    """Raises ValueError where a value is not in [0, 1]; as `check_index`."""
+    if not _has_readable_values(values):
+        return
+    low, high = (float(value) for value in torch.aminmax(values))
+    if not (low >= 0 and high <= 1):  # NaN too
+        raise ValueError(f"{op}: {name} has values outside [0, 1] ({low:g} to {high:g}); pass torch.rand(N)")
+
+
+def _has_readable_values(tensor: Tensor) -> bool:
+    """Whether the values can be looked at without a wait for a GPU, and outside transforms and compilation."""
+    transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    return not transformed and not tensor.is_meta and bool(tensor.numel()) and checks_indices(tensor.device)
 
 
 def check_offsets(op: str, offsets: Tensor, samples: int) -> None:

@@ -146,4 +146,6 @@ def _check(
         ("ring", ring, f"{f} k"),
     ):  # fmt: skip
         check_shape(op, name, tensor, shape)
+    if m and not ring.shape[1]:
+        raise ValueError(f"{op}: ring has shape {tuple(ring.shape)}; expected (F, K), the triangle itself at least")
     check_same_device(op, **floating, **integers)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
+from headfields.ops._checks import check_floating, check_fractions, check_same_device, check_shape, require_shapes
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
@@ -57,7 +57,8 @@ def march(
         Samples. Not differentiable.
 
     Raises:
-        ValueError: there are more samples than `budget` (the message has the number), or shapes do not fit.
+        ValueError: there are more samples than `budget` (the message has the number), shapes do not fit, or jitter is
+            outside [0, 1] (checked on the CPU only).
         TypeError: a dtype does not fit.
 
     >>> import torch, headfields as hf
@@ -70,13 +71,13 @@ def march(
     >>> samples.ray.tolist(), samples.start.tolist(), samples.end.tolist()
     ([0, 0], [0.0, 0.5], [0.5, 1.0])
     """
-    check_shape("march", "origins", origins, "n 3")
-    check_shape("march", "directions", directions, f"{near.shape[0]} 3")
-    check_shape("march", "origins", origins, f"{near.shape[0]} 3")
-    _check_grid("march", occupied, aabb)
     check_range("march", near, far, jitter)
+    for name, tensor in (("origins", origins), ("directions", directions)):
+        check_floating("march", name, tensor)
+        check_shape("march", name, tensor, f"{near.shape[0]} 3")
+    _check_grid("march", occupied, aabb)
     check_step("march", step, cone_angle, near.dtype)
-    check_same_device("march", origins=origins, near=near, occupied=occupied, aabb=aabb)
+    check_same_device("march", origins=origins, directions=directions, near=near, occupied=occupied, aabb=aabb)
     dtype = near.dtype
     return Samples(
         *march_lattice(
@@ -123,17 +124,18 @@ def march_padded(
             outside [0, 1].
         TypeError: a dtype does not fit.
     """
+    check_range("march_padded", near, far, jitter)
     for name, tensor in (("origins", origins), ("directions", directions)):
+        check_floating("march_padded", name, tensor)
         check_shape("march_padded", name, tensor, f"{near.shape[0]} 3")
     if (occupied is None) != (aabb is None):
         raise ValueError("march_padded: occupied and aabb belong together; pass both or neither")
     if occupied is not None and aabb is not None:
         _check_grid("march_padded", occupied, aabb)
-    check_range("march_padded", near, far, jitter)
     check_step("march_padded", step, 0.0, near.dtype)
     if capacity < 1:
         raise ValueError(f"march_padded: capacity is {capacity}; expected at least 1 row")
-    check_same_device("march_padded", origins=origins, near=near, occupied=occupied, aabb=aabb)
+    check_same_device("march_padded", origins=origins, directions=directions, near=near, occupied=occupied, aabb=aabb)
     dtype = near.dtype
     ray, start, end, offsets, needed = _march_padded(
         origins.detach().to(dtype), directions.detach().to(dtype), near.detach(), far.detach(),
@@ -171,7 +173,8 @@ def lookup(
 
 
 def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None) -> None:
-    """Raises unless near, far (and jitter) are floating-point, (N,) and of one shape, dtype and device."""
+    """Raises unless near, far (and jitter) are floating-point, (N,) and of one shape, dtype and device, and jitter in
+    [0, 1] (checked on the CPU only)."""
     for name, tensor in (("near", near), ("far", far), ("jitter", jitter)):
         if tensor is None:
             continue
@@ -183,6 +186,8 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
     if near.dtype not in (torch.float32, torch.float64) or far.dtype != near.dtype:
         raise TypeError(f"{op}: near is {near.dtype} and far {far.dtype}; expected both float32 or both float64")
     check_same_device(op, near=near, far=far, jitter=jitter)
+    if jitter is not None:
+        check_fractions(op, "jitter", jitter.detach())
 
 
 def check_step(op: str, step: float, cone_angle: float, dtype: torch.dtype) -> None:
@@ -286,10 +291,10 @@ def march_lattice(
         launch_march(True, offsets, ray, start, end)
     if occupied is not None or not total or near.device.type != "cpu":  # a GPU would be waited for
         return ray, start, end
-    if step < torch.finfo(near.dtype).eps * float(end.max()):  # some intervals are rounded to no length
-        longer = start < end
-        return ray[longer], start[longer], end[longer]
-    return ray, start, end
+    longer = start < end
+    if bool(longer.all()):
+        return ray, start, end
+    return ray[longer], start[longer], end[longer]  # some intervals, the first of a ray above all, are rounded to none
 
 
 def _check_march(
@@ -358,8 +363,8 @@ def _march_padded(
         if occupied is not None:
             far = torch.where((origins + directions).isfinite().all(dim=-1), far, near)
         longest = _longest_padded(origins, directions, near, far, occupied, step)
-        if jitter is not None and not bool(((jitter >= 0) & (jitter <= 1)).all()):
-            raise ValueError("march_padded: jitter has values outside [0, 1]; pass torch.rand(N)")
+        if jitter is not None:
+            check_fractions("march_padded", "jitter", jitter)
         total = 0
         for first in range(0, rays, chunk := max(int(DEFAULT_BUDGET / longest), 1)):
             own = slice(first, first + chunk)

@@ -32,8 +32,8 @@ def _hits(near: Float[Tensor, " n"], far: Float[Tensor, " n"]) -> Int[Tensor, " 
 
 
 def _check_count(op: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"{op}: count is {count}; expected at least 1 sample per ray")
+    if count < 1 or int(count) != count:
+        raise ValueError(f"{op}: count is {count}; expected a whole number, at least 1 sample per ray")
 
 
 def _quantiles(
@@ -251,7 +251,8 @@ def uniform_step(
         Samples. Not differentiable.
 
     Raises:
-        ValueError: more samples than `budget` (the message has the number), or shapes that disagree.
+        ValueError: more samples than `budget` (the message has the number), shapes that disagree, or jitter outside
+            [0, 1] (checked on the CPU only).
         TypeError: a dtype that does not fit.
     """
     check_range("uniform_step", near, far, jitter)

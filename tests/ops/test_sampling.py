@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from headfields.ops import sampling
 from headfields.ops.compositing import ray_offsets
 from headfields.ops.dispatch import native, use_cpu_backend
+from headfields.ops.occupancy import march, march_padded
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
@@ -262,3 +263,25 @@ def test_a_step_that_the_dtype_cannot_hold_is_named():
     near, far = torch.zeros(2), torch.ones(2)
     with pytest.raises(ValueError, match=r"uniform_step: step is 1e-300, which torch.float32 cannot hold; expected a"):
         sampling.uniform_step(near, far, 1e-300)
+
+
+@pytest.mark.parametrize("backend", ["native", "warp"])
+def test_jitter_of_nearly_one_and_beyond(backend):
+    if backend == "native" and native is None:
+        pytest.skip("the compiled module is not installed")
+    with use_cpu_backend(backend):
+        for dtype in (torch.float32, torch.float64):
+            most = torch.tensor([1 - torch.finfo(dtype).eps / 2, 1.0], dtype=dtype)
+            samples = sampling.uniform_step(torch.ones_like(most), 2 * torch.ones_like(most), 0.25, most)
+            assert (samples.start < samples.end).all() and samples.ray.tolist() == [0] * 4 + [1] * 4
+        near, rays, cells = torch.zeros(2), torch.ones(2, 3), torch.ones(2, 2, 2, dtype=torch.bool)
+        box = torch.tensor([[0.0] * 3, [1.0] * 3])
+        for jitter in (1.5, -0.1, torch.nan, torch.inf):
+            shift = torch.tensor([0.5, jitter])
+            for call in (
+                lambda shift=shift: sampling.uniform_step(near, near + 1, 0.1, shift),
+                lambda shift=shift: march(rays, rays, near, near + 1, cells, box, 0.1, jitter=shift),
+                lambda shift=shift: march_padded(rays, rays, near, near + 1, 0.1, 50, cells, box, jitter=shift),
+            ):
+                with pytest.raises(ValueError, match=r"jitter has values outside \[0, 1\]"):
+                    call()
