@@ -42,6 +42,7 @@ class Contestant:
         answer: converts the answer to numbers for the comparison, untimed; None for an answer that cannot be compared.
         work: units of work in one run, if not the case's (a slow peer gets the first part of the input).
         note: for the table.
+        moved: bytes that one run reads and writes, for one that does nothing else.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contestant:
     answer: Callable[[Any], np.ndarray] | None = None
     work: int | None = None
     note: str = ""
+    moved: int | None = None
 
 
 Maker = Callable[[], Contestant]
@@ -67,6 +69,7 @@ class Case:
         limit: milliseconds that we aim to stay below.
         tolerance: answers farther than this from ours are counted separately, as are pairs of which only one is finite;
             infinite if all answers must agree.
+        seconds: time budget for the rounds, if not the settings'.
     """
 
     label: str
@@ -77,6 +80,7 @@ class Case:
     goals: Mapping[str, float] = field(default_factory=dict)
     limit: float | None = None
     tolerance: float = np.inf
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Row:
     goal: float | None = None  # of the ratio
     limit: float | None = None  # of the milliseconds, ours
     note: str = ""
+    moved: int | None = None  # bytes, where the contestant only reads and writes memory: a floor for the others
 
     @property
     def rate(self) -> float | None:
@@ -145,7 +150,7 @@ def measure(case: Case, settings: Settings) -> list[Row]:
             if name == OURS:
                 raise
             missing[name] = _said(error)
-    times = _times(contestants, missing, settings)
+    times = _times(contestants, missing, settings, case.seconds)
     common = {"label": case.label, "size": dict(case.size), "unit": case.unit}
     ours = times[OURS].median / (contestants[OURS].work or case.work) if OURS in times else None
     rows = []
@@ -173,6 +178,7 @@ def measure(case: Case, settings: Settings) -> list[Row]:
                 goal=case.goals.get(name),
                 limit=case.limit if own else None,
                 note=contestant.note,
+                moved=contestant.moved,
             )
         )
     return rows
@@ -201,13 +207,16 @@ def _named(name: str, run: Callable[[], Any]) -> Callable[[], Any]:
     return named
 
 
-def _times(contestants: dict[str, Contestant], missing: dict[str, str], settings: Settings) -> dict[str, Timing]:
+def _times(
+    contestants: dict[str, Contestant], missing: dict[str, str], settings: Settings, seconds: float | None
+) -> dict[str, Timing]:
     """Interleaved times. A peer that fails when it is called again becomes missing, and the others begin anew."""
     synchronize = torch.cuda.synchronize if settings.device == "cuda" else None
+    budget = settings.seconds if seconds is None else min(seconds, settings.seconds)
     while True:
         runs = {name: _named(name, each.run) for name, each in contestants.items() if name not in missing}
         try:
-            return interleaved(runs, settings.rounds, settings.seconds, synchronize)
+            return interleaved(runs, settings.rounds, budget, synchronize)
         except _WhileTimed as failure:
             name, error = str(failure), failure.__cause__
             assert error is not None

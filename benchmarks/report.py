@@ -77,8 +77,18 @@ def cells(row: Row) -> dict[str, str]:
         "difference": difference,
         "ours is": f"{row.ratio:.2f}×" if row.ratio is not None else "",
         "goal": goal,
-        "": row.note if measured else f"not measured: {row.note}",
+        "": _note(row) if measured else f"not measured: {row.note}",
     }
+
+
+def _note(row: Row) -> str:
+    """The row's note; of a floor also its bandwidth, and how near ours comes to it."""
+    notes = [row.note] if row.note else []
+    if row.moved is not None and row.milliseconds:
+        notes.append(f"{row.moved / 1e6:,.0f} MB at {row.moved / row.milliseconds / 1e6:.1f} GB/s")
+        if row.ratio is not None:
+            notes.append(f"ours is at {row.ratio:.0%} of this floor")
+    return "; ".join(notes)
 
 
 def milliseconds(value: float | None) -> str:

@@ -21,7 +21,7 @@ def test_rows_are_read_and_added_to() -> None:
         assert loops.scatter_rows(table.ctypes.data, index.ctypes.data, len(index), width) == 0
         np.testing.assert_allclose(table, expected)
     layout = HashGridLayout(levels=2, log2_table_size=8, finest_resolution=32)
-    rows = roofline.roofline(layout, torch.rand(64, 3), loops, 1)
+    rows = roofline.roofline(layout, torch.rand(64, 3), 1)
     # 8 corners and 2 features of 4 bytes at each of 2 levels; the gradient reads and writes each, and is cleared first.
     assert rows["forward"]["bytes"] == 64 * 2 * (8 + 1) * 8
     assert rows["gradient of the table"]["bytes"] == 64 * 2 * (16 + 1) * 8 + layout.entries * 8
