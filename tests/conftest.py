@@ -8,6 +8,10 @@ import jaxtyping
 import pytest
 import torch
 
+from tests import annotation_checks
+
+annotation_checks.install()  # before the library is imported
+
 # The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew.
 hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "headfields"))

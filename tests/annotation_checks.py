@@ -1,0 +1,103 @@
+"""The checks of annotations in a test run, without what `jaxtyping.jaxtyped` repeats at each call.
+
+`jaxtyped` binds the arguments of each call for axes that are computed from them (`"{n}"`), which the library has none
+of, and checks arguments a second time with the result: most of the time of many tests, and of each import. Here
+beartype checks arguments and result around the function itself, in one context of axes, with the same verdicts.
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+from beartype import BeartypeConf, beartype
+
+_UNCHANGED = jaxtyping.jaxtyped
+_AXES = jaxtyping.jaxtyped("context")
+_CHECK = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
+
+
+def install() -> None:
+    """What `--jaxtyping-packages` decorates from now on has these checks."""
+    jaxtyping.jaxtyped = jaxtyped
+
+
+def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
+    """The function or class with its checks; `typechecker` makes those of generators, whose items stay unchecked."""
+    if function is None:
+        return functools.partial(jaxtyped, typechecker=typechecker)
+    if inspect.isclass(function):
+        own = vars(function).get("__init__")
+        if hasattr(function, "__dataclass_fields__") and own is not None and not hasattr(own, "__wrapped__"):
+            function.__init__ = _checked(own)
+        return function
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(jaxtyped(function.__func__, typechecker=typechecker))
+    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
+        return _UNCHANGED(function, typechecker=typechecker)
+    return _checked(function)
+
+
+def _checked(function: Any) -> Any:
+    if not function.__annotations__ or hasattr(function, "__no_type_check__"):
+        return function
+    config, check = jaxtyping.config, None
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        nonlocal check
+        if check is None:  # at the first call, when all names can be resolved, and never for most functions
+            check = _checking(function)
+        return check(*args, **kwargs)
+
+    return wrapper
+
+
+def _checking(function: Any) -> Callable[..., Any]:
+    """The function with the checks of its arguments and its result."""
+    resolved = _with_resolved_annotations(function)
+    check: Callable[..., Any] = _CHECK(resolved)
+    if not any(_names_axes(annotation) for annotation in resolved.__annotations__.values()):
+        return check
+
+    def in_own_axes(*args: Any, **kwargs: Any) -> Any:
+        with _AXES:
+            return check(*args, **kwargs)
+
+    return in_own_axes
+
+
+def _with_resolved_annotations(function: Any) -> Callable[..., Any]:
+    """A copy whose annotations are types; names that are imported for type checkers alone stand for anything."""
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__, copy.__module__, copy.__qualname__ = (
+        function.__kwdefaults__, function.__module__, function.__qualname__,
+    )  # fmt: skip
+    copy.__annotations__ = {name: _resolved(value, function) for name, value in function.__annotations__.items()}
+    return copy
+
+
+def _resolved(annotation: Any, function: Any) -> Any:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"value": annotation}
+    try:
+        return typing.get_type_hints(holder, function.__globals__, include_extras=True)["value"]
+    except Exception:
+        return Any
+
+
+def _names_axes(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
+        return True
+    return any(_names_axes(part) for part in typing.get_args(annotation) if not isinstance(part, str))
