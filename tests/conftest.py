@@ -23,6 +23,14 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def left_to_the_system() -> Iterator[None]:
+    """Files are written as ever, but no test waits for the disk: what it writes need not outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Runs a test without the annotation checks, as users' programs run: for `torch.compile` and error messages."""

@@ -6,6 +6,7 @@ A block that cannot run (a signature, a few lines out of a context) is fenced as
 import dataclasses
 import pickle
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,12 +126,21 @@ def compiled(page: Path, line: int, code: str):
     return compile("\n" * (line - 1) + code, str(page), "exec")  # so that a traceback shows the page's own lines
 
 
+@pytest.fixture(scope="module")
+def written_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A capture of a few frames."""
+    folder = tmp_path_factory.mktemp("pages") / "capture"
+    generator = torch.Generator().manual_seed(0)
+    frames = [dataclasses.replace(frame, expression=torch.randn(16, generator=generator)) for frame in tiny_frames()]
+    write_insta(folder, frames, *blob(), test_frames=2)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with captures of a few frames where the pages expect them."""
-    frames = [dataclasses.replace(frame, expression=torch.randn(16)) for frame in tiny_frames()]
+def folder(written_capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with captures where the pages expect them."""
     for name in ("nobody", "someone", "somebody_else"):
-        write_insta(tmp_path / "captures" / name, frames, *blob(), test_frames=2)
+        shutil.copytree(written_capture, tmp_path / "captures" / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
