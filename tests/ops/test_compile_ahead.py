@@ -17,23 +17,23 @@ from headfields.ops.dispatch import warp
 NAMES = sorted(module.name for module in pkgutil.iter_modules(kernels.__path__) if not module.name.endswith("_triton"))
 # Registers and bytes of stack of the kernels that take the time, on sm_90: lower these as the kernels get better.
 CEILINGS = {
-    "closest_triangle.closest": (136, 512),
-    "ray_mesh.raycast": (192, 576),
-    "ray_mesh.interval": (96, 576),
-    "nearest_vertices.nearest": (80, 704),
+    "closest_triangle.closest": (120, 512),
+    "ray_mesh.raycast": (128, 512),
+    "ray_mesh.interval": (80, 512),
+    "nearest_vertices.nearest": (72, 640),
     "eigen.symmetric": (56, 0),
     "splat_colors.colors": (32, 64),
     "splat_colors.colors_backward": (64, 192),
-    "splat_project.project": (64, 128),
-    "occupancy.march": (96, 64),
+    "splat_project.project": (64, 120),
+    "occupancy.march": (88, 0),
     "splat_project.project_backward": (128, 160),
     "splat_tiles.draw": (72, 0),
     "splat_tiles.draw_backward": (72, 0),
-    "triangle_frames.gradients": (64, 0),
-    "triangle_frames.gradients_gradient": (104, 0),
-    "hash_grid.gather": (72, 0),
-    "hash_grid.scatter": (64, 0),
-    "hash_grid.point_gradient": (88, 0),
+    "triangle_frames.gradients": (56, 0),
+    "triangle_frames.gradients_gradient": (96, 0),
+    "hash_grid.gather": (64, 0),
+    "hash_grid.scatter": (56, 0),
+    "hash_grid.point_gradient": (80, 0),
 }
 # The hash grids that are compiled: INSTA's first and second derivatives, and Instant-NGP's row of two features in half.
 GRIDS = [(3, 8, False, False), (3, 8, False, True), (3, 2, True, False)]
