@@ -90,6 +90,12 @@ def check_fractions(op: str, name: str, values: Tensor) -> None:
         raise ValueError(f"{op}: {name} has values outside [0, 1] ({low:g} to {high:g}); pass torch.rand(N)")
 
 
+def check_box(op: str, name: str, box: Tensor) -> None:
+    """Raises ValueError unless the corners (2, 3) are finite and the first is the lower one; as `check_index`."""
+    if _has_readable_values(box) and not bool(box.isfinite().all() & (box[0] <= box[1]).all()):
+        raise ValueError(f"{op}: {name} has the corners {box.tolist()}; expected finite ones, the lower corner first")
+
+
 def _has_readable_values(tensor: Tensor) -> bool:
     """Whether the values can be looked at without a wait for a GPU, and outside transforms and compilation."""
     transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()

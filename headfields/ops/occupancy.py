@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_fractions, check_same_device, check_shape, require_shapes
+from headfields.ops._checks import (
+    check_box,
+    check_floating,
+    check_fractions,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
@@ -58,7 +65,7 @@ def march(
 
     Raises:
         ValueError: there are more samples than `budget` (the message has the number), shapes do not fit, or jitter is
-            outside [0, 1] (checked on the CPU only).
+            outside [0, 1] or the box not finite or upside down (both checked on the CPU only).
         TypeError: a dtype does not fit.
 
     >>> import torch, headfields as hf
@@ -120,8 +127,8 @@ def march_padded(
         The number of samples () with and without room. Not differentiable.
 
     Raises:
-        ValueError: capacity is below 1, shapes do not fit, or, on a CPU, a ray has more than 2^24 steps or jitter is
-            outside [0, 1].
+        ValueError: capacity is below 1, shapes do not fit, or, on a CPU, a ray has more than 2^24 steps, jitter is
+            outside [0, 1] or the box not finite or upside down.
         TypeError: a dtype does not fit.
     """
     check_range("march_padded", near, far, jitter)
@@ -159,7 +166,7 @@ def lookup(
         (...) bool. Not differentiable.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or the box is not finite or upside down (checked on the CPU only).
         TypeError: a dtype does not fit.
     """
     check_floating("lookup", "points", points)
@@ -213,6 +220,7 @@ def _check_grid(op: str, occupied: Tensor, aabb: Tensor) -> None:
         )
     check_floating(op, "aabb", aabb)
     check_shape(op, "aabb", aabb, "2 3")
+    check_box(op, "aabb", aabb)
 
 
 @torch.library.custom_op("headfields::occupancy_lookup", mutates_args=())

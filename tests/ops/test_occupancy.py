@@ -154,6 +154,11 @@ def test_errors_say_what_to_do(unchecked):
         occupancy.march(o, d, near, far, occupied.float(), aabb, 0.1)
     with pytest.raises(ValueError, match=r"aabb has shape"):
         occupancy.lookup(o, occupied, aabb[0])
+    for bad in (aabb.flip(0), torch.tensor([[torch.nan] * 3, [1.0] * 3]), torch.tensor([[0.0] * 3, [torch.inf] * 3])):
+        with pytest.raises(ValueError, match=r"aabb has the corners .*; expected finite ones, the lower corner first"):
+            occupancy.march(o, d, near, far, occupied, bad, 0.01)
+        with pytest.raises(ValueError, match=r"lookup: aabb has the corners"):
+            occupancy.lookup(o, occupied, bad)
     with pytest.raises(ValueError, match=r"at least one cell"):
         occupancy.lookup(o, occupied[:0], aabb)
     with pytest.raises(ValueError, match=r"jitter has shape"):
