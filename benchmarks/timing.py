@@ -45,6 +45,10 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Times every action once a round, each round starting with another one.
 
+    Each sample follows a call that is not timed, as steps of a training follow each other: results find the memory of
+    the call before, and caches hold what they can. Memory that has been free for seconds while others ran may have
+    gone back to the machine's host, and fetching it took longer than the action.
+
     Args:
         actions: by name; each has been called before, so that nothing is compiled or loaded while timed.
         rounds: minimum and maximum number of rounds.
@@ -63,6 +67,7 @@ def interleaved(
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
             time.sleep(_REST)
+            actions[name]()
             samples[name].append(_sample(actions[name], calls[name], synchronize))
     return {
         name: Timing(tuple(s for s, _ in rows), statistics.median(b for _, b in rows), calls[name])

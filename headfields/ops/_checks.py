@@ -10,6 +10,9 @@ from torch import Tensor
 
 from headfields.ops.dispatch import checks_indices
 
+MOST_VERTICES = 2**31
+"""Indices of a mesh's vertices are below this, where there are no vertices to count."""
+
 
 def check_floating(op: str, name: str, tensor: Tensor) -> None:
     """Raises TypeError unless `tensor` is a floating-point tensor."""
@@ -65,11 +68,8 @@ def check_index(op: str, name: str, index: Tensor, count: int, least: int | None
     if high >= count or (least is not None and low < least):
         bad = low if least is not None and low < least else high
         expected = f"expected {least or 0} to {count - 1}" if count else "there is nothing to name"
-        raise IndexError(f"{op}: {name} holds {bad}, but there are {count}; {expected}")
-
-
-MOST_VERTICES = 2**31
-"""Indices of a mesh's vertices are below this, where there are no vertices to count."""
+        there = "" if count == MOST_VERTICES else f", but there are {count}"
+        raise IndexError(f"{op}: {name} holds {bad}{there}; {expected}")
 
 
 def check_faces(op: str, vertices: Tensor, faces: Tensor) -> None:

@@ -333,7 +333,10 @@ def _fill(target: HeadSurface, faces: Tensor, weights: Tensor, neutral: Tensor, 
     known = weights.sum(dim=1) > 0
     if not known.any():
         return
-    neighbors = edge_neighbors(torch.where(open_[:, None], target.faces, -1))
+    index = open_.nonzero()[:, 0]
+    across = edge_neighbors(target.faces[index])
+    neighbors = torch.full(target.faces.shape, -1)
+    neighbors[index] = torch.where(across >= 0, index[across.clamp_min(0)], -1)
     while True:
         near_known = torch.where(neighbors >= 0, known[neighbors.clamp_min(0)], False)
         new = open_ & ~known & near_known.any(dim=1)

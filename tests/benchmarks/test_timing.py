@@ -45,7 +45,8 @@ def test_every_round_runs_every_action_and_starts_with_another_one(clock: Clock)
         clock.work(0.03)  # so long that a sample is one call
 
     times = interleaved({name: lambda n=name: action(n) for name in "abc"}, rounds=(3, 3), budget=0)
-    assert "".join(calls[3:]) == "abc" + "bca" + "cab"  # after one call each that finds out how long it takes
+    rounds = "aabbcc" + "bbccaa" + "ccaabb"  # a call that is not timed, and one that is
+    assert "".join(calls[3:]) == rounds  # after one call each that finds out how long it takes
     assert all(len(timing.seconds) == 3 and timing.calls == 1 for timing in times.values())
     assert all(timing.median == pytest.approx(0.03) for timing in times.values())
 
@@ -58,10 +59,10 @@ def test_short_actions_are_repeated_within_a_sample(clock: Clock) -> None:
 
 
 def test_the_budget_ends_the_rounds_after_the_minimum(clock: Clock) -> None:
-    times = interleaved({"a": lambda: clock.work(0.03)}, rounds=(2, 50), budget=0.1)
-    assert len(times["a"].seconds) == 3  # of 35 ms with the rest between them, begun at 0, 35 and 70 ms
-    times = interleaved({"a": lambda: clock.work(1.0)}, rounds=(2, 50), budget=0.1)
-    assert len(times["a"].seconds) == 2
+    times = interleaved({"a": lambda: clock.work(0.03)}, rounds=(1, 50), budget=0.1)
+    assert len(times["a"].seconds) == 2  # of 65 ms with the rest and the other call, begun at 0 and 65 ms
+    times = interleaved({"a": lambda: clock.work(1.0)}, rounds=(3, 50), budget=0.1)
+    assert len(times["a"].seconds) == 3
 
 
 def test_impossible_rounds_are_refused() -> None:

@@ -144,6 +144,8 @@ NOT_OF_A_USER = {
     "data.formats.vhap.read_vhap": "load_numbers and images; tests/data/formats/test_vhap.py breaks it",
     "data.formats.imavatar.read_imavatar": "read_transforms and images; tests/data/formats/test_imavatar.py breaks it",
     "priors.late_steps.LatePriorSteps.read": "figures of steps, from the device",
+    "tracking.prior.late_fit.LateFit.read": "figures of steps, from the device",
+    "tracking.prior.row_adam.RowAdam.load_state_dict": "numbers of a checkpoint",
     "cli.view.load_head": "calls readers of heads, rigs and meshes",
     "data.formats.eyelids.read_eyelids": "load_npy",
     "data.formats.insta.open_insta": "the reader of captures, before a convention is chosen",
