@@ -19,10 +19,10 @@ Generated from the figures of `python -m benchmarks`; not edited by hand.
 Every contestant gets the same input and the same number of threads, in one process, one after another in every round;
 times are medians over the rounds, with half the distance between the quartiles. For rays and the hash grid, and for all
 that is measured after 23 November 2026, each sample follows a call that is not timed, as in a loop of training.
-*cores busy* is CPU time over wall time; *peak memory* the growth of the resident set during a call (on CUDA: of PyTorch's
-allocations), beyond what the process held after a call before it; *difference* the largest between a contestant's
-answer and ours; *ours is* how many times as fast ours is for the same work; *goal* what we mean that to be at least (or,
-our own time at most).
+*cores busy* is CPU time over wall time; *peak memory* the growth of the resident set during a call (on CUDA: of
+PyTorch's allocations), beyond what the process held after a call before it; *difference* the largest between a
+contestant's answer and ours; *ours is* how many times as fast ours is for the same work; *goal* what we mean that to be
+at least (or, our own time at most).
 """
 
 

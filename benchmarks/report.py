@@ -184,6 +184,7 @@ def _bars(panel: Any, rows: list[Row], colors: dict[str, Any]) -> None:
     names = [row.contestant for row in rows]
     values = [_per_work(row) for row in rows]
     panel.barh(names, values, color=[colors[name] for name in names])
+    panel.locator_params(axis="x", nbins=4)  # numbers of many digits must not overlap
     for index, value in enumerate(values):
         panel.text(value, index, f" {value:.3g}", va="center", fontsize=8)
     panel.invert_yaxis()
