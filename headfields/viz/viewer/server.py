@@ -80,7 +80,7 @@ class Viewer:
             self.server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
         self.url = f"http://{host}:{self.server.get_port()}"
         self._pictures = ProgressiveRenderer(self._draw, self._show, _report)
-        self._changed, self._closing = threading.Event(), False
+        self._changed, self._closing, self._is_updating = threading.Event(), False, False
         self._moved = time.monotonic()
         self._nodes: dict[str, Any] = {}
         self._version = 0  # of what is shown: grows with every change but those of cameras
@@ -138,7 +138,9 @@ class Viewer:
         """Waits until the browser has everything at full quality; whether that was reached in `timeout` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            if not self._has_changes() and self._pictures.idle(0.01) and not self._has_changes():
+            before = self.updates
+            is_idle = self._has_everything() and self._pictures.idle(0.01)
+            if is_idle and self._has_everything() and self.updates == before:
                 return True
             time.sleep(0.02)
         return False
@@ -149,6 +151,9 @@ class Viewer:
         self._version += 1
         self._moved = time.monotonic()
         self._changed.set()
+
+    def _has_everything(self) -> bool:
+        return not self._is_updating and not self._has_changes()
 
     def _has_changes(self) -> bool:
         return self._changed.is_set() or self._old_colors
@@ -378,11 +383,13 @@ class Viewer:
             if not self._has_changes() and not at_rest:
                 self._compare()
                 continue
+            self._is_updating = True  # before the change is taken, so that `idle` sees one of the two
             self._changed.clear()
             try:
                 self._update()
             except Exception as error:
                 _report(error)
+            self._is_updating = False
             self._compare()
 
     def _update(self) -> None:
