@@ -31,6 +31,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from benchmarks.tracking_truth import LIMIT
+from headfields.apps.priors.scans.meshes import visible_faces
+from headfields.apps.tracking import HeadModel, HeadTracker, HeadTrackingOptions, fit_identity
+from headfields.apps.tracking.head.recording import opened_head
 from headfields.data import load_capture
 from headfields.data.detectors import DetectionFiles
 from headfields.data.labels import Label, labels_of
@@ -40,11 +43,8 @@ from headfields.mesh import Mesh, SurfaceTree, align_to_surface
 from headfields.ops.render_mesh import render_mesh
 from headfields.ops.similarity import fit_similarity
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.priors.scans.meshes import visible_faces
 from headfields.records import Camera
 from headfields.synthetic import procedural_head
-from headfields.tracking import HeadModel, HeadTracker, HeadTrackingOptions, fit_identity
-from headfields.tracking.head.recording import opened_head
 from headfields.viz import draw_mesh, heat, heat_legend, save_image, side_by_side
 
 POINTS = 8000

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import headfields as hf
 from benchmarks.insta import by_region, face_crop, rendered, telling_frames
-from headfields.cli import runs
+from headfields.cli import open_run
 from headfields.cli.train import train
 from headfields.training import evaluate
 from headfields.training.frames import view_of
@@ -183,7 +183,9 @@ def main() -> None:
             )
             processor_seconds(model, arguments.capture, run, steps, arguments.seed)
         avatars[model] = hf.load_avatar(run / "avatar.safetensors").eval()
-        sources[model] = runs.capture_of(runs.open_run(run)[1], None, 2048)  # with the run's mouth and head frame
+        sources[model] = open_run.capture_of(
+            open_run.open_run(run)[1], None, 2048
+        )  # with the run's mouth and head frame
         if not record.exists():
             lines = (run / "log.jsonl").read_text().splitlines()
             last = max((json.loads(line).get("step", 0) for line in lines), default=0)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import headfields as hf
-from headfields.cli import runs
+from headfields.cli import open_run
 from headfields.synthetic.tracking_error import TRUTH
 from headfields.training import correct_pose, refine_frame
 
@@ -41,14 +41,14 @@ def main() -> None:
     parser.add_argument("--millimeters", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    run, config = runs.open_run(arguments.run)
-    capture = runs.capture_of(config, arguments.capture, 2048)
-    avatar = runs.load_avatar(run, config, 2048)
+    run, config = open_run.open_run(arguments.run)
+    capture = open_run.capture_of(config, arguments.capture, 2048)
+    avatar = open_run.load_avatar(run, config, 2048)
     tracked = capture.path / TRUTH
     truth = np.load(tracked) if tracked.is_file() else None
     generator = torch.Generator().manual_seed(arguments.seed)
     rows, seconds = [], []
-    for frame in runs.evenly_spaced(capture.splits["test"].tolist(), arguments.frames):
+    for frame in open_run.evenly_spaced(capture.splits["test"].tolist(), arguments.frames):
         camera, state = capture.camera([frame]), capture.state([frame])
         camera = hf.Camera(camera.world_to_camera[0], camera.intrinsics[0], camera.size)
         if truth is None:

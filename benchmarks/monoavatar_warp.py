@@ -25,7 +25,7 @@ from torch import Tensor
 import headfields as hf
 from benchmarks.regions import RegionErrors
 from benchmarks.rows import Figures, markdown, reused, summary
-from headfields.cli.runs import evenly_spaced
+from headfields.cli.open_run import evenly_spaced
 from headfields.data.labels import labels_of
 from headfields.records import PixelBatch
 from headfields.synthetic.captures import write_head_capture

@@ -37,10 +37,7 @@ from torch import Tensor
 
 import headfields as hf
 from benchmarks.rows import Figures, markdown, summary
-from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.ops import TriangleBVH
-from headfields.ops.render_mesh import render_mesh
-from headfields.priors import (
+from headfields.apps.priors import (
     SMALL_RECIPE,
     Prior,
     PriorCodes,
@@ -50,15 +47,18 @@ from headfields.priors import (
     principal_codes,
     surface_errors,
 )
-from headfields.priors.codes import anchors_of
-from headfields.priors.evaluate import REACH, onto_surface
-from headfields.priors.pictures import draw_field, draw_scan, scan_camera, trace
-from headfields.priors.scans import MeshScans
-from headfields.priors.scans.meshes import FACE, INNER, visible_faces
+from headfields.apps.priors.codes import anchors_of
+from headfields.apps.priors.evaluate import REACH, onto_surface
+from headfields.apps.priors.pictures import draw_field, draw_scan, scan_camera, trace
+from headfields.apps.priors.scans import MeshScans
+from headfields.apps.priors.scans.meshes import FACE, INNER, visible_faces
+from headfields.apps.tracking import PriorFit, PriorHead, PriorTracker, PriorTrackingOptions, TrackingPrior, open_prior
+from headfields.apps.tracking.prior.load import prior_landmarks
+from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.ops import TriangleBVH
+from headfields.ops.render_mesh import render_mesh
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
-from headfields.tracking import PriorFit, PriorHead, PriorTracker, PriorTrackingOptions, TrackingPrior, open_prior
-from headfields.tracking.prior.load import prior_landmarks
 from headfields.viz import draw_mesh, save_image, side_by_side
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.apps.tracking import PriorObservation
+from headfields.apps.tracking.prior.pose import world_points
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh
 from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh
-from headfields.tracking import PriorObservation
-from headfields.tracking.prior.pose import world_points
 
 _JAW = 2
 _REACH = 6.0  # pixels of the reduced image beyond which an outline has no match

@@ -23,13 +23,13 @@ from headfields.training import Trainer
 from headfields.training.preset_losses import insta_losses
 
 STAGES = (
-    ("prepare: refit, triangle frames", "headfields.avatar", "AvatarField", "__init__"),
+    ("prepare: refit, triangle frames", "headfields.avatar.avatar", "AvatarField", "__init__"),
     ("sampler", "headfields.renderers.samplers", "OccupancySampler", "forward"),
-    ("  near and far", "headfields.avatar", "AvatarField", "near_far"),
-    ("  canonicalize", "headfields.avatar", "AvatarField", "canonicalize"),
+    ("  near and far", "headfields.avatar.avatar", "AvatarField", "near_far"),
+    ("  canonicalize", "headfields.avatar.avatar", "AvatarField", "canonicalize"),
     ("    closest triangle", "headfields.ops.triangle_bvh", "TriangleBVH", "closest"),
-    ("color of what is seen", "headfields.avatar", "AvatarField", "color"),
-    ("encode and decode, both passes", "headfields.avatar", "AvatarField", "decode"),
+    ("color of what is seen", "headfields.avatar.avatar", "AvatarField", "color"),
+    ("encode and decode, both passes", "headfields.avatar.avatar", "AvatarField", "decode"),
     ("  hash grid", "headfields.encoders.hash_grid", "HashGrid", "forward"),
     ("backward", "torch", "Tensor", "backward"),
     ("optimizer", "torch.optim", "Adam", "step"),

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import headfields as hf
-from headfields.cli import runs
+from headfields.cli import open_run
 from headfields.data.labels import Label, labels_of
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import PixelBatch
@@ -123,8 +123,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--every", type=int, default=1, help="measure every n-th frame of the split")
     arguments = parser.parse_args()
-    folder, config = runs.open_run(arguments.run)
-    avatar, capture = runs.load_avatar(folder, config, 2048), runs.capture_of(config, None, 2048)
+    folder, config = open_run.open_run(arguments.run)
+    avatar, capture = open_run.load_avatar(folder, config, 2048), open_run.capture_of(config, None, 2048)
 
     def colors(frame: int, pixels: PixelBatch) -> Float[Tensor, "n 3"]:
         return avatar.render(capture.camera([frame])[0], capture.state([frame]), 1.0).rgb.view(-1, 3)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from headfields.apps.rigging import RiggedTemplate
+from headfields.apps.tracking.rig.options import RigTrackingOptions
+from headfields.apps.tracking.rig.tracker import RigTracker
 from headfields.data import load_capture
-from headfields.rigging import RiggedTemplate
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.rig_tracking_error import rig_tracking_error
-from headfields.tracking.rig.options import RigTrackingOptions
-from headfields.tracking.rig.tracker import RigTracker
 
 
 def main() -> None:

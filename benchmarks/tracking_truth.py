@@ -30,14 +30,14 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.parametric_fit import fit_parametric
+from headfields.apps.priors.scans.meshes import visible_faces
+from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, Stage2, open_prior
+from headfields.apps.tracking.prior.options import HELD_POSE
 from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
-from headfields.priors.scans.meshes import visible_faces
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
-from headfields.tracking import PriorTracker, PriorTrackingOptions, Stage2, open_prior
-from headfields.tracking.prior.options import HELD_POSE
 from headfields.viz import draw_mesh, heat, heat_legend, side_by_side
 
 POINTS = 20_000

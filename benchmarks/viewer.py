@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.browser import chromium, count_from_the_start, rates
-from headfields.cli import runs
-from headfields.viz.viewer import ProgressiveRenderer, Scene, Viewer, capture_scene
-from headfields.viz.viewer.gaussian_drawing import GaussianDrawing
-from headfields.viz.viewer.looks import Picture
+from headfields.apps.viewer import ProgressiveRenderer, Scene, Viewer, capture_scene
+from headfields.apps.viewer.gaussian_drawing import GaussianDrawing
+from headfields.apps.viewer.looks import Picture
+from headfields.cli import open_run
 
 SECONDS = 4.0
 RATE = 50.0
@@ -42,9 +42,9 @@ def main() -> None:
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"cores": os.cpu_count(), "size": arguments.size}
     for path in arguments.runs:
-        run, config = runs.open_run(path)
-        avatar = runs.load_avatar(run, config, 2048).eval()
-        scene = capture_scene(runs.capture_of(config, None, 2048), avatar)
+        run, config = open_run.open_run(path)
+        avatar = open_run.load_avatar(run, config, 2048).eval()
+        scene = capture_scene(open_run.capture_of(config, None, 2048), avatar)
         measured: dict[str, Any] = {"faces": len(scene.faces)}
         is_field = not hasattr(avatar, "splats")
         if not is_field:

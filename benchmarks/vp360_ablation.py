@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 import headfields as hf
+from headfields.apps.rigging import RiggedTemplate
 from headfields.data import REGION_LABELS, load_capture, view_yaw, yaw_balanced_weights
 from headfields.metrics.image import psnr, ssim
-from headfields.rigging import RiggedTemplate
 from headfields.training import Trainer
 from headfields.training.recipes import VP360
 from headfields.viz import save_image, side_by_side

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from headfields.avatar import Avatar
+from headfields.apps.rigging import RiggedTemplate
+from headfields.avatar.avatar import Avatar
 from headfields.cli import main as headfields
 from headfields.data import load_capture
 from headfields.data.balance import view_yaw
 from headfields.metrics.image import psnr, ssim
-from headfields.rigging import RiggedTemplate
 from headfields.viz import save_image, side_by_side
 
 

@@ -27,10 +27,10 @@ import torch
 import headfields as hf
 from benchmarks.rows import Figures, markdown, summary
 from benchmarks.vp360_ablation import head_vertices
+from headfields.apps.rigging import RiggedTemplate
 from headfields.cli import main as headfields
 from headfields.data import REGION_LABELS, load_capture, yaw_balanced_weights
 from headfields.data.labels import Label
-from headfields.rigging import RiggedTemplate
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.scene.rig_motion import HELD_OUT
 from headfields.training import Trainer

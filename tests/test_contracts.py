@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Chain, NearSurface, SkinningWeights, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures

@@ -44,7 +44,9 @@ def floors() -> dict[str, int]:
 
 
 def room(module: str) -> str:
-    return module.split(".")[1]
+    """The folder or file below the package, or below `apps`, that a module is in."""
+    parts = module.split(".")
+    return ".".join(parts[1:3]) if parts[1] == "apps" else parts[1]
 
 
 def test_no_circle_of_imports() -> None:
@@ -65,6 +67,19 @@ def test_imports_go_to_lower_floors() -> None:
         if room(name) != room(other) and floor[room(name)] <= floor[room(other)]
     ]
     assert not upward
+
+
+def test_core_is_complete_without_programs() -> None:
+    """Only the package, which names the rooms, and the command line know of apps; apps know no made-up data."""
+    programs = {"apps", "synthetic", "cli", "__main__"}
+    outward = [
+        f"{name} imports {other}"
+        for name, others in imports().items()
+        for other in others
+        if (name.split(".")[1] not in programs and other.split(".")[1] in programs)
+        or (name.split(".")[1] == "apps" and other.split(".")[1] in programs - {"apps"})
+    ]
+    assert not outward
 
 
 def test_no_run_folder_is_in_the_root() -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.priors import PriorCodes
 from headfields.cli import main
-from headfields.priors import PriorCodes
-from headfields.renamed import CLASSES
+from headfields.files.renamed import CLASSES
 from tests.data.tiny import blob, tiny_frames
 
 FOLDER = Path(__file__).parent / "written_by_0_1_0"

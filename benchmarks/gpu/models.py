@@ -12,14 +12,14 @@ import torch
 
 import headfields as hf
 from benchmarks.gpu.settings import GpuSettings
+from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
+from headfields.apps.priors.pictures import scan_camera
 from headfields.cli import presets
 from headfields.models import mononphm
-from headfields.priors import PAPER_RECIPE, PriorTrainer
-from headfields.priors.pictures import scan_camera
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
-from headfields.training.late_update import READ_EVERY
+from headfields.training.asynchronous_update import READ_EVERY
 from headfields.training.recipes import RecipeName, recipe_of
 
 CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {

@@ -28,7 +28,7 @@ MODULES = (
     "headfields.interop.open3d",
     "headfields.interop.pytorch3d",
     "headfields.interop.trimesh",
-    "headfields.priors.scans",
+    "headfields.apps.priors.scans",
 )
 """Public packages within packages."""
 COLON = "\ue000"  # stands for a colon while napoleon looks

@@ -7,7 +7,7 @@ import torch
 from pictures import draw, photographs, to_8_bits
 
 import headfields as hf
-from headfields.training.density import numbers_of
+from headfields.training.densification import numbers_of
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import headfields as hf
+from headfields.apps.viewer.looks import face_colors
 from headfields.networks import head_anchors
 from headfields.networks.surface_splats import surface_splats
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import Side, heat_legend, view_camera
-from headfields.viz.viewer.looks import face_colors
 
 FOLDER = Path(__file__).resolve().parents[1] / "images" / "parts"
 COLORS = torch.tensor([[0.75, 0.75, 0.75], [0.25, 0.5, 0.85], [0.9, 0.45, 0.2], [0.3, 0.7, 0.4], [0.3, 0.7, 0.4]])
@@ -254,7 +254,7 @@ def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     import io
 
     from benchmarks.browser import chromium
-    from headfields.viz.viewer import Viewer, head_scene
+    from headfields.apps.viewer import Viewer, head_scene
 
     running = Viewer(head_scene(head, "head"), port=8765)
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), (900, 640)) as browser:

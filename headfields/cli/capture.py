@@ -74,18 +74,18 @@ def capture(
     """
     from dataclasses import replace
 
-    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
+    from headfields.apps.tracking.failures import FrameFailure
+    from headfields.apps.tracking.head.options import HeadTrackingOptions
+    from headfields.apps.tracking.head.recording import check_run, fitted_identity, opened_head, prepared
+    from headfields.apps.tracking.head.rig import HeadModel
+    from headfields.apps.tracking.head.tracker import HeadTracker
+    from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
     from headfields.data.labels import labels_of
     from headfields.data.prepare_cameras import CALIBRATIONS, camera_sources
     from headfields.data.video import open_video
     from headfields.runs.folder import RunFolder, RunWriteError
     from headfields.runs.lock import RunLockedError
     from headfields.synthetic import procedural_head
-    from headfields.tracking.failures import FrameFailure
-    from headfields.tracking.head.options import HeadTrackingOptions
-    from headfields.tracking.head.recording import check_run, fitted_identity, opened_head, prepared
-    from headfields.tracking.head.rig import HeadModel
-    from headfields.tracking.head.tracker import HeadTracker
 
     check_frames(frames, every)
     if fps is not None and fps <= 0:

@@ -63,7 +63,7 @@ def distill(
 
     import torch
 
-    from headfields.cli import presets, runs
+    from headfields.cli import open_run, presets
     from headfields.runs.folder import write_picture, writing
     from headfields.runs.lock import run_lock
     from headfields.training.distillation import TeacherViews, loss_of_quality, view_sheet
@@ -72,11 +72,11 @@ def distill(
     from headfields.training.trainer import Trainer
 
     presets.parse_overrides(MODEL, list(set))
-    target, before = runs.start_or_resume(out, resume, "distill", "distilled")
+    target, before = open_run.start_or_resume(out, resume, "distill", "distilled")
     if target.path.resolve() == run.resolve():
         raise CommandError(f"--out is the teacher's run, {run}; name another folder")
-    teacher_run, teacher_config = runs.open_run(run)
-    torch_device = runs.choose_device(device)
+    teacher_run, teacher_config = open_run.open_run(run)
+    torch_device = open_run.choose_device(device)
     asked = {"views": views, "degrees": degrees, "size": size}
     usual = before.get("distilled", {"views": 120, "degrees": 120.0, "size": 256})
     drawn: dict[str, Any] = {name: usual[name] if value is None else value for name, value in asked.items()}
@@ -92,8 +92,8 @@ def distill(
     if minutes is None and steps is None:
         limits = before.get("training", {"minutes": 2.0, "steps": None})
     target.check_writable()
-    teacher = runs.load_avatar(teacher_run, teacher_config, memory).to(torch_device).eval()
-    source = runs.capture_of(teacher_config, capture, memory)
+    teacher = open_run.load_avatar(teacher_run, teacher_config, memory).to(torch_device).eval()
+    source = open_run.capture_of(teacher_config, capture, memory)
     recipe = recipe_of(MODEL, None, torch_device)
     arguments = before["arguments"] if before and not set else presets.arguments_for(MODEL, list(set), source, recipe)
     capture_path = capture.resolve() if capture is not None else teacher_config.get("capture")
@@ -104,14 +104,14 @@ def distill(
         "recipe": recipe.name, "teacher": str(run.resolve()), "distilled": drawn,
         "training": {"minutes": limits["minutes"], "steps": limits["steps"]},
     }  # fmt: skip
-    runs.check_unchanged(target, before, config, FIXED)
-    with runs.one_line_warnings(), runs.one_line_errors():
+    open_run.check_unchanged(target, before, config, FIXED)
+    with open_run.one_line_warnings(), open_run.one_line_errors():
         pictures = TeacherViews(
             teacher, source, drawn["views"], drawn["degrees"], size=drawn["size"], folder=target.path / "teacher"
         )
         target.create()
         with run_lock(target.path), writing(target.path):
-            runs.write_config(target, {**before, **config}, resume, before)
+            open_run.write_config(target, {**before, **config}, resume, before)
             whole = pictures.draw(bar=True)
         if not whole:
             raise Interrupted("interrupted while drawing; the same command with --resume continues from there")
@@ -127,7 +127,7 @@ def distill(
         result = trainer.fit(**limits, resume=bool(target.checkpoints))
         if result.interrupted:
             raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
-        test = runs.evenly_spaced(torch.as_tensor(source.splits.get("test", ())).tolist(), limit)
+        test = open_run.evenly_spaced(torch.as_tensor(source.splits.get("test", ())).tolist(), limit)
         quality = loss_of_quality(teacher, student, pictures, source, test)
         write_picture(target.images / "distilled.png", view_sheet(student, pictures))
         for name, avatar in (("teacher", teacher), ("student", student)):

@@ -40,18 +40,18 @@ def evaluate(
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
-    from headfields.cli import runs
+    from headfields.cli import open_run
     from headfields.training import evaluation
     from headfields.training.frames import choose_frames
 
     if not 0 <= background <= 1:
         raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
-    folder, config = runs.open_run(run)
-    torch_device = runs.choose_device(device)
-    avatar = runs.load_avatar(folder, config, memory).to(torch_device)
-    runs.warn_of_frame_codes(avatar, capture)
-    source = runs.capture_of(config, capture, memory)
-    frames = runs.evenly_spaced(choose_frames(source, split), limit)
+    folder, config = open_run.open_run(run)
+    torch_device = open_run.choose_device(device)
+    avatar = open_run.load_avatar(folder, config, memory).to(torch_device)
+    open_run.warn_of_frame_codes(avatar, capture)
+    source = open_run.capture_of(config, capture, memory)
+    frames = open_run.evenly_spaced(choose_frames(source, split), limit)
     refinement = {"expression": refine_expression} if refine or refine_expression else False
     result = evaluation.evaluate(
         avatar, source, background=background, frames=frames, device=torch_device, bar=True, refine=refinement

@@ -85,9 +85,9 @@ class _Source:
     """What `source` names: a rig's head, a capture, or a run's avatar with its capture."""
 
     def __init__(self, path: Path, capture: Path | None, memory: int, device: str) -> None:
-        from headfields.cli import runs
+        from headfields.cli import open_run
 
-        self.path, self.memory, self.device = path, memory, runs.choose_device(device)
+        self.path, self.memory, self.device = path, memory, open_run.choose_device(device)
         self.head: Any = None
         self.capture: Any = None
         self.avatar: Any = None
@@ -97,12 +97,12 @@ class _Source:
         elif path.is_file():
             raise CommandError(f"{path} is a file; expected the folder of a run or a capture, or RIG.npz")
         elif (path / "config.json").exists():
-            folder, config = runs.open_run(path)
-            self.avatar = runs.load_avatar(folder, config, memory).to(self.device)
-            runs.warn_of_frame_codes(self.avatar, capture)
-            self.capture, self.mouth = runs.capture_of(config, capture, memory), config.get("mouth", "close")
+            folder, config = open_run.open_run(path)
+            self.avatar = open_run.load_avatar(folder, config, memory).to(self.device)
+            open_run.warn_of_frame_codes(self.avatar, capture)
+            self.capture, self.mouth = open_run.capture_of(config, capture, memory), config.get("mouth", "close")
         else:
-            self.capture = runs.open_capture(path, memory)
+            self.capture = open_run.open_capture(path, memory)
 
     def needs_avatar(self, what: str) -> Any:
         if self.avatar is None:
@@ -110,16 +110,16 @@ class _Source:
         return self.avatar
 
     def driver(self, motion: Path | None) -> Any:
-        from headfields.cli import runs
+        from headfields.cli import open_run
 
         own = self.capture is not None and (motion is None or motion.resolve() == self.capture.path.resolve())
-        return self.capture if own or motion is None else runs.open_driver(motion, self.memory, self.mouth)
+        return self.capture if own or motion is None else open_run.open_driver(motion, self.memory, self.mouth)
 
 
 def _frames(capture: Any, frames: str | None, limit: int | None) -> list[int]:
-    from headfields.cli import runs
+    from headfields.cli import open_run
 
-    return runs.select_frames(capture, "all", frames, limit)
+    return open_run.select_frames(capture, "all", frames, limit)
 
 
 def _export_mesh(
@@ -184,8 +184,8 @@ def _texture(source: _Source, rig: Any, resolution: int) -> Any:
 
 def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int, in_place: bool) -> tuple[Any, Any]:
     from headfields import export as library
-    from headfields.export.captures import head_motion
-    from headfields.retargeting import Retargeter, surface_of_capture, surface_of_head
+    from headfields.apps.export.captures import head_motion
+    from headfields.apps.retargeting import Retargeter, surface_of_capture, surface_of_head
 
     state = driver.state(frames)
     if source.head is not None:
@@ -212,9 +212,9 @@ def _export_gaussians(
 ) -> None:
     from tqdm import tqdm
 
+    from headfields.apps.export import save_gltf_splats
+    from headfields.avatar.splat_avatar import SplatAvatar
     from headfields.data import save_gaussians
-    from headfields.export import save_gltf_splats
-    from headfields.splat_avatar import SplatAvatar
 
     avatar = source.needs_avatar("Gaussians")
     if not isinstance(avatar, SplatAvatar):

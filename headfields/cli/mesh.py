@@ -47,7 +47,7 @@ def mesh(
     """
     import torch
 
-    from headfields.cli import runs
+    from headfields.cli import open_run
     from headfields.mesh import DENSITY_LEVEL, FORMATS, extract, save_mesh
     from headfields.viz import draw_mesh, save_image
 
@@ -58,7 +58,7 @@ def mesh(
         raise CommandError(f"--out is {out}; for several frames it is a folder")
     if not several and out.suffix.lower() not in FORMATS:
         raise CommandError(f"--out is {out}; its name must end in one of {', '.join(FORMATS)}")
-    torch_device = runs.choose_device(device)
+    torch_device = open_run.choose_device(device)
     model, shots = _avatar_and_frames(avatar, frame, capture, memory)
     model = model.to(torch_device)
     for number, camera, state in shots:
@@ -87,25 +87,25 @@ def _avatar_and_frames(
     import torch
 
     from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
-    from headfields.cli import runs
-    from headfields.splat_avatar import load_avatar
+    from headfields.avatar.splat_avatar import load_avatar
+    from headfields.cli import open_run
 
     capture: Any = None
     if path.is_file():
         avatar: Any = load_avatar(path)
         if capture_path is not None:
-            capture = runs.open_capture(capture_path, memory)
+            capture = open_run.open_capture(capture_path, memory)
     else:
-        run, config = runs.open_run(path)
-        avatar = runs.load_avatar(run, config, memory)
+        run, config = open_run.open_run(path)
+        avatar = open_run.load_avatar(run, config, memory)
         if capture_path is not None or config.get("capture") is not None:
-            capture = runs.capture_of(config, capture_path, memory)
+            capture = open_run.capture_of(config, capture_path, memory)
     if not hasattr(avatar, "field"):
         raise CommandError(
             f"{path} is an avatar of Gaussians, which has no surface to extract; headfields export writes the mesh "
             "that they ride on, with a texture of them"
         )
-    runs.warn_of_frame_codes(avatar, capture_path)
+    open_run.warn_of_frame_codes(avatar, capture_path)
     if capture is None:
         if avatar.preview is None:
             raise CommandError(f"{path} has no frame of its own; name a capture with --capture")

@@ -92,7 +92,7 @@ def _interpolated(first: HeadState, second: HeadState, amount: float | int) -> H
 
 
 def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
-    """This capture's head driven by another capture, of any topology; see `headfields.retargeting.Retargeter`.
+    """This capture's head driven by another capture, of any topology; see `headfields.apps.retargeting.Retargeter`.
 
     The head turns from its mean pose as the driver's does from its own; lens and image size are this capture's.
 
@@ -101,7 +101,7 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
         driver: capture whose motion is used.
         frames: frames of the driver.
     """
-    from headfields.retargeting import Retargeter, rest_camera
+    from headfields.apps.retargeting import Retargeter, rest_camera
 
     retargeter = Retargeter.from_captures(driver, capture)
     rests = [rest_camera(each.camera(_training_frames(each))) for each in (driver, capture)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headfields.cli import runs
+from headfields.cli import open_run
 from headfields.cli.errors import CommandError
 from headfields.cli.motion import Shot, recorded
 
@@ -48,7 +48,7 @@ def render_results(
     if head is None:
         raise CommandError("--nersemble needs --head, the FLAME model of 2023 by which the heads are posed")
     recording, places = read_nersemble_holdout(person, FlameHead.from_file(head))
-    capture = Capture(recording, memory, head_frame=runs.head_frame(config), mouth=config.get("mouth", "close"))
+    capture = Capture(recording, memory, head_frame=open_run.head_frame(config), mouth=config.get("mouth", "close"))
     written = 0
     for place, group in itertools.groupby(range(len(places)), key=places.__getitem__):
         path, frames = nersemble_results(out, person, *place), list(group)

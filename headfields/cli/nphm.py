@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headfields.apps.priors.scans import NphmScans, read_nphm
 from headfields.cli.errors import CommandError
 from headfields.files.arrays import load_npy
 from headfields.files.reading import read_json
-from headfields.priors.scans import NphmScans, read_nphm
 
 _MIRRORED = 0.01
 """Meters by which two mirrored anchors may differ."""

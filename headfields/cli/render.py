@@ -64,7 +64,7 @@ def render(
     from tqdm import tqdm
 
     from headfields.cli import motion as shots
-    from headfields.cli import runs
+    from headfields.cli import open_run
     from headfields.runs.folder import write_picture
     from headfields.training import evaluation
     from headfields.training.frames import choose_frames
@@ -84,10 +84,10 @@ def render(
         raise CommandError("--compare needs --mode frames; the other modes have no ground truth")
     if kind not in ("frames", "nersemble") and out is not None and out.suffix not in (".mp4", ".gif"):
         raise CommandError(f"--out is {out}; a video's name ends in .mp4 or .gif")
-    folder, config = runs.open_run(run)
-    torch_device = runs.choose_device(device)
-    avatar = runs.load_avatar(folder, config, memory).to(torch_device)
-    runs.warn_of_frame_codes(avatar, capture)
+    folder, config = open_run.open_run(run)
+    torch_device = open_run.choose_device(device)
+    avatar = open_run.load_avatar(folder, config, memory).to(torch_device)
+    open_run.warn_of_frame_codes(avatar, capture)
 
     def image_of(shot: shots.Shot) -> Any:
         camera = shot.camera if scale == 1 else shot.camera.scaled(scale)
@@ -101,10 +101,10 @@ def render(
         print(f"wrote {count} videos", file=sys.stderr)
         print(out)
         return
-    source = runs.capture_of(config, capture, memory)
+    source = open_run.capture_of(config, capture, memory)
     if kind == "frames":
         out = out or folder.path / "renders" / split
-        for frame in tqdm(runs.select_frames(source, split, frames, limit), unit="frame", file=sys.stderr):
+        for frame in tqdm(open_run.select_frames(source, split, frames, limit), unit="frame", file=sys.stderr):
             if compare:
                 image, _ = evaluation.picture(avatar, source, frame, background, torch_device)
             else:
@@ -116,8 +116,8 @@ def render(
     out = out or folder.path / "renders" / f"{kind}.mp4"
     count = max(round(seconds * fps), 1)
     if motion is not None:
-        driver = runs.open_driver(motion, memory, config.get("mouth", "close"))
-        driving_frames = runs.select_frames(driver, split, frames, limit)
+        driver = open_run.open_driver(motion, memory, config.get("mouth", "close"))
+        driving_frames = open_run.select_frames(driver, split, frames, limit)
         count = len(driving_frames)
         sequence = shots.retargeted(source, driver, driving_frames)
     elif mode == "turntable":

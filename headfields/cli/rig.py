@@ -38,8 +38,8 @@ def rig(
         inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
         size: Side of each picture, in pixels.
     """
+    from headfields.apps.rigging import read_scan_landmarks, rig_pictures, rig_template
     from headfields.mesh import load_mesh
-    from headfields.rigging import read_scan_landmarks, rig_pictures, rig_template
     from headfields.runs.folder import remove_leftovers
 
     if not scale > 0 or size < 1:
@@ -69,7 +69,7 @@ def rig(
     print(f"eyes: {'closed' if result.eyes_closed else 'open'}; lips: {lips}")
     print(f"{filled:.0%} of the vertices have no counterpart and took their neighbors' weights")
     print(f"wrote {path}; look at {pictures / 'sheet.png'}")
-    print(f'read it with headfields.rigging.RiggedTemplate.from_file("{path}")')
+    print(f'read it with headfields.apps.rigging.RiggedTemplate.from_file("{path}")')
 
 
 def _body(path: Path | None) -> Any:

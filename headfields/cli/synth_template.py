@@ -31,7 +31,7 @@ def synth_template(
         seed: Seed of the motion, relief and folds.
         rate: Frames per second of talking.
     """
-    from headfields.rigging import RiggedTemplate
+    from headfields.apps.rigging import RiggedTemplate
     from headfields.synthetic.rig_captures import write_rig_capture
 
     try:

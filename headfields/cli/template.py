@@ -48,10 +48,10 @@ def template(
         inner_mouth: For the rig: whether a mouth that is cut open gets a cavity and teeth.
         size: Side of each picture, in pixels.
     """
+    from headfields.apps.texturing import read_posed_images, texture_pictures, texture_proxy
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh
     from headfields.runs.folder import remove_leftovers
-    from headfields.texturing import read_posed_images, texture_pictures, texture_proxy
 
     if out.suffix not in (".npz", ".obj"):
         raise CommandError(f"--out is {out}; expected a file ending in .npz (a rig) or .obj (a textured mesh)")

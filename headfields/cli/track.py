@@ -59,14 +59,14 @@ def track(
     """
     from dataclasses import replace
 
-    from headfields.cli import runs
-    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
+    from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, Stage1, open_prior
+    from headfields.cli import open_run
+    from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
     from headfields.synthetic import procedural_head
-    from headfields.tracking import PriorTracker, PriorTrackingOptions, Stage1, open_prior
 
     check_frames(frames, every)
-    torch_device = runs.choose_device(device)
-    source = runs.open_frames(capture, memory)
+    torch_device = open_run.choose_device(device)
+    source = open_run.open_frames(capture, memory)
     if others := getattr(source, "others", ()):
         print(
             f"warning: {capture} has {1 + len(others)} cameras; a prior is fitted to the first, {source.name}, alone "

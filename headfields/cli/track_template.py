@@ -43,17 +43,17 @@ def track_template(
     """
     from dataclasses import replace
 
-    from headfields.cli import runs
-    from headfields.cli.tracking_runs import check_frames, print_errors, run_tracker
-    from headfields.rigging import RiggedTemplate
-    from headfields.tracking.rig.options import Adaptation, RigTrackingOptions
-    from headfields.tracking.rig.tracker import RigTracker
+    from headfields.apps.rigging import RiggedTemplate
+    from headfields.apps.tracking.rig.options import Adaptation, RigTrackingOptions
+    from headfields.apps.tracking.rig.tracker import RigTracker
+    from headfields.cli import open_run
+    from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
 
     check_frames(frames, every)
     template = RiggedTemplate.from_file(rig)
     if template.texture is None and not no_color:
         raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or pass --no-color")
-    source = runs.open_frames(capture, memory)
+    source = open_run.open_frames(capture, memory)
     options = RigTrackingOptions.quick() if quick else RigTrackingOptions()
     if no_color:
         options = options.without_color()

@@ -109,30 +109,30 @@ def train(
     """
     import torch
 
-    from headfields.cli import runs
+    from headfields.apps.viewer.listening import require_viser
+    from headfields.apps.viewer.training_view import TrainingView
+    from headfields.cli import open_run
     from headfields.runs.progress import NanLossError
     from headfields.training.live import LiveFrames
-    from headfields.training.live_view import TrainingView
     from headfields.training.processes import PeerError
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
-    from headfields.viz.viewer.listening import require_viser
 
     model = model.replace("-", "_")
     folder = _one_folder(capture, live)
     presets.parse_overrides(model, list(set))  # before a large capture is read
-    run, before = runs.start_or_resume(out, resume, "train", "model")
-    torch_device = runs.choose_device(device)
+    run, before = open_run.start_or_resume(out, resume, "train", "model")
+    torch_device = open_run.choose_device(device)
     chosen = recipe_of(model, recipe or before.get("recipe", "cpu" if before else None), torch_device)
     requested = {
         "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
         "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth,
         "depth_start": depth_start, "opacity": opacity, "precision": precision,
     }  # fmt: skip
-    options = _training_options(requested, runs.training_before(before), chosen.options)
+    options = _training_options(requested, open_run.training_before(before), chosen.options)
     options["learning_rates"] = {
         **chosen.trainer.get("learning_rates", {}),
-        **runs.training_before(before).get("learning_rates", {}),
+        **open_run.training_before(before).get("learning_rates", {}),
         **_part_rates(learning_rates),
     }
     options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}), chosen.steps)
@@ -141,11 +141,11 @@ def train(
             raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
     run.check_writable()
     treatment = mouth or before.get("mouth", "close" if before else chosen.mouth)
-    head_frame = runs.head_frame(before) if before else "auto"
+    head_frame = open_run.head_frame(before) if before else "auto"
     if live is not None and devices > 1:
         raise CommandError(f"--live with --devices {devices}: frames would join at different steps; use one device")
     source = (
-        runs.open_capture(folder, memory, head_frame, treatment)
+        open_run.open_capture(folder, memory, head_frame, treatment)
         if live is None
         else _open_live(folder, memory, head_frame, treatment)
     )
@@ -162,12 +162,12 @@ def train(
         "recipe": chosen.name,
         "training": options,
     }
-    runs.check_unchanged(run, before, config, FIXED)
+    open_run.check_unchanged(run, before, config, FIXED)
     torch.manual_seed(config["seed"])
     avatar = presets.build(model, arguments, source)
     if not before:
         chosen.start(avatar, source)
-    with runs.one_line_warnings(), runs.one_line_errors():
+    with open_run.one_line_warnings(), open_run.one_line_errors():
         own = chosen.trainer_arguments(avatar, source, **{name: options[name] for name in requested})
         own |= {"learning_rates": options["learning_rates"]}
         if live is not None:
@@ -180,9 +180,9 @@ def train(
             loggers=[] if logger is None else [logger], **own,
         )  # fmt: skip
         trainer.config = {**config, "trainer": trainer.config["trainer"]}
-        runs.check_options(run, before, trainer.config)
+        open_run.check_options(run, before, trainer.config)
         if trainer.processes.is_first:
-            runs.say_if_new(run, resume, before)
+            open_run.say_if_new(run, resume, before)
             if not before:
                 print(f"{model}: recipe {chosen.name}, on {torch_device} ({_SIZES[chosen.name]})", file=sys.stderr)
         try:

@@ -73,13 +73,13 @@ def train_prior(
 
     import torch
 
-    from headfields.cli import runs
-    from headfields.priors import PriorTrainer, principal_codes
+    from headfields.apps.priors import PriorTrainer, principal_codes
+    from headfields.cli import open_run
     from headfields.runs.folder import writing
     from headfields.runs.lock import run_lock
 
-    run, before = runs.start_or_resume(out, resume, "train-prior", "scans")
-    torch_device = runs.choose_device(device)
+    run, before = open_run.start_or_resume(out, resume, "train-prior", "scans")
+    torch_device = open_run.choose_device(device)
     sources = {"data": data, "nphm": nphm, "head": head, "blendshapes": blendshapes}
     nphm_options = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
     config: dict[str, Any] = {
@@ -92,7 +92,7 @@ def train_prior(
         "seed": before.get("seed", 0) if seed is None else seed,
         "scans_per_step": before.get("scans_per_step") if scans_per_step is None else scans_per_step,
     }
-    runs.check_unchanged(run, before, config, FIXED)
+    open_run.check_unchanged(run, before, config, FIXED)
     run.check_writable()
 
     torch.manual_seed(config["seed"])
@@ -104,7 +104,7 @@ def train_prior(
         if limit is not None and limit < 0:
             raise CommandError(f"--{name} is {limit}; expected 0 or more")
     source = _source(config)
-    with runs.one_line_warnings(), runs.one_line_errors(), contextlib.ExitStack() as stack:
+    with open_run.one_line_warnings(), open_run.one_line_errors(), contextlib.ExitStack() as stack:
         if not before:
             chosen, other = ("small", "paper") if config["small"] else ("paper", "small")
             print(f"mononphm: sizes {chosen}, on {torch_device}; --sizes {other} has the others", file=sys.stderr)
@@ -112,7 +112,7 @@ def train_prior(
         stack.enter_context(run_lock(run.path))
         run.remove_leftovers()
         # before scans are drawn, so that a run that is killed then is resumed
-        runs.write_config(run, config | {"limits": limits}, resume, before)
+        open_run.write_config(run, config | {"limits": limits}, resume, before)
         scans, held_out_scans = source(run)
         avatar, scans, held_out_scans = _model(config, scans, held_out_scans)
         trainer = PriorTrainer(
@@ -185,9 +185,9 @@ def _source(config: dict[str, Any]) -> Callable[[Any], tuple[Any, Any]]:
     Returns:
         A function of the run's folder that returns the scans to train on, and those of held-out people (or None).
     """
+    from headfields.apps.priors.scans import load_scans
     from headfields.cli.nphm import nphm_scans
     from headfields.heads import BlendshapeHead
-    from headfields.priors.scans import load_scans
     from headfields.synthetic import generate_scans, procedural_head
 
     options, held_out = config["scans"], config["held_out"]
@@ -222,7 +222,7 @@ def _divided(scans: Any, held_out: int) -> tuple[Any, Any]:
 
 def _recipe(config: dict[str, Any]) -> Any:
     """The training recipe for the sizes and the kind of scans."""
-    from headfields.priors import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE
+    from headfields.apps.priors import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE
 
     if not config["small"]:
         return PAPER_RECIPE
@@ -231,11 +231,11 @@ def _recipe(config: dict[str, Any]) -> Any:
 
 def _model(config: dict[str, Any], scans: Any, held_out: Any) -> tuple[Any, Any, Any]:
     """The untrained model with anchors on the mean neutral head, and both sets of scans with the same anchors."""
+    from headfields.apps.priors.codes import anchors_of
     from headfields.cli.nphm import symmetric_pairs
     from headfields.models import mononphm
     from headfields.models.mononphm import PAPER, SMALL
     from headfields.networks import Anchors
-    from headfields.priors.codes import anchors_of
     from headfields.records import Template
 
     if "nphm" in config["scans"]:
@@ -252,9 +252,9 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
     """Writes metrics.json: errors on some training scans, and on held-out people, fitted by codes alone."""
     import torch
 
-    from headfields.priors.fit import fit_scans
-    from headfields.priors.pictures import comparison
-    from headfields.priors.scans import MeshScans
+    from headfields.apps.priors.fit import fit_scans
+    from headfields.apps.priors.pictures import comparison
+    from headfields.apps.priors.scans import MeshScans
     from headfields.runs.disk_names import to_disk
     from headfields.runs.folder import write_json, write_picture
 

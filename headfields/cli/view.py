@@ -60,8 +60,8 @@ def view(
     if not 0 <= port < 65536 or resolution < 16:
         raise CommandError(f"--port is {port} and --resolution {resolution}; expected a port and at least 16 pixels")
     try:
-        from headfields.viz.viewer import Viewer
-        from headfields.viz.viewer.listening import check_address, require_viser
+        from headfields.apps.viewer import Viewer
+        from headfields.apps.viewer.listening import check_address, require_viser
 
         require_viser()
         try:
@@ -88,8 +88,8 @@ def _scene(
     memory: int, device: str,
 ) -> Any:  # fmt: skip
     """The scene of whatever lies at a path."""
-    from headfields.cli import runs
-    from headfields.viz import viewer
+    from headfields.apps import viewer
+    from headfields.cli import open_run
 
     suffix = what.suffix.lower()
     is_prior = what.is_dir() and (what / "prior.safetensors").is_file()
@@ -113,10 +113,10 @@ def _scene(
     avatar: Any = None
     config: dict[str, Any] = {}
     if is_run:
-        run, config = runs.open_run(what)
-        avatar = runs.load_avatar(run, config, memory)
+        run, config = open_run.open_run(what)
+        avatar = open_run.load_avatar(run, config, memory)
     elif what.is_file():
-        from headfields.splat_avatar import load_avatar
+        from headfields.avatar.splat_avatar import load_avatar
 
         if what.name == "prior.safetensors":
             return _prior(what, background)
@@ -124,13 +124,13 @@ def _scene(
         if capture is None:
             return viewer.avatar_scene(avatar, what.stem, background)
     if avatar is not None:
-        avatar = avatar.to(runs.choose_device(device)).eval()
-        runs.warn_of_frame_codes(avatar, capture)
-    source = runs.capture_of(config, capture, memory) if avatar is not None else runs.open_capture(what, memory)
-    drivers = [runs.open_driver(each, memory, config.get("mouth", "close")) for each in motion]
+        avatar = avatar.to(open_run.choose_device(device)).eval()
+        open_run.warn_of_frame_codes(avatar, capture)
+    source = open_run.capture_of(config, capture, memory) if avatar is not None else open_run.open_capture(what, memory)
+    drivers = [open_run.open_driver(each, memory, config.get("mouth", "close")) for each in motion]
     stand_in = None
     if proxy is not None:
-        stand_in = runs.load_avatar(*runs.open_run(proxy), memory).eval()
+        stand_in = open_run.load_avatar(*open_run.open_run(proxy), memory).eval()
         if not hasattr(stand_in, "splats"):
             raise CommandError(f"--proxy {proxy} is no avatar of Gaussians; headfields distill makes one")
     print("reading the capture's meshes ...", file=sys.stderr)
@@ -139,8 +139,8 @@ def _scene(
 
 
 def _prior(path: Path, background: float) -> Any:
-    from headfields.priors.prior import load_prior
-    from headfields.priors.view import prior_scene
+    from headfields.apps.priors.prior import load_prior
+    from headfields.apps.priors.view import prior_scene
 
     return prior_scene(load_prior(path), path.stem if path.is_dir() else path.parent.name, background)
 
@@ -151,10 +151,10 @@ def load_head(path: Path) -> Any:
     Raises:
         CommandError: it is none of these.
     """
+    from headfields.apps.rigging import RiggedTemplate
     from headfields.files.arrays import load_arrays
     from headfields.files.unpickler import to_array
     from headfields.heads import BlendshapeHead, FlameHead, SmplxHead
-    from headfields.rigging import RiggedTemplate
 
     arrays = load_arrays(path)
     if "v_template" not in arrays:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from headfields.data.camera_convention import Evidence
+from headfields.data.camera_axes import Evidence
 from headfields.data.labels import Label, labels_of
 from headfields.data.projection import coarse_mask, inside_image, project
 

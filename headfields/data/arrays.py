@@ -16,7 +16,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_convention import check_convention
+from headfields.data.camera_axes import check_convention
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import splits_from_end

@@ -29,10 +29,10 @@ from headfields.data.pixels import (
 from headfields.data.recording import Recording
 from headfields.data.regions import LabeledView
 from headfields.data.template import Mouth, build_inner_mouth, build_template
-from headfields.display import Displayed
 from headfields.heads.mouth.inner import InnerMouth
 from headfields.ops.background import check_background
 from headfields.records import Camera, HeadState, ImageBatch, PixelBatch, Template, check_meters
+from headfields.records.display import Displayed
 
 __all__ = ["Capture"]
 

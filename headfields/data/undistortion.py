@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.data.errors import CaptureError
-from headfields.lens import distort, undistort
 from headfields.ops.undistort import undistort_image, undistort_pixels
 from headfields.records import Camera
+from headfields.records.lens import distort, undistort
 
 __all__ = ["Undistortion"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from headfields.deformers.jacobian import jacobian
 from headfields.parts import Correction, Deformer, check_part
 from headfields.records import Canonical, HeadState, Rays, Splats
-from headfields.transfer import any_directions
+from headfields.records.device_copy import any_directions
 
 
 class Chain(Deformer):

@@ -17,7 +17,7 @@ from headfields.ops.ray_box import ray_box
 from headfields.ops.rotations import left_jacobian, rotation_from_log_quaternion
 from headfields.parts import Correction, Deformer
 from headfields.records import Canonical, HeadState, Rays
-from headfields.transfer import any_directions
+from headfields.records.device_copy import any_directions
 
 _HEADS = ("rotation", "center", "translation")
 _OUTPUT_SPREAD = 1e-4

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.implicit import implicit_root
-from headfields.ops.transforms import may_be_differentiated
 from headfields.parts import Deformer
 from headfields.records import Inverse
-from headfields.transfer import any_directions, send
+from headfields.records.device_copy import any_directions, send
 
 _FIXED = 8192
 """A GPU searches up to so many points without being waited for, all of them in all steps. Of more, those that have

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.parts import Deformer
-from headfields.transfer import any_directions
+from headfields.records.device_copy import any_directions
 
 
 def jacobian(

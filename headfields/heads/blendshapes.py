@@ -16,8 +16,8 @@ from headfields.heads.mouth.closing import close_mouth, mouth_loop
 from headfields.ops._checks import check_floating
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes
-from headfields.precision import full_precision
 from headfields.records import HeadState, Template, check_meters
+from headfields.records.precision import full_precision
 
 __all__ = ["BlendshapeHead"]
 

@@ -21,8 +21,8 @@ from headfields.ops.skinning import (
     rotation_matrices,
 )
 from headfields.ops.vertex_geometry import face_crosses
-from headfields.precision import full_precision
 from headfields.records import Camera, HeadState, Template
+from headfields.records.precision import full_precision
 
 __all__ = ["SkinnedHead"]
 

@@ -3,8 +3,8 @@
 None of these libraries is needed to import this module; a function that needs one says how to get it.
 """
 
-from headfields.interop import camera_conventions, kaolin, open3d, pytorch3d, trimesh
-from headfields.interop.camera_conventions import (
+from headfields.interop import cameras, kaolin, open3d, pytorch3d, trimesh
+from headfields.interop.cameras import (
     NerfstudioCameras,
     PyTorch3DCameras,
     SmplifyCamera,
@@ -26,7 +26,7 @@ __all__ = [
     "NerfstudioCameras",
     "PyTorch3DCameras",
     "SmplifyCamera",
-    "camera_conventions",
+    "cameras",
     "from_gsplat",
     "from_nerfstudio",
     "from_opengl",

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from headfields.avatar import Avatar
-from headfields.interop.camera_conventions import refuse_skew
+from headfields.avatar.avatar import Avatar
+from headfields.avatar.splat_avatar import SplatAvatar
+from headfields.interop.cameras import refuse_skew
 from headfields.interop.optional import optional_module
 from headfields.mesh.mesh import Mesh
 from headfields.networks.gaussians import DC
 from headfields.records import Camera, HeadState, Splats
-from headfields.splat_avatar import SplatAvatar
 
 __all__ = [
     "OccupiedCells",

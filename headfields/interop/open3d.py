@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headfields.interop.camera_conventions import refuse_skew, single_camera
+from headfields.interop.cameras import refuse_skew, single_camera
 from headfields.interop.optional import optional_module
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from headfields.interop.camera_conventions import PyTorch3DCameras, from_pytorch3d, to_pytorch3d
+from headfields.interop.cameras import PyTorch3DCameras, from_pytorch3d, to_pytorch3d
 from headfields.interop.optional import optional_module
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.interop.camera_conventions import from_opengl, refuse_skew, single_camera, to_opengl
+from headfields.interop.cameras import from_opengl, refuse_skew, single_camera, to_opengl
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.seams import split_at_seams
 from headfields.records import Camera

@@ -16,8 +16,8 @@ from torch import Tensor
 from headfields.data.labels import labels_of
 from headfields.parts import Field, Rendering
 from headfields.records import Batch, Canonical
+from headfields.records.device_copy import send_numbers
 from headfields.renderers.padded import PaddedSamples
-from headfields.transfer import send_numbers
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Deformer, Field
 from headfields.records import Canonical, FieldValues
-from headfields.transfer import any_directions
+from headfields.records.device_copy import any_directions
 
 Space = Literal["posed", "canonical"]
 DENSITY_LEVEL = 140.0

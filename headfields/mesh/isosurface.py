@@ -13,7 +13,7 @@ from headfields.ops._checks import check_floating, check_shape
 from headfields.ops._marching_table import CELL_FACES
 from headfields.ops.reference.marching_cubes import along_edge, polygonize
 from headfields.records import Record
-from headfields.transfer import send, send_numbers
+from headfields.records.device_copy import send, send_numbers
 
 Values = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 BYTES_PER_CELL = 900

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headfields.ops.blur import blur
-from headfields.precision import full_precision
+from headfields.records.precision import full_precision
 
 __all__ = ["WINDOW", "ssim_map"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid

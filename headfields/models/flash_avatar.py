@@ -1,5 +1,6 @@
 """FlashAvatar (Xiang et al. 2024): Gaussians seeded over the mesh, moved by a small network of the expression."""
 
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.encoders import FrameCode, Frequency
@@ -8,7 +9,6 @@ from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
-from headfields.splat_avatar import SplatAvatar
 
 
 @preset

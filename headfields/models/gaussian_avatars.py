@@ -1,12 +1,12 @@
 """GaussianAvatars (Qian et al. 2024): Gaussians that ride on the triangles of a tracked mesh."""
 
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
-from headfields.splat_avatar import SplatAvatar
 
 
 @preset

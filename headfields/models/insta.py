@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.deformers.surface import BlendFormula

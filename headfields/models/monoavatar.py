@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import (

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
-from headfields.composition import Composition
+from headfields.avatar.composition import Composition
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Composition)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
 from headfields.networks.field_basis import BlendCoefficients
@@ -11,7 +12,6 @@ from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
-from headfields.splat_avatar import SplatAvatar
 
 _SPREAD = 1e-3
 """Standard deviation of the blendshapes at the start: at zero neither they nor their coefficients would learn."""

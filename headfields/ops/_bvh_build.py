@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.dispatch import native
-from headfields.ops.transforms import constant
+from headfields.ops.functorch_rules import constant
 
 EMPTY = -(2**31)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import checks_indices
-from headfields.precision import full_precision
+from headfields.records.precision import full_precision
 
 __all__ = ["affine_inverse", "apply_affine", "skin_points"]
 

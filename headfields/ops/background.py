@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.annotated import is_readable
-from headfields.transfer import send
+from headfields.records.annotated import is_readable
+from headfields.records.device_copy import send
 
 __all__ = ["background_pixels", "check_background", "check_ray_background"]
 

@@ -15,10 +15,10 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
 from headfields.ops.reference import blended_map as reference
-from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch
-from headfields.precision import full_precision
+from headfields.records.precision import full_precision
 
 
 @torch.library.custom_op("headfields::blended_map", mutates_args=())

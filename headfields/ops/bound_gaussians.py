@@ -12,9 +12,9 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_shape, require_shapes
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
 from headfields.ops.reference import bound_gaussians as reference
 from headfields.ops.rotations import quaternion_product
-from headfields.ops.transforms import define_transforms, may_be_differentiated
 
 
 def triangle_similarities(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b f 17"]:

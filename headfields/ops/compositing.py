@@ -27,8 +27,8 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
+from headfields.ops.functorch_rules import define_transforms, pullback
 from headfields.ops.reference import compositing as reference
-from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headfields.ops._checks import require_shapes
 from headfields.ops.dispatch import use_native
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.warp_launch import launch
 
 

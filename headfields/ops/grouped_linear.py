@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_index, check_integer, require_shapes
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 
 _TRITON = importlib.util.find_spec("triton") is not None
 _KINDS = (torch.float32, torch.float16, torch.bfloat16)

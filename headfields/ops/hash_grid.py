@@ -17,9 +17,9 @@ from torch import Tensor
 
 from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative, require_shapes
+from headfields.ops.functorch_rules import define_transforms, pullback
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
-from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 
 

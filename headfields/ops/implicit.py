@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 
 
 def implicit_root(

@@ -19,8 +19,8 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import interpolate_rows as reference
-from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, require_shapes
 from headfields.ops.eigen import symmetric_eigen
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 
 LEAST = 1e-12
 """Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""

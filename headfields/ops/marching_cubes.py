@@ -10,8 +10,8 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import marching_cubes as reference
-from headfields.ops.transforms import define_transforms
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import mlp as reference
-from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128

@@ -11,8 +11,8 @@ from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS, distances_to
-from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 

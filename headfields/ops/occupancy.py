@@ -19,9 +19,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
-from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 

@@ -19,9 +19,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
-from headfields.ops.transforms import define_transforms
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 

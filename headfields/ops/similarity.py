@@ -8,8 +8,8 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import nearest_rotation
-from headfields.precision import full_precision
 from headfields.records import Record
+from headfields.records.precision import full_precision
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.rotations import rotation_matrices
-from headfields.precision import full_precision
+from headfields.records.precision import full_precision
 
 __all__ = [
     "blend_shapes",

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:

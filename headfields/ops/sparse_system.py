@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import require_shapes
-from headfields.ops.transforms import define_transforms
+from headfields.ops.functorch_rules import define_transforms
 
 _alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
 _keys = itertools.count()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
+from headfields.ops.functorch_rules import define_transforms, pullback
 from headfields.ops.reference import spherical_harmonics as reference
-from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
 
 

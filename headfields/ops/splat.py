@@ -11,11 +11,11 @@ from torch import Tensor
 from headfields.ops import _splat_warp, dispatch
 from headfields.ops._checks import check_floating, check_same_device, require_shapes
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import splat as reference
-from headfields.ops.transforms import define_transforms
-from headfields.precision import full_precision
-from headfields.record_base import Record
 from headfields.records import Camera
+from headfields.records.base import Record
+from headfields.records.precision import full_precision
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops.functorch_rules import array_of
 from headfields.ops.interpolate_rows import interpolate_rows
-from headfields.ops.transforms import array_of
 from headfields.ops.uv import UVRasterizer, bilinear_weights
 from headfields.records import Record
 

@@ -15,9 +15,9 @@ from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
-from headfields.ops.transforms import define_transforms, may_be_differentiated
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 

@@ -21,10 +21,10 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import use_warp
+from headfields.ops.functorch_rules import define_transforms, pullback
 from headfields.ops.reference import triangle_frames as reference
-from headfields.ops.transforms import define_transforms, pullback
 from headfields.ops.warp_launch import launch
-from headfields.precision import full_precision
+from headfields.records.precision import full_precision
 
 Scaling = Literal["none", "area", "length", "affine"]
 _SCALINGS = ("none", "area", "length")  # those that the kernels know; "affine" is plain PyTorch on every device

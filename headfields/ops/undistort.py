@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.lens import distort, undistort
 from headfields.ops._checks import check_floating, check_same_device
 from headfields.ops.texture import sample_texture
-from headfields.precision import full_precision
 from headfields.records import Camera
+from headfields.records.lens import distort, undistort
+from headfields.records.precision import full_precision
 
 __all__ = ["distorted_pixels", "undistort_image", "undistort_pixels"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops import _unwrap_topology as topology
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
-from headfields.ops.transforms import array_of
+from headfields.ops.functorch_rules import array_of
 
 _SMALLEST = 0.04  # least radius of a chart, relative to the largest
 _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut

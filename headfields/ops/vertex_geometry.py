@@ -14,7 +14,7 @@ from headfields.ops._checks import (
     check_integer,
     check_shape,
 )
-from headfields.ops.transforms import array_of
+from headfields.ops.functorch_rules import array_of
 
 __all__ = [
     "cross_areas",

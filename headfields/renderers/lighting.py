@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfields.parts import Part
-from headfields.precision import full_precision
 from headfields.records import Rays
-from headfields.transfer import send_numbers
+from headfields.records.device_copy import send_numbers
+from headfields.records.precision import full_precision
 
 
 class Shading(Part):

@@ -13,8 +13,8 @@ from headfields.ops.background import check_background
 from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.precision import full_precision
 from headfields.records import Camera, Record
+from headfields.records.precision import full_precision
 from headfields.renderers.lighting import sh_irradiance
 
 Backfaces = Literal["show", "hide"]

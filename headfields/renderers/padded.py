@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from headfields.ops.compositing import composite
 from headfields.records import Canonical, Samples
-from headfields.transfer import send_numbers
+from headfields.records.device_copy import send_numbers
 
 Drawn = TypeVar("Drawn")
 

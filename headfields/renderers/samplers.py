@@ -11,9 +11,9 @@ from headfields.ops.occupancy import march, march_padded
 from headfields.ops.sampling import inverse_cdf, merge, stratified, stratified_edges, uniform_step
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
+from headfields.records.device_copy import any_directions
 from headfields.renderers.occupancy import OccupancyGrid
 from headfields.renderers.padded import Buffers, PaddedSamples, between_edges, compact, finite_without_samples
-from headfields.transfer import any_directions
 
 
 def canonicalize_samples(samples: Samples, rays: Rays, field: Field) -> tuple[Samples, Canonical]:

@@ -3,7 +3,7 @@
 The file holds parameters, persistent buffers, the moving average, the optimizer's moments and the states of the
 random generators; its header holds the progress as JSON. Nothing is pickled, so a file from a stranger can be opened.
 It is written under a temporary name and moved into place once it is complete on disk: a crash in the middle leaves the
-last checkpoint as it was. Names of tensors in files of earlier versions are translated by `headfields.renamed`.
+last checkpoint as it was. Names of tensors in files of earlier versions are translated by `headfields.files.renamed`.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from headfields import renamed
+from headfields.files import renamed
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
 from headfields.runs.ema import ExponentialMovingAverage

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_text
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, HeadState
-from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.scene.rig_dress import Dress
 from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_numbers
 from headfields.files.checked import checked_arrays
@@ -16,7 +17,6 @@ from headfields.files.reading import reading
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.rotations import rotation_matrices
 from headfields.synthetic.tracking_error import TRUTH
-from headfields.tracking.rig.body import BodyPose, TrackedBody
 
 __all__ = ["RigTrackingError", "rig_tracking_error"]
 

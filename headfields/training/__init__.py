@@ -2,12 +2,10 @@
 
 from headfields.runs.progress import NanLossError
 from headfields.training.callbacks import Callback
-from headfields.training.density import DensityControl
+from headfields.training.densification import DensityControl
 from headfields.training.evaluation import evaluate, picture
 from headfields.training.live import LiveFrames
-from headfields.training.live_view import TrainingView
 from headfields.training.mcmc import MCMC
-from headfields.training.outcomes import FitResult, StepOutcome
 from headfields.training.preset_losses import (
     blendfield_losses,
     gaussian_avatars_losses,
@@ -19,6 +17,7 @@ from headfields.training.processes import PeerError
 from headfields.training.recipes import Recipe, recipe_of
 from headfields.training.refinement import Refinement, correct_pose, refine_frame
 from headfields.training.requirements import Requirement, capture_requirements
+from headfields.training.results import FitResult, StepOutcome
 from headfields.training.splat_start import start_from_images
 from headfields.training.trainer import Trainer
 
@@ -35,7 +34,6 @@ __all__ = [
     "Requirement",
     "StepOutcome",
     "Trainer",
-    "TrainingView",
     "blendfield_losses",
     "capture_requirements",
     "correct_pose",

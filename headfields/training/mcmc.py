@@ -10,8 +10,8 @@ from torch import Tensor
 from headfields.losses.base import check_positive
 from headfields.networks.gaussians import Gaussians
 from headfields.ops.rotations import rotation_from_quaternion
-from headfields.training.density import check_moments, check_trainer, step_generator
-from headfields.transfer import send
+from headfields.records.device_copy import send
+from headfields.training.densification import check_moments, check_trainer, step_generator
 
 __all__ = ["MCMC", "relocated"]
 

@@ -18,7 +18,7 @@ from headfields.losses.base import Loss
 from headfields.losses.color import SquaredColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.models.insta import INSTA_RELEASED
-from headfields.training.density import DensityControl
+from headfields.training.densification import DensityControl
 from headfields.training.preset_losses import (
     blendfield_losses,
     gaussian_avatars_losses,

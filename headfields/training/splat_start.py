@@ -8,11 +8,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.data.labels import labels_of
 from headfields.networks.gaussians import DC
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.triangle_frames import triangle_frames
-from headfields.splat_avatar import SplatAvatar
 
 _HIDDEN = 0.004
 """Meters behind the mesh from which on a Gaussian is hidden by it."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headfields.record_base import Record
+from headfields.records.base import Record
 
 MOST_CAPTURES = 40
 """A run that captures its step more often than this in `WINDOW` steps does so no longer. Own choice."""

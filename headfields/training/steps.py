@@ -17,10 +17,10 @@ from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
-from headfields.training.outcomes import StepOutcome
 from headfields.training.outputs import RunOutputs
 from headfields.training.processes import Processes, SharedBuffers
 from headfields.training.ray_count import RayCount
+from headfields.training.results import StepOutcome
 from headfields.training.state import TrainingState
 
 

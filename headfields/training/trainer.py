@@ -1,7 +1,7 @@
 """The training loop of avatars: random rays of random frames, or whole images, one step of the optimizer at a time.
 
 What the loop is made of: what is trained and saved (`state`), the run folder (`run`), pictures and checkpoints
-(`outputs`), and the two ways of taking a step (`prompt_steps`, `late_steps`).
+(`outputs`), and the two ways of taking a step (`synchronous_steps`, `asynchronous_steps`).
 """
 
 import contextlib
@@ -27,26 +27,26 @@ from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.nonfinite import BufferBackup
 from headfields.runs.progress import Progress
 from headfields.runs.randomness import RandomStream, deterministic
+from headfields.training.asynchronous_steps import AsynchronousSteps, why_no_graph, why_synchronous
 from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.frames import check_rows, training_frame_weights
-from headfields.training.late_steps import LateSteps, why_no_graph, why_prompt
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
 from headfields.training.optimizers import OptimizerFactory, RateSchedule, build_optimizer, own_groups
-from headfields.training.outcomes import FitResult
 from headfields.training.outputs import RunOutputs
 from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
 from headfields.training.processes import Processes, launch
-from headfields.training.prompt_steps import PromptSteps
 from headfields.training.ray_count import RayCount
+from headfields.training.results import FitResult
 from headfields.training.run import TrainingRun, differences, digest, recorded_options
 from headfields.training.run_config import run_config
 from headfields.training.state import TrainingState
 from headfields.training.steps import Steps
+from headfields.training.synchronous_steps import SynchronousSteps
 from headfields.training.warn import warn
 
 
@@ -268,11 +268,11 @@ class Trainer:
         )  # fmt: skip
         self._rays = RayCount(self._state, rays_per_step, samples_per_step)
         self._objective = Objective(losses, avatar)
-        prompt = why_prompt(self.device, self.processes, self.scaler, self.optimizer, self.callbacks)
+        prompt = why_synchronous(self.device, self.processes, self.scaler, self.optimizer, self.callbacks)
         reason = "graph is False" if graph is False else prompt or why_no_graph(avatar, self.optimizer)
         if graph is True and reason:
             raise ValueError(f"Trainer: graph is True, and steps cannot be captured: {reason}")
-        kind: type[Steps] = PromptSteps if prompt else LateSteps
+        kind: type[Steps] = SynchronousSteps if prompt else AsynchronousSteps
         self._steps = kind(
             self._state, capture, self._batches, self._rays, self._objective, self.fabric, self.processes,
             self._outputs, self._hooks, learning_rate, reason,

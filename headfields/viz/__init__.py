@@ -1,6 +1,6 @@
 """Pictures: contact sheets, meshes, captioned comparisons, videos."""
 
-from headfields.viz import notebook  # noqa: F401  (named here for `headfields.display`)
+from headfields.viz import notebook  # noqa: F401  (named here for `headfields.records.display`)
 from headfields.viz.clips import Clip, Grid, show, turntable
 from headfields.viz.contact_sheet import contact_sheet
 from headfields.viz.images import normal_map, save_image, side_by_side

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from headfields.display import Displayed
 from headfields.mesh.mesh import Mesh
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
+from headfields.records.display import Displayed
 from headfields.viz.images import encoded, save_image, to_uint8
 from headfields.viz.mesh import draw_mesh, view_camera
 from headfields.viz.video import write_video

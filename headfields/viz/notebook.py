@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from headfields.composition import Composition
+from headfields.avatar.composition import Composition
 from headfields.data.capture import Capture
 from headfields.mesh.mesh import Mesh
 from headfields.parts import Part, Rendering
-from headfields.record_base import Record
 from headfields.records import HeadState
+from headfields.records.base import Record
 from headfields.viz.clips import Clip, Grid, mesh_look
 from headfields.viz.images import encoded, to_uint8
 from headfields.viz.mesh import draw_mesh, heat, view_camera

@@ -14,7 +14,7 @@ from benchmarks.gpu import models as gpu_models
 from benchmarks.gpu import tests as gpu_tests
 from benchmarks.gpu.page import markdown
 from benchmarks.gpu.settings import GpuSettings
-from headfields.training.late_steps import why_prompt
+from headfields.training.asynchronous_steps import why_synchronous
 from headfields.training.processes import Processes
 
 FEW = ["INSTA, released", "MonoAvatar, fast", "GaussianAvatars, fast"]
@@ -108,7 +108,7 @@ def test_the_clock_lets_steps_be_captured(tmp_path: Path) -> None:
     clock = gpu_models._Clock(GpuSettings(tmp_path))
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], fused=True)
     alone = Mock(spec=Processes, several=False)
-    assert not why_prompt(torch.device("cuda"), alone, None, optimizer, [clock])
+    assert not why_synchronous(torch.device("cuda"), alone, None, optimizer, [clock])
 
 
 def test_a_cpu_is_refused_without_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

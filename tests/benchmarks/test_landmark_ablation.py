@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.mononphm_ablation import landmark_distance, without_landmarks
-from headfields.tracking import PriorHead, PriorTracker
-from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+from headfields.apps.tracking import PriorHead, PriorTracker
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 
 class Wrong(BallRecording):

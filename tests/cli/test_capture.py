@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from headfields.apps.tracking import HeadIdentity, RigTrackingOptions
+from headfields.apps.tracking.frame_source import FrameSource
+from headfields.apps.tracking.rig.light import LightSums
+from headfields.apps.tracking.rig.observation import rig_observation
 from headfields.cli import main
-from headfields.cli.runs import open_frames
+from headfields.cli.open_run import open_frames
 from headfields.data import UntrackedRecording, load_capture
 from headfields.data.save_vhap import _time_steps
 from headfields.data.untracked import write_untracked
-from headfields.tracking import HeadIdentity, RigTrackingOptions
-from headfields.tracking.frame_source import FrameSource
-from headfields.tracking.rig.light import LightSums
-from headfields.tracking.rig.observation import rig_observation
-from tests.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
+from tests.apps.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def test_a_folder_becomes_a_capture_through_interruptions_and_resumes(folder, tm
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     try:
         for target, call in (("headfields.data.prepare.write_image", 2),
-                             ("headfields.tracking.head.identity.estimated_albedo", 1),
-                             ("headfields.tracking.head.tracker.rig_observation", 2)):  # fmt: skip
+                             ("headfields.apps.tracking.head.identity.estimated_albedo", 1),
+                             ("headfields.apps.tracking.head.tracker.rig_observation", 2)):  # fmt: skip
             with monkeypatch.context() as patched:
                 interrupting(patched, target, call)
                 assert run(folder, out, *(["--resume"] if out.exists() else [])) == 130, target
@@ -165,9 +165,9 @@ def test_cameras_interrupted_anywhere_end_in_the_same_capture(cameras, tmp_path,
     try:
         for target, call in (("headfields.data.prepare.write_image", 3),  # of the second camera
                              ("headfields.data.prepare_cameras.write_joined", 1),
-                             ("headfields.tracking.head.identity.estimated_albedo", 1),
-                             ("headfields.tracking.head.tracker.rig_observation", 2),
-                             ("headfields.tracking.rig.tracker.smooth_together", 1)):  # fmt: skip
+                             ("headfields.apps.tracking.head.identity.estimated_albedo", 1),
+                             ("headfields.apps.tracking.head.tracker.rig_observation", 2),
+                             ("headfields.apps.tracking.rig.tracker.smooth_together", 1)):  # fmt: skip
             with monkeypatch.context() as patched:
                 interrupting(patched, target, call)
                 assert captured(out, *(["--resume"] if out.exists() else [])) == 130, target

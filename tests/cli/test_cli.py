@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+import headfields.avatar.splat_avatar
 import headfields.data
 import headfields.models
-import headfields.splat_avatar
 import headfields.synthetic.captures
-from headfields.cli import main, motion, runs
+from headfields.cli import main, motion
 from headfields.cli.errors import CommandError
 from headfields.ops import self_check as doctor
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -36,7 +36,7 @@ def world(monkeypatch):
     monkeypatch.setattr(headfields.data, "load_capture", load_capture, raising=False)
     monkeypatch.setattr(headfields.models, "disc", disc, raising=False)
     monkeypatch.setattr(headfields.models, "__all__", ["disc"], raising=False)
-    monkeypatch.setattr(headfields.splat_avatar, "load_avatar", FakeAvatar.load)
+    monkeypatch.setattr(headfields.avatar.splat_avatar, "load_avatar", FakeAvatar.load)
     monkeypatch.delenv("HEADFIELDS_DEBUG", raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

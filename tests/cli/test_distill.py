@@ -6,8 +6,8 @@ import imageio.v2 as imageio
 import pytest
 import torch
 
+from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
 from headfields.cli import main
-from headfields.splat_avatar import SplatAvatar, load_avatar
 from headfields.synthetic.captures import write_head_capture
 from headfields.training.distillation import TeacherViews
 from tests.cli.test_cli import fails

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 import headfields as hf
+from headfields.apps.export import textures
 from headfields.cli import main
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
-from headfields.export import textures
 from headfields.mesh import split_at_seams
+from tests.apps.export.readers import Posed
 from tests.cli.test_cli import fails
 from tests.data.tiny import blob, camera, tiny_frames
-from tests.export.readers import Posed
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import headfields.data
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.cli import main
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
@@ -16,10 +16,10 @@ from headfields.encoders import HashGrid
 from headfields.mesh import Mesh, extract, load_mesh, save_mesh
 from headfields.records import HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
+from tests.avatar.test_composition import CAMERA, FACES, VERTICES
+from tests.avatar.test_splat_avatar import avatar as splat_avatar
 from tests.cli.test_cli import fails
 from tests.ops.test_marching_cubes import BOX
-from tests.test_composition import CAMERA, FACES, VERTICES
-from tests.test_splat_avatar import avatar as splat_avatar
 
 
 class Frames:

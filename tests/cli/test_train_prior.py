@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-import headfields.priors.fit
+import headfields.apps.priors.fit
 from headfields import load_prior
+from headfields.apps.priors.scans import load_scans, save_scans, store
 from headfields.cli import main
 from headfields.cli.errors import CommandError
 from headfields.cli.nphm import symmetric_pairs
 from headfields.mesh import Mesh, save_mesh
-from headfields.priors.scans import load_scans, save_scans, store
-from tests.priors.tiny import tiny_head, tiny_scans
+from tests.apps.priors.tiny import tiny_head, tiny_scans
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def rig(tmp_path: Path) -> Path:
 def test_a_prior_from_a_rig(
     rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = functools.partial(headfields.priors.fit.fit_scans, steps=2)
-    monkeypatch.setattr(headfields.priors.fit, "fit_scans", quick)
+    quick = functools.partial(headfields.apps.priors.fit.fit_scans, steps=2)
+    monkeypatch.setattr(headfields.apps.priors.fit, "fit_scans", quick)
     out = tmp_path / "run"
     common = ["train-prior", "--out", str(out), "--steps", "4", "--device", "cpu", "--pictures", "0"]
     drawn = ["--blendshapes", str(rig), "--people", "2", "--expressions", "2", "--held-out", "1"]
@@ -84,7 +84,7 @@ def test_a_run_killed_while_scans_are_written_is_resumed_to_the_same_weights(
     assert main(["train-prior", "--device", "cpu", "--pictures", "0", "--resume", "--out", str(out)]) == 0
     assert json.loads((out / "config.json").read_text()) == json.loads(config), "its options are those of the start"
     interrupted = tmp_path / "interrupted"
-    monkeypatch.setattr("headfields.priors.trainer.InterruptFlag.__bool__", lambda flag: True)
+    monkeypatch.setattr("headfields.apps.priors.trainer.InterruptFlag.__bool__", lambda flag: True)
     assert main([*common, *drawn, "--out", str(interrupted)]) == 130  # it has drawn its scans
     monkeypatch.undo()
     assert main(["train-prior", "--device", "cpu", "--pictures", "0", "--resume", "--out", str(interrupted)]) == 0
@@ -148,8 +148,8 @@ def nphm(tmp_path: Path) -> list[str]:
 def test_a_prior_from_nphms_folders(
     nphm: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = functools.partial(headfields.priors.fit.fit_scans, steps=2)
-    monkeypatch.setattr(headfields.priors.fit, "fit_scans", quick)
+    quick = functools.partial(headfields.apps.priors.fit.fit_scans, steps=2)
+    monkeypatch.setattr(headfields.apps.priors.fit, "fit_scans", quick)
     out = tmp_path / "run"
     common = ["train-prior", "--out", str(out), "--device", "cpu", "--scans-per-step", "2"]
     assert main([*common, *nphm, "--steps", "3", "--held-out", "1"]) == 0

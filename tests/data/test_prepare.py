@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headfields.apps.tracking import FrameSource
 from headfields.data import UntrackedRecording, load_capture, load_untracked
 from headfields.data.detectors import DetectionFiles
 from headfields.data.errors import CaptureError
 from headfields.data.framing import framing_of
 from headfields.data.prepare import DEFAULT_FOCAL, prepare_recording
 from headfields.data.video import open_video
-from headfields.tracking import FrameSource
 from tests.data.recorded import HEIGHT, WIDTH, drawn_frame
 
 FRAMES = 9

@@ -13,7 +13,7 @@ import headfields as hf
 from headfields.data import capture_from_arrays, load_capture
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_writer import write_insta
-from headfields.lens import distort, undistort
+from headfields.records.lens import distort, undistort
 from tests.data.formats import vhap_folder
 from tests.data.tiny import SIZE, blob, tiny_frames
 

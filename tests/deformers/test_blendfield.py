@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder, RadianceHead
 from headfields.deformers import Blendfield, Chain, ErrorWarp, InverseSkinning, Static, SurfaceCanonicalizer, jacobian
 from headfields.encoders import ColorFields, HashGrid

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SkinningRoots, SkinningWeights, WeightFieldSkinning, jacobian
 from headfields.encoders import HashGrid

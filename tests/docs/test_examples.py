@@ -15,25 +15,25 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.priors.codes import anchors_of
+from headfields.apps.tracking import LandmarkPoints, PriorTrackingOptions
 from headfields.data.formats.insta_writer import write_insta
 from headfields.mesh import save_mesh
 from headfields.models.mononphm import code_widths
-from headfields.priors.codes import anchors_of
 from headfields.synthetic.head.model import procedural_head_arrays
 from headfields.synthetic.rig_captures import write_rig_capture
-from headfields.tracking import LandmarkPoints, PriorTrackingOptions
+from tests.apps.priors.tiny import tiny_model, tiny_scans
+from tests.apps.rigging.conftest import sealed_scan
+from tests.apps.texturing.room import bumpy, photographs, poor_mesh, views
+from tests.apps.texturing.test_texturing import written
+from tests.apps.tracking.prior.ball import ball_landmarks
+from tests.apps.tracking.rig.conftest import bust
 from tests.data.formats import vhap_folder
 from tests.data.formats.mononphm_folder import write_folder
 from tests.data.formats.test_metrical_tracker import save
 from tests.data.tiny import blob, tiny_frames
 from tests.heads.flame.published import write_landmark_files, write_masks, write_template
 from tests.heads.flame.test_model import SEVEN
-from tests.priors.tiny import tiny_model, tiny_scans
-from tests.rigging.conftest import sealed_scan
-from tests.texturing.room import bumpy, photographs, poor_mesh, views
-from tests.texturing.test_texturing import written
-from tests.tracking.prior.ball import ball_landmarks
-from tests.tracking.rig.conftest import bust
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,10 +75,10 @@ Path("elsewhere").mkdir()
 Path("elsewhere/my_parts.py").write_text("x = 1")
 """,
     "prior.md": """
-from tests.priors.tiny import tiny_scans
+from tests.apps.priors.tiny import tiny_scans
 camera, scans = hf.Camera.look_at((0, 0, 0.6), (0, 0, 0), size=(12, 12), fov=25), tiny_scans(people=1)
 """,
-    "tracking.md": """
+    "apps.tracking.md": """
 from tests.docs.test_examples import shortened
 capture, out = hf.data.load_capture("captures/someone"), "runs/other"
 """,
@@ -93,7 +93,7 @@ avatar = hf.models.insta(template, expression_width=16, levels=2, features=2, lo
 avatar.save("runs/nobody/avatar.safetensors")
 """,
     ),
-    "retargeting.md": """
+    "apps.retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,
 }
@@ -225,11 +225,11 @@ def write_export(folder: Path) -> None:
 
 
 INPUTS = {
-    "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan,
-    "texturing.md": write_texture_set, "tracking.md": write_recordings,
+    "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "apps.rigging.md": write_scan,
+    "apps.texturing.md": write_texture_set, "apps.tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
-LONG = ("rigging.md",)
+LONG = ("apps.rigging.md",)
 """Pages that take more than a few seconds: a scan is registered."""
 
 
@@ -242,7 +242,7 @@ LONG = ("rigging.md",)
     ],
 )
 def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headfields.tracking.prior.pictures.CELLS", 16)
+    monkeypatch.setattr("headfields.apps.tracking.prior.pictures.CELLS", 16)
     if page.name in RIGS:
         write_rig(folder, *RIGS[page.name])
     if page.name in INPUTS:

@@ -224,7 +224,7 @@ def posed(folder):
 
 
 def posed_of(folder):
-    from headfields.texturing.images import read_posed_images
+    from headfields.apps.texturing.images import read_posed_images
     from tests.data.tiny import blob
 
     return read_posed_images(folder, *blob(), convention="opencv")
@@ -235,8 +235,8 @@ def scans_copy(folder):
 
 
 def scans_of(folder):
-    from headfields.priors.scans import load_scans
-    from headfields.priors.scans.store import made_from
+    from headfields.apps.priors.scans import load_scans
+    from headfields.apps.priors.scans.store import made_from
 
     made_from(folder / "scans")
     return load_scans(folder / "scans")
@@ -257,7 +257,7 @@ def nphm(folder):
 
 
 def nphm_of(folder):
-    from headfields.priors.scans import PointCounts, nphm_to_raw, read_nphm
+    from headfields.apps.priors.scans import PointCounts, nphm_to_raw, read_nphm
 
     nphm_to_raw(torch.zeros(1, 3), folder / "scans" / "017" / "000")
     scans = read_nphm(folder, data=folder / "scans", anchor_vertices=[1])
@@ -292,7 +292,7 @@ def mononphm_input_of(folder):
 
 
 def points(folder):
-    from headfields.tracking.prior.landmarks import LandmarkPoints
+    from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 
     LandmarkPoints(torch.rand(2, 3), torch.rand(1, 3), torch.rand(3, 6), torch.arange(2)).save(folder / "points.npz")
 
@@ -304,16 +304,16 @@ def camera():
 
 
 def rig_fit(folder):
-    from headfields.tracking.rig.body import BodyPose
-    from headfields.tracking.rig.fit import RigFit
-    from headfields.tracking.rig.light import LightSums
+    from headfields.apps.tracking.rig.body import BodyPose
+    from headfields.apps.tracking.rig.fit import RigFit
+    from headfields.apps.tracking.rig.light import LightSums
 
     pose = BodyPose(torch.eye(4), torch.zeros(2, 3), torch.zeros(3))
     RigFit(3, pose, LightSums.empty(), camera(), errors={"psnr": 20.0}).save(folder / "fit.safetensors")
 
 
 def prior_fit(folder):
-    from headfields.tracking.prior.fit import PriorFit
+    from headfields.apps.tracking.prior.fit import PriorFit
 
     codes = {name: torch.zeros(2) for name in ("geometry", "appearance", "expression_code")}
     PriorFit(
@@ -371,13 +371,13 @@ def run_of(folder):
 
 
 def tracking_run(folder):
-    from headfields.tracking.folder import TrackingFolder
+    from headfields.apps.tracking.folder import TrackingFolder
 
     TrackingFolder(folder).open({"capture": "x", "options": {"color": 1.0}, "frames": [1, 2]}, False)
 
 
 def tracking_run_of(folder):
-    from headfields.tracking.folder import TrackingFolder
+    from headfields.apps.tracking.folder import TrackingFolder
 
     TrackingFolder(folder).open({"capture": "x", "options": {"color": 1.0}, "frames": [1, 2]}, True)
 
@@ -388,7 +388,7 @@ def copied(name):
 
 def avatar_of(name):
     def read(folder):
-        from headfields.avatar import Avatar
+        from headfields.avatar.avatar import Avatar
 
         return Avatar.load(folder / name)
 
@@ -396,7 +396,7 @@ def avatar_of(name):
 
 
 def prior_of(folder):
-    from headfields.priors import load_prior
+    from headfields.apps.priors import load_prior
 
     return load_prior(folder / "prior.safetensors")
 
@@ -557,8 +557,8 @@ READERS: dict[str, Reader] = {
     ),
     "rigged template": Reader(
         npz("rig.npz", **skinned(5, {"scale": np.array(1.0), "texture": np.zeros((2, 2, 3), np.uint8)})),
-        call("rigging.rigged_template", "RiggedTemplate.from_file", "rig.npz"),
-        ("rigging.rigged_template.RiggedTemplate.from_file",),
+        call("apps.rigging.rigged_template", "RiggedTemplate.from_file", "rig.npz"),
+        ("apps.rigging.rigged_template.RiggedTemplate.from_file",),
     ),
     "landmarks": Reader(
         embedding_file,
@@ -578,8 +578,8 @@ READERS: dict[str, Reader] = {
     ),
     "scan landmarks": Reader(
         landmark_json,
-        call("rigging.landmarks", "read_scan_landmarks", "scan.json"),
-        ("rigging.landmarks.read_scan_landmarks",),
+        call("apps.rigging.landmarks", "read_scan_landmarks", "scan.json"),
+        ("apps.rigging.landmarks.read_scan_landmarks",),
     ),
     "metrical frame": Reader(
         metrical,
@@ -599,7 +599,7 @@ READERS: dict[str, Reader] = {
             "data.formats.transforms.read_transforms",
         ),
     ),
-    "posed images": Reader(posed, posed_of, ("texturing.images.read_posed_images",)),
+    "posed images": Reader(posed, posed_of, ("apps.texturing.images.read_posed_images",)),
     "png": Reader(picture("png"), picture_of("png"), ("files.images.open_image",)),
     "jpg": Reader(picture("jpg"), picture_of("jpg"), ()),
     "tiff": Reader(picture("tiff"), picture_of("tiff"), ()),
@@ -608,26 +608,26 @@ READERS: dict[str, Reader] = {
     "text of numbers": Reader(
         lambda f: (f / "numbers.txt").write_text("1.5\n-2\n3e-2\n"), numbers_of, ("data.image_files.read_numbers",)
     ),
-    "scans": Reader(scans_copy, scans_of, ("priors.scans.store.load_scans",)),
-    "nphm": Reader(nphm, nphm_of, ("priors.scans.nphm.read_nphm",)),
+    "scans": Reader(scans_copy, scans_of, ("apps.priors.scans.store.load_scans",)),
+    "nphm": Reader(nphm, nphm_of, ("apps.priors.scans.nphm.read_nphm",)),
     "mononphm": Reader(
         mononphm,
-        call("tracking.prior.mononphm_layout", "read_mononphm", ""),
-        ("tracking.prior.mononphm_layout.read_mononphm",),
+        call("apps.tracking.prior.mononphm_layout", "read_mononphm", ""),
+        ("apps.tracking.prior.mononphm_layout.read_mononphm",),
     ),
     "input of mononphm": Reader(mononphm_input, mononphm_input_of, ("data.formats.mononphm.load_mononphm",)),
     "landmark points": Reader(
         points,
-        call("tracking.prior.landmarks", "LandmarkPoints.load", "points.npz"),
-        ("tracking.prior.landmarks.LandmarkPoints.load",),
+        call("apps.tracking.prior.landmarks", "LandmarkPoints.load", "points.npz"),
+        ("apps.tracking.prior.landmarks.LandmarkPoints.load",),
     ),
     "rig fit": Reader(
-        rig_fit, call("tracking.rig.fit", "RigFit.load", "fit.safetensors"), ("tracking.rig.fit.RigFit.load",)
+        rig_fit, call("apps.tracking.rig.fit", "RigFit.load", "fit.safetensors"), ("apps.tracking.rig.fit.RigFit.load",)
     ),
     "prior fit": Reader(
         prior_fit,
-        call("tracking.prior.fit", "PriorFit.load", "fit.safetensors"),
-        ("tracking.prior.fit.PriorFit.load", "tracking.frame_fit.FrameFit.load"),
+        call("apps.tracking.prior.fit", "PriorFit.load", "fit.safetensors"),
+        ("apps.tracking.prior.fit.PriorFit.load", "apps.tracking.frame_fit.FrameFit.load"),
     ),
     "checkpoint": Reader(
         checkpoint,
@@ -640,16 +640,16 @@ READERS: dict[str, Reader] = {
         ),
     ),
     "run folder": Reader(run_files, run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
-    "tracking folder": Reader(tracking_run, tracking_run_of, ("tracking.folder.TrackingFolder.open",)),
+    "tracking folder": Reader(tracking_run, tracking_run_of, ("apps.tracking.folder.TrackingFolder.open",)),
     "avatar": Reader(
         copied("insta.safetensors"),
         avatar_of("insta.safetensors"),
-        ("composition.Composition.load", "saving.read_parts"),
+        ("avatar.composition.Composition.load", "avatar.saving.read_parts"),
     ),
     "avatar of mononphm": Reader(copied("mononphm.safetensors"), avatar_of("mononphm.safetensors"), ()),
     "prior": Reader(
         copied("prior.safetensors"),
         prior_of,
-        ("priors.prior.load_prior", "priors.prior.Prior.load", "tracking.prior.load.open_prior"),
+        ("apps.priors.prior.load_prior", "apps.priors.prior.Prior.load", "apps.tracking.prior.load.open_prior"),
     ),
 }

@@ -11,9 +11,11 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([  # a process then starts in milliseconds
-    "pytest", "scipy.sparse", "trimesh", "headfields.avatar", "headfields.data", "headfields.heads", "headfields.mesh",
-    "headfields.priors.scans", "headfields.rigging", "headfields.texturing", "headfields.training.trainer",
-    "headfields.tracking.prior.mononphm_layout", "headfields.tracking.prior.fit", "headfields.tracking.rig.fit"
+    "pytest", "scipy.sparse", "trimesh", "headfields.avatar.splat_avatar", "headfields.data",
+    "headfields.heads", "headfields.mesh", "headfields.apps.priors.scans", "headfields.apps.rigging",
+    "headfields.apps.texturing",
+    "headfields.apps.tracking.prior.mononphm_layout", "headfields.apps.tracking.prior.fit",
+    "headfields.apps.tracking.rig.fit", "headfields.training.trainer",
 ])  # fmt: skip
 _MEGABYTE = 2**20
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.priors.scans import MeshScans, load_scans, save_scans
+from headfields.apps.rigging.rigged_template import RiggedTemplate
+from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
 from headfields.files.atomic import replacing, replacing_folder, write_bytes, write_image, write_text
 from headfields.files.safetensors import write_safetensors
 from headfields.mesh.mesh import Mesh
-from headfields.priors.scans import MeshScans, load_scans, save_scans
-from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.head.model import procedural_head_arrays
-from headfields.tracking.prior.landmarks import LandmarkPoints
-from tests.test_saving import small as small_avatar
+from tests.avatar.test_saving import small as small_avatar
 
 PACKAGE = Path(__file__).resolve().parents[2] / "headfields"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headfields.apps.rigging import read_scan_landmarks
 from headfields.data import CaptureError
 from headfields.data.image_files import image_header
 from headfields.files.arrays import load_arrays, load_npy, load_numbers
@@ -17,7 +18,6 @@ from headfields.files.images import open_image
 from headfields.files.reading import UnsafePickleError, brief, check_file, file_bytes, read_json, reading
 from headfields.files.unpickler import load_pickle, load_torch
 from headfields.heads import BlendshapeHead
-from headfields.rigging import read_scan_landmarks
 from headfields.runs.folder import RunFolder
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.interop import PyTorch3DCameras, SmplifyCamera, camera_conventions
+from headfields.interop import PyTorch3DCameras, SmplifyCamera, cameras
 
 SIZE = (40, 60)
 
@@ -55,7 +55,7 @@ def test_gsplat_has_this_convention(points):
     assert hf.interop.to_gsplat(camera[0])[0].shape == (1, 4, 4)
 
 
-def nerfstudio_ray(cameras: camera_conventions.NerfstudioCameras, index: int, y: float, x: float) -> torch.Tensor:
+def nerfstudio_ray(cameras: cameras.NerfstudioCameras, index: int, y: float, x: float) -> torch.Tensor:
     """A ray's direction as nerfstudio generates it: (x - cx) / fx, -(y - cy) / fy, -1, turned by the pose."""
     local = torch.stack([(x - cameras.cx[index, 0]) / cameras.fx[index, 0],
                          -(y - cameras.cy[index, 0]) / cameras.fy[index, 0], cameras.fx.new_tensor(-1.0)])  # fmt: skip

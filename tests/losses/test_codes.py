@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import FrameCode, Frequency
@@ -13,7 +13,7 @@ from headfields.networks import LatentTable
 from headfields.parts import Rendering
 from headfields.records import HeadState, PixelBatch
 from headfields.renderers import UniformSampler, VolumeRenderer
-from tests.test_composition import BOX, CAMERA
+from tests.avatar.test_composition import BOX, CAMERA
 
 
 def rendered(count: int = 144, train: bool = True) -> tuple[Avatar, Rendering, PixelBatch]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import Frequency
@@ -13,8 +13,8 @@ from headfields.ops.reference.log_strain import log_strain
 from headfields.parts import Rendering
 from headfields.records import HeadState, PixelBatch
 from headfields.renderers import UniformSampler, VolumeRenderer
+from tests.avatar.test_composition import CAMERA
 from tests.shapes import uv_sphere
-from tests.test_composition import CAMERA
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 COUNT = 144

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate

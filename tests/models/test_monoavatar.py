@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import RadianceHead
 from headfields.deformers import Chain, ErrorWarp, NearSurface
 from headfields.encoders import (

@@ -13,7 +13,7 @@ from headfields.models import code_widths, mononphm
 from headfields.models.mononphm import PAPER
 from headfields.networks import Anchors
 from headfields.renderers import SurfaceRenderer, UniformSampler
-from tests.test_composition import BOX, CAMERA, DEFORMERS, ENCODERS, anchors, hyper, state
+from tests.avatar.test_composition import BOX, CAMERA, DEFORMERS, ENCODERS, anchors, hyper, state
 
 
 @functools.cache

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.losses import L1DSSIM, SplatPosition, SplatScale, SquaredColor
 from headfields.models import flash_avatar, gaussian_avatars, rgb_avatar
 from headfields.records import HeadState
-from headfields.splat_avatar import SplatAvatar
 from headfields.training.recipes import recipe_of
 from headfields.training.trainer import Trainer
-from tests.test_splat_avatar import TEMPLATE, Colored
+from tests.avatar.test_splat_avatar import TEMPLATE, Colored
 
 PRESETS = {"gaussian_avatars": gaussian_avatars, "flash_avatar": flash_avatar, "rgb_avatar": rgb_avatar}
 

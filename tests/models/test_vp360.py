@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
 from headfields.encoders import ColorFields

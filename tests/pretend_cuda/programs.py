@@ -17,23 +17,23 @@ import torch
 
 import headfields as hf
 import headfields.training.trainer
+from headfields.apps.priors import PriorTrainer, fit_scans
+from headfields.apps.priors.asynchronous_steps import AsynchronousPriorSteps
+from headfields.apps.priors.scans import PointCounts
+from headfields.apps.tracking import PriorTracker, Stage2
+from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit
+from headfields.apps.tracking.prior.stage1 import fit_frame
 from headfields.cli import main, presets
 from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR
-from headfields.priors import PriorTrainer, fit_scans
-from headfields.priors.late_steps import LatePriorSteps
-from headfields.priors.scans import PointCounts
 from headfields.renderers.lighting import SHLighting
 from headfields.synthetic.captures import write_head_capture
-from headfields.tracking import PriorTracker, Stage2
-from headfields.tracking.failures import FrameFailure
-from headfields.tracking.prior.late_fit import LateFit
-from headfields.tracking.prior.stage1 import fit_frame
 from headfields.training import MCMC, Trainer, evaluate
 from headfields.training.recipes import recipe_of
 from headfields.training.run import TrainingRun
 from headfields.training.state import TrainingState
-from tests.priors.tiny import tiny_model, tiny_scans
-from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+from tests.apps.priors.tiny import tiny_model, tiny_scans
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 _launch = headfields.training.trainer.launch
 
@@ -194,14 +194,14 @@ def prior() -> dict[str, Any]:
     expected = on_host.fit(steps=6).loss
     with PretendCuda() as device:
         trainer = PriorTrainer(tiny_model(scans), scans, **options, device="cuda:0")
-        steps, launch = [], LatePriorSteps.launch
+        steps, launch = [], AsynchronousPriorSteps.launch
 
         def counted(*arguments: Any) -> None:
             device.reset()
             launch(*arguments)
             steps.append(device.counts())
 
-        with mock.patch.object(LatePriorSteps, "launch", counted):
+        with mock.patch.object(AsynchronousPriorSteps, "launch", counted):
             loss = trainer.fit(steps=6).loss
         result = {"step": steps[-1], "graph": replays(device, trainer.graph_reason), "loss": [expected, loss]}
         own, others = trainer.model.state_dict(), on_host.model.state_dict()
@@ -237,7 +237,10 @@ def track() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         expected = PriorTracker(ball_prior(), recording, out / "host", options, bar=False).run()
-        with PretendCuda() as device, mock.patch.object(LateFit, "launch", steps.counted(LateFit.launch)):
+        with (
+            PretendCuda() as device,
+            mock.patch.object(AsynchronousFit, "launch", steps.counted(AsynchronousFit.launch)),
+        ):
             tracker = PriorTracker(ball_prior(), recording, out / "run", options, device="cuda:0", bar=False)
             tracking = tracker.run()
             assert len(tracking.stage2) == 2, tracking.failed

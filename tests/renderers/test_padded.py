@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.encoders import HashGrid
 from headfields.losses.color import HuberColor

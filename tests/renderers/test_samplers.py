@@ -240,7 +240,7 @@ def test_an_unknown_grid_space(unchecked: None) -> None:
 
 
 def test_a_head_that_leaves_the_posed_grid_is_rendered_all_the_same() -> None:
-    from headfields.avatar import Avatar
+    from headfields.avatar.avatar import Avatar
     from headfields.decoders import NeRFDecoder
     from headfields.deformers import SurfaceCanonicalizer
     from headfields.encoders import Frequency

@@ -26,22 +26,22 @@ from typing import Any
 import numpy as np
 import torch
 
-import headfields.priors
-import headfields.priors.fit
-import headfields.priors.trainer
+import headfields.apps.priors
+import headfields.apps.priors.fit
+import headfields.apps.priors.trainer
+from headfields.apps.priors.scans import PointCounts
+from headfields.apps.tracking import PriorTracker, Stage2
 from headfields.cli import main as headfields_main
 from headfields.cli.errors import CommandError
-from headfields.cli.tracking_runs import run_tracker
+from headfields.cli.run_tracker import run_tracker
 from headfields.files.safetensors import read_safetensors
 from headfields.mesh import save_mesh
-from headfields.priors.scans import PointCounts
 from headfields.synthetic import procedural_head
 from headfields.synthetic.rig_captures import write_rig_capture
-from headfields.tracking import PriorTracker, Stage2
-from tests.priors.tiny import tiny_head
-from tests.rigging.conftest import sealed_scan
-from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
-from tests.tracking.rig.conftest import bust
+from tests.apps.priors.tiny import tiny_head
+from tests.apps.rigging.conftest import sealed_scan
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+from tests.apps.tracking.rig.conftest import bust
 
 Command = Callable[[Path, bool], None]
 _TIMED = {"log.jsonl", "log.csv", "profile.json", ".lock", "previous.safetensors"}
@@ -55,10 +55,10 @@ def train_prior(inputs: Path) -> Command:
         "identity": head.identity_basis,
     }  # fmt: skip
     np.savez(inputs / "rig.npz", **{name: value.numpy() for name, value in arrays.items()})
-    headfields.priors.fit.fit_scans = functools.partial(headfields.priors.fit.fit_scans, steps=2)
-    headfields.priors.trainer.CHECKPOINT_SECONDS = 0.05
+    headfields.apps.priors.fit.fit_scans = functools.partial(headfields.apps.priors.fit.fit_scans, steps=2)
+    headfields.apps.priors.trainer.CHECKPOINT_SECONDS = 0.05
     counts = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
-    headfields.priors.SMALL_RECIPE = replace(headfields.priors.SMALL_RECIPE, counts=counts)
+    headfields.apps.priors.SMALL_RECIPE = replace(headfields.apps.priors.SMALL_RECIPE, counts=counts)
 
     def run(out: Path, again: bool) -> None:
         options = ["--resume", "--pictures", "0"] if again else [

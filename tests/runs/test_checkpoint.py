@@ -156,7 +156,7 @@ def test_names_of_an_earlier_version_are_translated(saved, monkeypatch):
     named = nn.Sequential()
     named.add_module("linear", other[0][0])
     named.add_module("1", other[0][1])
-    monkeypatch.setattr("headfields.renamed.TENSORS", [("0", "linear")])
+    monkeypatch.setattr("headfields.files.renamed.TENSORS", [("0", "linear")])
     optimizer = torch.optim.Adam(named.parameters(), lr=0.1, fused=True)
     checkpoint.load(path, named, optimizer, ExponentialMovingAverage(named))
     assert torch.equal(named.linear.weight, module[0].weight)

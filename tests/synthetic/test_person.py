@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from headfields.apps.rigging import RiggedTemplate
 from headfields.data import load_capture
 from headfields.data.labels import Label
-from headfields.rigging import RiggedTemplate
 from headfields.synthetic import DetectorNoise, procedural_rig, write_rig_capture
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from headfields.apps.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
+from headfields.apps.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
+from headfields.apps.priors.scans.visibility import is_visible, rim_faces, visible_share
 from headfields.data import CaptureError
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
-from headfields.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
-from headfields.priors.scans.visibility import is_visible, rim_faces, visible_share
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.synthetic.scans.sampler import HeadSampler
-from tests.priors.tiny import tiny_head, tiny_scans
+from tests.apps.priors.tiny import tiny_head, tiny_scans
 
 COUNTS = PointCounts(face=40, static=20, back=30, near=25, far=15, correspondences=80)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.losses.surface import DepthPrior

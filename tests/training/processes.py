@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import FrameCode, Frequency

@@ -5,8 +5,8 @@ import torch
 
 from headfields.losses import L1DSSIM, SplatExtent, SplatOpacity
 from headfields.training import MCMC, DensityControl, Trainer
-from tests.test_splat_avatar import Colored, avatar
-from tests.training.test_late_steps import late as late
+from tests.avatar.test_splat_avatar import Colored, avatar
+from tests.training.test_asynchronous_steps import late as late
 
 
 def make(control, out=None, seed=0):
@@ -50,7 +50,7 @@ def test_late_steps_are_those_that_are_waited_for(name, late, monkeypatch):
     """Gaussians that grow and are reset between steps of which the host has read nothing."""
     own = make(CONTROLS[name]())
     own.fit(steps=13)
-    monkeypatch.setattr("headfields.training.trainer.why_prompt", lambda *_: "as on a CPU")
+    monkeypatch.setattr("headfields.training.trainer.why_synchronous", lambda *_: "as on a CPU")
     prompt = make(CONTROLS[name]())
     prompt.fit(steps=13)
     assert own.graph_reason == ("" if late == "captured" else "a test") and prompt.graph_reason == "as on a CPU"

@@ -12,7 +12,7 @@ import headfields as hf
 from headfields.losses import L1DSSIM
 from headfields.training import Trainer
 from headfields.training.distillation import TeacherViews, loss_of_quality, view_sheet
-from tests.test_splat_avatar import Colored, avatar
+from tests.avatar.test_splat_avatar import Colored, avatar
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.data import load_capture
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import HyperDeformer, SurfaceCanonicalizer

@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.avatar import Avatar
+from headfields.avatar.avatar import Avatar
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.parts import Decoder, Encoder, Sampler
 from headfields.records import Camera, Canonical, Features, FieldValues, HeadState
 from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
 from headfields.training import correct_pose, evaluate, refine_frame
+from tests.avatar.test_splat_avatar import Colored
+from tests.avatar.test_splat_avatar import avatar as gaussians
 from tests.data.moving import jaw
 from tests.data.tiny import blob, camera
-from tests.test_splat_avatar import Colored
-from tests.test_splat_avatar import avatar as gaussians
 
 VERTICES, FACES = blob()
 CENTER = VERTICES.mean(0)

@@ -11,9 +11,9 @@ from PIL import Image
 
 import headfields as hf
 from headfields.data.formats.insta_writer import write_insta
-from headfields.display import Displayed
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
+from headfields.records.display import Displayed
 from headfields.viz.clips import Clip, Grid, show, turn_angles, turntable
 from tests.data.tiny import blob, tiny_frames
 

@@ -17,7 +17,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_convention import CONVENTIONS, Decision, decide_convention
+from headfields.data.camera_axes import CONVENTIONS, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.recording import ConventionScores, DecodedHead, HeadArguments, Recording
 from headfields.heads.skinned import SkinnedHead

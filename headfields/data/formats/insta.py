@@ -18,7 +18,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_convention import Decision, decide_convention
+from headfields.data.camera_axes import Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers

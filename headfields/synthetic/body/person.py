@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.ops.skinning import blend_shapes
-from headfields.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.synthetic.body.model import procedural_body
 from headfields.synthetic.body.texture import procedural_body_texture
 

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from headfields.apps.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
+from headfields.apps.priors.scans.store import load_scans, made_from, save_scans
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.flame.model import FlameHead
 from headfields.heads.mouth.inner import InnerMouth, inner_mouth
 from headfields.heads.skinned import SkinnedHead
-from headfields.priors.scans.meshes import FACE, INNER, REAR, STATIC, MeshScans, face_kinds
-from headfields.priors.scans.store import load_scans, made_from, save_scans
 from headfields.synthetic.head.texture import procedural_head_texture
 from headfields.synthetic.scans.colors import Complexion, complexion, vertex_colors
 from headfields.synthetic.scans.sampler import HeadSampler

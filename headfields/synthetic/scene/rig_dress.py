@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.records import HeadState
-from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.scene.scene import Scene
 

@@ -9,12 +9,12 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.data.labels import Label
 from headfields.ops.texture import sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
-from headfields.rigging.rigged_template import RiggedTemplate
 from headfields.synthetic.scene import surface_colors
 from headfields.synthetic.scene.labels import brow_labels, majority
 from headfields.synthetic.scene.rig_dress import Dress

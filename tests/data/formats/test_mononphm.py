@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 import headfields.data.formats.mononphm as layout
-from headfields.cli import runs
+from headfields.apps.tracking import FACER_LABELS, LabelClasses, PriorTracker
+from headfields.apps.tracking.frame_source import FrameSource
+from headfields.cli import open_run
 from headfields.data import CaptureError, MonoNPHMSequence, load_capture, load_mononphm
 from headfields.data.formats.mononphm import WFLW_OF_IBUG
-from headfields.tracking import FACER_LABELS, LabelClasses, PriorTracker
-from headfields.tracking.frame_source import FrameSource
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 from tests.data.formats.mononphm_folder import SIZE, write_folder
-from tests.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 IBUG_OF_WFLW = {
     0: 0, 32: 16, 16: 8, 33: 17, 37: 21, 42: 22, 46: 26, 51: 27, 54: 30, 55: 31, 59: 35, 60: 36, 64: 39, 68: 42, 72: 45,
@@ -201,7 +201,7 @@ def test_other_folders_are_refused(tmp_path, made):
         load_mononphm(tmp_path / "none")
     with pytest.raises(CaptureError, match=r"input of MonoNPHM's tracker.*load_mononphm"):
         load_capture(made.folder)
-    assert isinstance(runs.open_frames(made.folder, 100), MonoNPHMSequence)
+    assert isinstance(open_run.open_frames(made.folder, 100), MonoNPHMSequence)
 
 
 def test_is_tracked(tmp_path):

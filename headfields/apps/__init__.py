@@ -1,0 +1,1 @@
+"""Programs made of the primitives. Nothing below imports them; `hf.tracking`, `hf.rigging` and the like lead here."""

@@ -1,0 +1,1 @@
+"""What composes an avatar: of a field, of Gaussians, what both share, and their file."""

@@ -1,0 +1,280 @@
+"""Run folders, captures and devices, as the commands open them."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from headfields.cli import presets
+from headfields.cli.errors import CommandError
+from headfields.data.template import Mouth
+from headfields.runs.folder import RunFolder, RunWriteError
+from headfields.runs.lock import RunLockedError
+
+HeadFrame = Literal["auto", "keep", "normalize"]
+
+
+def choose_device(name: str) -> torch.device:
+    """A torch device by name; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CommandError(f"--device is {name!r}; expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CommandError(f"--device is {name!r}, but torch sees no CUDA device; headfields doctor tells more")
+    return device
+
+
+def open_capture(
+    path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth | Literal["auto"] = "close"
+) -> Any:
+    """The capture in a folder; `head_frame` and `mouth` as in `headfields.data.load_capture`."""
+    from headfields.data import load_capture
+
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth)
+    for line in capture.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for line in getattr(capture, "report", []):
+        if line.startswith("head pose: taken out"):
+            print(line, file=sys.stderr)
+    return capture
+
+
+def open_driver(path: Path, memory: int, mouth: Mouth) -> Any:
+    """The capture in a folder whose motion drives an avatar. Its mouth is treated as that of the avatar's capture where
+    that can be done, and stays as it is otherwise: a mesh with an inside of the mouth needs no other."""
+    from headfields.data.errors import NoOpenMouthError
+
+    driver = open_capture(path, memory, mouth=mouth)
+    if mouth == "interior":
+        try:
+            _ = driver.template
+        except NoOpenMouthError:
+            return open_capture(path, memory, mouth="none")
+    return driver
+
+
+def open_frames(path: Path, memory: int) -> Any:
+    """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
+    without meshes, with the focal length that `headfields capture` has fitted to it."""
+    from headfields.apps.tracking.head.identity import HeadIdentity
+    from headfields.data import load_mononphm, load_nerface, load_untracked
+    from headfields.data.formats.mononphm import is_mononphm
+    from headfields.data.formats.nerface import is_nerface
+    from headfields.data.untracked import is_untracked
+
+    if is_untracked(path):
+        recording = load_untracked(path)
+        identity = path.parent / "identity.safetensors"
+        if recording.intrinsics is None and identity.is_file():
+            fitted = HeadIdentity.load(identity)
+            print(f"{path}: the focal length of headfields capture, {fitted.focal:.0f} pixels", file=sys.stderr)
+            return recording.with_focal(fitted.focal)
+        if recording.intrinsics is None and recording.default_focal is not None:
+            print(
+                f"warning: {path}: the focal length is unknown; {recording.default_focal:.0f} pixels are taken",
+                file=sys.stderr,
+            )
+            recording = recording.with_focal(recording.default_focal)
+        return recording
+    if is_mononphm(path):
+        return load_mononphm(path)
+    return load_nerface(path) if is_nerface(path) else open_capture(path, memory)
+
+
+def head_frame(config: dict[str, Any]) -> HeadFrame:
+    """The `head_frame` with which a run opened its capture; "keep" if its config.json has none."""
+    return "normalize" if config.get("head_frame") == "normalize" else "keep"
+
+
+def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
+    """A run's own capture, opened as for training, or another one, with the same mouth."""
+    mouth = config.get("mouth", "close")
+    if other is not None:
+        return open_capture(other, memory, mouth=mouth)
+    if config.get("capture") is None:
+        raise CommandError(
+            f"the run was trained on a capture that has no folder, {config.get('capture_name')!r}; name one with "
+            "--capture"
+        )
+    return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
+
+
+def warn_of_frame_codes(avatar: Any, other: Path | None) -> None:
+    """Says on stderr that codes are looked up by frame as in the avatar's own capture, if `other` is passed."""
+    names = [name for name, table in getattr(avatar, "codes", {}).items() if table.by == "frame"]
+    if other is not None and names:
+        print(
+            f"warning: --capture {other}: frame i has the avatar's code of frame i ({', '.join(names)}), which is its "
+            "own only in the recording that the avatar was trained on",
+            file=sys.stderr,
+        )
+
+
+def start_or_resume(out: Path, resume: bool, command: str, entry: str) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of a run to train, and its config.json, empty for a new run.
+
+    A run may have been killed before its first checkpoint; its config.json alone makes it a run.
+
+    Args:
+        out: the folder.
+        resume: whether to continue the run in it.
+        command, entry: the command, and an entry of config.json that only its runs have.
+
+    Raises:
+        CommandError: the folder holds a run, and `resume` is false; or a run of another command.
+    """
+    run = RunFolder(out)
+    if not run.checkpoints and not (run.path / "config.json").exists():
+        return run, {}
+    if not resume:
+        raise CommandError(f"{run.path} holds a run already; --resume continues it, another --out starts a new one")
+    before = run.config()
+    if entry not in before:
+        raise CommandError(f"--resume: {run.path} holds no run of headfields {command}; pass another --out")
+    if before[entry] is None or before.get("capture", "") is None:
+        what = "an avatar that no preset makes" if before[entry] is None else "a capture that has no folder"
+        raise CommandError(
+            f"--resume: {run.path} was trained in Python with {what}; resume it there: "
+            "Trainer(..., out=...).fit(..., resume=True)"
+        )
+    return run, before
+
+
+def write_config(run: RunFolder, config: dict[str, Any], resume: bool, before: dict[str, Any]) -> None:
+    """Writes config.json; says so if there was no run to resume."""
+    say_if_new(run, resume, before)
+    run.write_config(config)
+
+
+def say_if_new(run: RunFolder, resume: bool, before: dict[str, Any]) -> None:
+    """Says so if there was no run to resume."""
+    if resume and not before:
+        print(f"headfields: {run.path} holds no run to resume; a new one starts", file=sys.stderr)
+
+
+def training_before(before: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run that is resumed, by their names in the command; of one made in Python from its trainer's."""
+    if "training" in before or "trainer" not in before:
+        return before.get("training", {})
+    trainer, weights = before["trainer"], before["trainer"]["loss_weights"]
+    return {
+        "rays": trainer["rays_per_step"],
+        "samples": trainer["samples_per_step"] or 0,
+        "frames": trainer["frames_per_step"],
+        **{name: trainer[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+        "learning_rates": trainer.get("learning_rates", {}),
+        **{name: weights.get(name, 0.0) for name in ("depth", "opacity")},
+    }
+
+
+def check_options(run: RunFolder, before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses to resume a run made in Python with options that the command cannot give."""
+    if "training" in before or "trainer" not in before:
+        return
+    now, then = config["trainer"], before["trainer"]
+    changed = [f"{name}={then[name]!r} (now {now[name]!r})" for name in now if name in then and then[name] != now[name]]
+    if changed:
+        raise CommandError(
+            f"--resume: {run.path} was trained in Python with {', '.join(changed)}; resume it there: "
+            "Trainer(..., out=...).fit(..., resume=True)"
+        )
+
+
+def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> None:
+    """Refuses to resume a run under another value of one of these entries of its config.json."""
+    for name in names:
+        if name in before and before[name] != config[name]:
+            raise CommandError(
+                f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
+                "pass the value it was trained with, or another --out"
+            )
+
+
+def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
+    """A run folder and its config.json."""
+    run = RunFolder(path)
+    return run, run.config()
+
+
+def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
+    """The trained avatar of a run, or the averaged weights of its last checkpoint if that is newer.
+
+    Raises:
+        CommandError: the run has neither.
+    """
+    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
+    from headfields.avatar.splat_avatar import load_avatar as load
+    from headfields.runs import checkpoint
+
+    finished = run.avatar.exists()
+    newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]
+    if finished and not newer:
+        return load(run.avatar)
+    if not newer:
+        raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
+    if run.parts.exists():
+        avatar = load(run.parts)
+    elif config["model"] is None:
+        raise CommandError(f"{run.parts} is gone, and config.json of the run names no preset that makes the avatar")
+    else:
+        avatar = presets.build(config["model"], config["arguments"], capture_of(config, None, memory))
+    checkpoint.load_newest(newer, lambda path: checkpoint.load_weights(path, avatar))
+    return avatar
+
+
+def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:
+    """At most `limit` of the frames, evenly spaced."""
+    if limit is None or limit >= len(frames):
+        return frames
+    if limit < 1:
+        raise CommandError(f"--limit is {limit}; expected at least 1")
+    return [frames[i * len(frames) // limit] for i in range(limit)]
+
+
+def select_frames(capture: Any, split: str, frames: str | None, limit: int | None) -> list[int]:
+    """The frames of a slice, START:STOP[:STEP], or of a split, `limit` of them.
+
+    Raises:
+        CommandError: the text is no slice, or selects nothing.
+    """
+    from headfields.training.frames import choose_frames
+
+    if frames is None:
+        return evenly_spaced(choose_frames(capture, split), limit)
+    try:
+        bounds = [int(part) if part else None for part in frames.split(":")]
+        if not 2 <= len(bounds) <= 3:
+            raise ValueError
+        selected = list(range(len(capture)))[slice(*bounds)]
+    except ValueError as error:
+        raise CommandError(f"--frames is {frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
+    if not selected:
+        raise CommandError(f"--frames {frames}: capture {capture.name!r} has none of them, of {len(capture)}")
+    return evenly_spaced(selected, limit)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors of training that are no mistake in the program into a `CommandError`."""
+    from headfields.runs.progress import NanLossError
+    from headfields.training.processes import PeerError
+
+    try:
+        yield
+    except (NanLossError, PeerError, RunLockedError, RunWriteError, ModuleNotFoundError) as error:
+        raise CommandError(str(error)) from error
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Shows warnings as one line, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"headfields: warning: {message}", file=sys.stderr)
+        yield

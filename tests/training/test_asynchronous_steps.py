@@ -1,0 +1,220 @@
+"""Steps whose figures are read late, and captured ones: as steps that the host waits for. On the CPU, made to do so."""
+
+import contextlib
+import math
+import operator
+
+import pytest
+import torch
+
+from headfields.losses.color import HuberColor
+from headfields.losses.silhouette import OpacityLoss
+from headfields.renderers.padded import GRANULE
+from headfields.runs.folder import RunFolder
+from headfields.runs.progress import NanLossError
+from headfields.training import asynchronous_steps, asynchronous_update, step_graph, trainer
+from headfields.training.callbacks import Callback
+from headfields.training.trainer import Trainer
+from tests.training.ball import ball_trainer
+from tests.training.test_nonfinite import Spoiled, state
+from tests.training.test_trainer import same, weights
+
+
+class Stream:
+    """In the place of a CUDA stream."""
+
+    def __init__(self, device: object = None) -> None:
+        pass
+
+    def wait_stream(self, stream: object) -> None:
+        pass
+
+
+@pytest.fixture(params=["late", "captured"])
+def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lets the CPU take steps as a GPU does; a captured step is the body again, on what it was captured with."""
+    captured = request.param == "captured"
+    monkeypatch.setattr(trainer, "why_synchronous", lambda *_: "")
+    monkeypatch.setattr(trainer, "why_no_graph", lambda *_: "" if captured else "a test")
+    monkeypatch.setattr(step_graph, "capture", lambda body, stream: body)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    return request.param
+
+
+def read_every(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    for module in (asynchronous_steps, asynchronous_update):
+        monkeypatch.setattr(module, "READ_EVERY", steps)
+
+
+def fitted(steps: int, **options: object) -> Trainer:
+    made = ball_trainer(256, **options)
+    made.fit(steps=steps)
+    return made
+
+
+@pytest.fixture(scope="module")
+def prompt() -> dict[int, Trainer]:
+    return {steps: fitted(steps) for steps in (3, 40)}
+
+
+def test_weights_are_those_of_prompt_steps(prompt: dict[int, Trainer], late: str) -> None:
+    for steps, tolerance in ((3, 2e-5), (40, 2e-2)):  # Adam moves numbers of no gradient by their rounding
+        own, other = fitted(steps), prompt[steps]
+        assert own.graph_reason == ("" if late == "captured" else "a test")
+        for name, tensor in weights(other).items():
+            torch.testing.assert_close(weights(own)[name].float(), tensor.float(), rtol=1e-3, atol=tolerance)
+        for name, tensor in other.ema.average.items():
+            torch.testing.assert_close(own.ema.average[name], tensor, rtol=1e-3, atol=tolerance)
+        assert own.progress.extra["psnr"] == pytest.approx(other.progress.extra["psnr"], abs=0.01)
+        assert all(isinstance(group["lr"], float) for group in own.optimizer.param_groups)
+        assert own.avatar.renderer.sample_buffers is None
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_bad_step_leaves_everything_as_it_was(tmp_path, late: str, gradient: bool) -> None:
+    made = ball_trainer(128, out=tmp_path)
+    made.losses[0] = made._objective.losses[0] = Spoiled([6], math.nan, gradient)
+    made.fit(steps=6)
+    before = state(made)
+    with pytest.warns(UserWarning, match="1 step was skipped, whose loss or gradient was not finite"):
+        result = made.fit(steps=7)
+    assert same(before, state(made))
+    assert result.step == 7 and result.skipped == 1 and sum(result.skipped_frames.values()) == 3
+    (event,) = [entry for entry in RunFolder(tmp_path).read_log() if entry.get("event") == "skipped"]
+    assert event["step"] == 6 and ("gradient of" if gradient else "loss bad") in event["what"]
+    assert made.fit(steps=9).skipped == 1
+    assert not torch.equal(before["encoder.table"], state(made)["encoder.table"]), "training goes on"
+
+
+def test_bad_steps_in_a_row_end_training_without_harm(tmp_path, late: str) -> None:
+    made = ball_trainer(64, out=tmp_path)
+    made.losses[0] = made._objective.losses[0] = Spoiled(range(4, 99), math.inf)
+    made.fit(steps=4)
+    made._state.swap_average()  # the weights that are trained, which a fit that fails leaves in their place
+    before = state(made)
+    made._state.swap_average()
+    with pytest.raises(NanLossError, match=r"step 13: loss bad is not finite .*, the 10th step in a row"):
+        made.fit(steps=60)
+    assert same(before, state(made)) and made.progress.step <= 4 + asynchronous_steps.READ_EVERY
+
+
+def test_the_frame_at_fault_is_named(late: str) -> None:
+    made = ball_trainer(256)
+    image = made.capture.image
+    made.capture.image = lambda frame: image(frame) * (math.nan if frame == 3 else 1)
+    with pytest.warns(UserWarning, match=r"skipped, .* \(frame 3: \d+\)"):
+        result = made.fit(steps=12)
+    assert 0 < result.skipped < 12 and set(result.skipped_frames) == {3}
+
+
+def test_overflow_is_reported_and_mended(tmp_path, late: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_every(monkeypatch, 4)
+    made = ball_trainer(512, out=tmp_path)
+    before = {name: p.clone() for name, p in made.avatar.named_parameters()}
+    small = {"marched": GRANULE, "samples": GRANULE, "visible": GRANULE}
+    made.progress.extra["sample_rows"] = small
+    made.fit(steps=4)
+    assert all(torch.equal(before[name], p) for name, p in made.avatar.named_parameters()), "no step on a part"
+    made.fit(steps=8)
+    assert not torch.equal(before["encoder.table"], dict(made.avatar.named_parameters())["encoder.table"])
+    events = [entry for entry in RunFolder(tmp_path).read_log() if entry.get("event") == "overflow"]
+    assert [event["step"] for event in events] == [0, 1, 2, 3] and made.progress.extra["overflowed"] == 4
+    for event in events:
+        assert event["rows"] == small and max(event["samples"].values()) > GRANULE, "the number to raise"
+    rows = made.progress.extra["sample_rows"]
+    assert rows["marched"] >= max(event["samples"]["marched"] for event in events)
+
+
+@pytest.mark.parametrize("end", [7, pytest.param(13, marks=pytest.mark.slow)])
+def test_a_resumed_run_takes_the_same_steps(tmp_path, late: str, monkeypatch: pytest.MonkeyPatch, end: int) -> None:
+    read_every(monkeypatch, 5)
+    options = {"samples_per_step": 500, "learning_rate": 1e-2}
+    whole = fitted(21, out=tmp_path / "whole", **options)
+    fitted(end, out=tmp_path / "parts", **options)
+    resumed = ball_trainer(256, out=tmp_path / "parts", **options)
+    resumed.fit(steps=21, resume=True)
+    assert resumed.rays_now == whole.rays_now != 256, "the number of rays follows that of samples"
+    assert same(state(whole), state(resumed))
+
+
+def test_a_loss_that_computes_with_the_step_is_not_captured(
+    tmp_path, late: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_graph, "capture", lambda body, stream: body() or body)
+
+    def fading(rendering, batch, step):
+        return rendering.opacity.mean() * (1 - step / 100)
+
+    made = ball_trainer(64, out=tmp_path)
+    made = Trainer(made.avatar, made.capture, [HuberColor(), fading], rays_per_step=64, bar=False, device="cpu",
+                   out=tmp_path)  # fmt: skip
+    made.fit(steps=6)
+    if late == "captured":
+        assert "a loss computes with the number of the step" in made.graph_reason
+        (event,) = [entry for entry in RunFolder(tmp_path).read_log() if entry.get("event") == "graph"]
+        assert event["reason"] == made.graph_reason and not event["captured"]
+
+
+def test_a_part_that_changes_each_step_is_named(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_graph, "MOST_CAPTURES", 2)
+    made = ball_trainer(64)
+    decoder = made.avatar.decoder
+    decoder.at_step = lambda step: setattr(decoder, "phase", step // 4)
+    made.fit(steps=24)
+    if late == "captured":
+        assert "phase changes too often" in made.graph_reason
+
+
+class Reader(Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_step(self, trainer: Trainer, outcome) -> None:
+        self.losses.append(outcome.loss)
+
+
+def test_who_waits_for_the_figures_and_why() -> None:
+    assert ball_trainer(8).graph_reason == "the device is no GPU"
+    with pytest.raises(ValueError, match="graph is True, and steps cannot be captured: the device is no GPU"):
+        ball_trainer(8, graph=True)
+    with pytest.raises(ValueError, match="graph is 'yes'; expected True, False or 'auto'"):
+        ball_trainer(8, graph="yes")
+    made = ball_trainer(8)
+    adam, unfused = made.optimizer, torch.optim.SGD(made.avatar.parameters(), 0.1)
+
+    def reason(optimizer: torch.optim.Optimizer = adam, callbacks: tuple[Callback, ...] = ()) -> str:
+        return asynchronous_steps.why_synchronous(torch.device("cuda"), made.processes, None, optimizer, callbacks)
+
+    assert not reason() and not reason(callbacks=(Callback(),))
+    assert reason(callbacks=(Reader(),)) == "the callback Reader has on_step, which reads the figures of each step"
+    assert "build it with fused=True" in reason(unfused)
+    assert "build it with capturable=True" in asynchronous_steps.why_no_graph(made.avatar, adam)
+    assert "the number of samples of Module differs" in asynchronous_steps.why_no_graph(torch.nn.Module(), adam)
+
+
+def test_a_probe_notes_comparisons_alone() -> None:
+    probe = step_graph.StepProbe(10)
+    assert probe >= 5 and probe < 20.5 and operator.le(5.0, probe) and probe not in range(3)
+    assert probe.agrees(11) and probe.agrees(5) and not probe.agrees(4) and not probe.agrees(21)
+    uses = (
+        lambda: probe / 2, lambda: 1 - probe, lambda: float(probe), lambda: bool(probe), lambda: max(0, probe) * 2,
+        lambda: torch.tensor(1.0) * probe, lambda: range(3)[probe], lambda: f"{probe:d}",
+    )  # fmt: skip
+    for use in uses:
+        with pytest.raises((step_graph.ReadStepError, TypeError)):
+            use()
+
+
+def test_opacity_alone_needs_no_samples(late: str) -> None:
+    """Rays that all miss: no step of the optimizer, as without gradients."""
+    made = ball_trainer(32)
+    made = Trainer(made.avatar, made.capture, [OpacityLoss(1.0)], rays_per_step=32, bar=False, device="cpu")
+    made.avatar.renderer.sampler.grid.occupied.zero_()
+    made.avatar.renderer.sampler.grid.box.mul_(4)
+    made.avatar.renderer.sampler.due = lambda step: False
+    before = weights(made)
+    made.fit(steps=4)
+    assert same({name: before[name] for name, _ in made.avatar.named_parameters()},
+                dict(made.avatar.named_parameters()))  # fmt: skip
