@@ -75,7 +75,7 @@ def test_autocast_leaves_the_gradient_through_geometry_in_full_precision() -> No
 
 
 def test_without_gradients_it_gives_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headfields.avatar._CHUNK", 40)
+    monkeypatch.setattr("headfields.avatar.avatar._CHUNK", 40)
     avatar = made("surface")
     points, frame = cloud(100)
     canonical, wanted = avatar.field(state()).signed_distance(points, frame, color=True)

@@ -78,7 +78,7 @@ Path("elsewhere/my_parts.py").write_text("x = 1")
 from tests.apps.priors.tiny import tiny_scans
 camera, scans = hf.Camera.look_at((0, 0, 0.6), (0, 0, 0), size=(12, 12), fov=25), tiny_scans(people=1)
 """,
-    "apps.tracking.md": """
+    "tracking.md": """
 from tests.docs.test_examples import shortened
 capture, out = hf.data.load_capture("captures/someone"), "runs/other"
 """,
@@ -93,7 +93,7 @@ avatar = hf.models.insta(template, expression_width=16, levels=2, features=2, lo
 avatar.save("runs/nobody/avatar.safetensors")
 """,
     ),
-    "apps.retargeting.md": """
+    "retargeting.md": """
 avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expression_width=16)
 """,
 }
@@ -225,11 +225,11 @@ def write_export(folder: Path) -> None:
 
 
 INPUTS = {
-    "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "apps.rigging.md": write_scan,
-    "apps.texturing.md": write_texture_set, "apps.tracking.md": write_recordings,
+    "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan,
+    "texturing.md": write_texture_set, "apps.tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
-LONG = ("apps.rigging.md",)
+LONG = ("rigging.md",)
 """Pages that take more than a few seconds: a scan is registered."""
 
 

@@ -187,7 +187,7 @@ def test_a_folder_in_which_nothing_may_be_written(tmp_path):
 
 APPENDED = {  # they grow by a line at a time
     "runs/folder.py": "log",
-    "priors/training_log.py": "after_step",
+    "apps/priors/training_log.py": "after_step",
     "runs/lock.py": "run_lock",
     "cli/streams.py": "open_closed_descriptors",  # no file, but a stream of the process
 }
