@@ -12,7 +12,7 @@ import headfields.avatar.splat_avatar
 import headfields.data
 import headfields.models
 import headfields.synthetic.captures
-from headfields.cli import main, motion
+from headfields.cli import main, motion, open_run
 from headfields.cli.errors import CommandError
 from headfields.ops import self_check as doctor
 from tests.training.fakes import FakeAvatar, FakeCapture

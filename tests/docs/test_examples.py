@@ -226,7 +226,7 @@ def write_export(folder: Path) -> None:
 
 INPUTS = {
     "captures.md": write_export, "files.md": write_flame_files, "prior.md": write_prior, "rigging.md": write_scan,
-    "texturing.md": write_texture_set, "apps.tracking.md": write_recordings,
+    "texturing.md": write_texture_set, "tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
 LONG = ("rigging.md",)
