@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Case, Contestant, PeerMissing, Settings
+from benchmarks.grid_points import along_rays, random_points
 from headfields.ops import HashGridLayout, dispatch, hash_grid
 from headfields.ops.reference.hash_grid import hash_grid_rows
 
@@ -200,7 +201,6 @@ def roofline(layout: HashGridLayout, points: Tensor, rounds: int) -> dict[str, d
 
 
 def main(given: list[str] | None = None) -> int:
-    from benchmarks.operations.hash_grid import along_rays, random_points
 
     parser = argparse.ArgumentParser("benchmarks.roofline", description=__doc__)
     parser.add_argument("--points", type=int, default=1 << 17, help="a multiple of 64")

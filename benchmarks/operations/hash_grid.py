@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import roofline, shapes
+from benchmarks import roofline
 from benchmarks.case import OURS, Case, Contestant, Maker, PeerMissing, Settings
+from benchmarks.grid_points import along_rays, random_points
 from benchmarks.peers import compiled, need
 from headfields.ops import HashGridLayout, hash_grid
 from headfields.ops.reference.hash_grid import hash_grid as reference
@@ -62,20 +63,6 @@ def cases(settings: Settings) -> Iterator[Case]:
 def table_of(layout: HashGridLayout, device: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(layout.entries, layout.features, generator=generator) * 2 - 1).to(device)
-
-
-def random_points(count: int) -> Tensor:
-    return torch.rand(count, 3, generator=torch.Generator().manual_seed(1))
-
-
-def along_rays(count: int) -> Tensor:
-    """64 samples a ray, in a cube of 1 m around the head."""
-    origins, directions = (torch.from_numpy(x) for x in shapes.camera_rays(256))
-    rows = torch.linspace(0.3, 0.7, count // 64) * len(origins)
-    ray = rows.long()
-    distance = torch.linspace(0.8, 1.2, 64)
-    points = origins[ray, None] + distance[:, None] * directions[ray, None]
-    return (points.reshape(-1, 3) + 0.5).contiguous()
 
 
 def _contestants(layout: HashGridLayout, table: Tensor, points: Tensor) -> Callable[[bool], dict[str, Maker]]:

@@ -1,10 +1,11 @@
-"""Image metrics: PSNR (torchmetrics) and SSIM, whole or within a mask, and LPIPS where it is installed.
+"""Image metrics: PSNR and SSIM, whole or within a mask, and LPIPS where it is installed.
 
 Images are (H, W, 3) sRGB in [0, 1]. Each function returns a Python float, without a gradient.
 """
 
 import functools
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable
 
@@ -36,14 +37,24 @@ def psnr(
     >>> round(hf.metrics.psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
     20.0
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
     _check_images("psnr", image, truth, mask)
     if mask is not None:
         image, truth = image[mask], truth[mask]
     if not image.numel():
         return None
-    return float(peak_signal_noise_ratio(image, truth, data_range=1.0))
+    return decibels(float((image - truth).square().mean()))
+
+
+def decibels(mean_squared_error: float, most: float = math.inf) -> float:
+    """PSNR in dB of a mean squared error, for a peak of 1: −10 log₁₀, and no more than `most`.
+
+    Every PSNR of the library is computed here. NaN stays NaN.
+
+    >>> from headfields.metrics.image import decibels
+    >>> decibels(0.01), decibels(0.0), decibels(0.0, most=120.0)
+    (20.0, inf, 120.0)
+    """
+    return min(-10 * math.log10(mean_squared_error), most) if mean_squared_error != 0 else most
 
 
 @torch.no_grad()

@@ -243,7 +243,7 @@ def writing(path: Path) -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Versions of headfields, Python and the libraries that results depend on."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("headfields", "warp-lang", "numpy", "safetensors", "torchmetrics"):
+    for name in ("headfields", "warp-lang", "numpy", "safetensors"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from headfields.metrics.image import decibels
+
 __all__ = ["divergence", "single_color_psnr"]
 
 _LEAST_STEPS = 40
@@ -55,4 +57,4 @@ def single_color_psnr(capture: Any, frames: Int64[Tensor, " f"], background: Any
     generator = torch.Generator().manual_seed(0)
     some = frames[torch.linspace(0, len(frames) - 1, min(len(frames), 16)).long()]
     batch, _ = capture.sample_pixels(some, 4096, generator, background=background)
-    return -10 * math.log10(max(float(batch.target.var(dim=0, correction=0).mean()), 1e-12))
+    return decibels(float(batch.target.var(dim=0, correction=0).mean()), most=120.0)

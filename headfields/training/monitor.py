@@ -2,6 +2,7 @@
 
 import math
 
+from headfields.metrics.image import decibels
 from headfields.runs.folder import RunFolder
 from headfields.runs.progress import Progress, ProgressMonitor, smoothed
 from headfields.training.loggers import Loggers
@@ -86,7 +87,7 @@ class TrainingMonitor(ProgressMonitor):
         step = self.progress.step if step is None else step
         self.tick()
         self._rays += rays
-        psnr = -10 * math.log10(max(mean_squared_error, 1e-12))
+        psnr = decibels(mean_squared_error, most=120.0)
         self.psnr = smoothed(self.psnr, psnr, 0.05)
         extra = self.progress.extra
         extra["psnr"] = self.psnr

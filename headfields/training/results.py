@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headfields.metrics.image import decibels
+
 __all__ = ["FitResult", "StepOutcome"]
 
 
@@ -68,4 +70,4 @@ class StepOutcome:
     @property
     def psnr(self) -> float:
         """PSNR of the step's rays in dB, at most 120."""
-        return -10 * math.log10(max(self.mean_squared_error, 1e-12))
+        return decibels(self.mean_squared_error, most=120.0)

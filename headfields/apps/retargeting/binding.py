@@ -12,6 +12,7 @@ from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.pose_gradients import pose_gradients
 from headfields.apps.retargeting.thin_plate import ThinPlateWarp
 from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.smoothstep import cubic
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
@@ -319,8 +320,7 @@ def _importance(head: HeadSurface) -> Float[Tensor, " v"]:
     out = torch.full((len(head.neutral),), _ELSEWHERE)
     for ball in head.eyeballs:
         away = (head.neutral - ball.center).norm(dim=1) / ball.radius
-        near = ((1.6 - away) / 0.4).clamp(0, 1)
-        out = torch.maximum(out, (near * near * (3 - 2 * near)).to(out))
+        out = torch.maximum(out, cubic(((1.6 - away) / 0.4).clamp(0, 1)).to(out))
     return out
 
 

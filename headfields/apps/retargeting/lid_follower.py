@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from headfields.apps.retargeting.expression_fit import ExpressionFit
 from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.lids import LidAperture
+from headfields.ops.smoothstep import smoothstep
 
 __all__ = ["LidFollower"]
 
@@ -23,8 +24,7 @@ _ROUNDS = 3  # iterations of sliding, as vertices lie between the places where t
 
 def _fade(value: Tensor, start: float, end: float) -> Tensor:
     """1 up to the start, 0 from the end on, smooth between."""
-    t = ((value - start) / (end - start)).clamp(0, 1)
-    return 1 - t * t * (3 - 2 * t)
+    return 1 - smoothstep(value, start, end)
 
 
 class LidFollower(nn.Module):

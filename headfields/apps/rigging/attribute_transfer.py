@@ -15,6 +15,7 @@ from torch import Tensor
 from headfields.apps.retargeting.binding import SidedSurface, surface_correspondence
 from headfields.apps.retargeting.deformation_transfer import Correspondence, DeformationTransfer
 from headfields.apps.retargeting.head_surface import HeadSurface
+from headfields.ops.smoothstep import smoothstep
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
 
@@ -198,8 +199,7 @@ def transfer_displacements(
         displacements = fill(displacements)
         size = displacements.norm(dim=-1, keepdim=True)
         low, high = _QUIET
-        t = ((size - low) / (high - low)).clamp(0, 1)
-        transferred[chunk] = (displacements * t * t * (3 - 2 * t))[:, groups].to(transferred)
+        transferred[chunk] = (displacements * smoothstep(size, low, high))[:, groups].to(transferred)
         if report is not None:
             report(len(chunk))
     return transferred

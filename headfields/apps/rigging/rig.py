@@ -36,6 +36,7 @@ from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.smoothstep import cubic
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 
@@ -424,7 +425,6 @@ def _close_lip_gaps(directions: Tensor, cut: LipCut, scale: float) -> None:
     upper, lower = cut.upper[1:-1], cut.lower[1:-1]
     gap = directions[:, upper] - directions[:, lower]
     size = gap.norm(dim=-1, keepdim=True)
-    t = ((size - 4e-4 * scale) / (1.0e-3 * scale)).clamp(0, 1)
-    shrink = 1 - t * t * (3 - 2 * t)
+    shrink = 1 - cubic(((size - 4e-4 * scale) / (1.0e-3 * scale)).clamp(0, 1))
     directions[:, upper] -= 0.5 * shrink * gap
     directions[:, lower] += 0.5 * shrink * gap

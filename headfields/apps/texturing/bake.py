@@ -15,6 +15,7 @@ from tqdm import tqdm
 from headfields.apps.texturing.exposure import view_gains
 from headfields.apps.texturing.images import PosedImages
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.smoothstep import smoothstep
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.texture import fill_texels, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
@@ -150,8 +151,7 @@ def _clearance(
     ramp = torch.ones_like(matte)
     for distance in (away, inside):
         if distance is not None:
-            part = (torch.from_numpy(distance).float() / max(margin, 1.0)).clamp(0, 1)
-            ramp = ramp * part * part * (3 - 2 * part)
+            ramp = ramp * smoothstep(torch.from_numpy(distance).float(), 0.0, max(margin, 1.0))
     return ramp * (matte > 0.5)
 
 

@@ -11,6 +11,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from headfields.ops.smoothstep import smoothstep
+
 __all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
 
 _FLAT = 0.03  # fraction of the mouth's width; vertices in a thinner slab do not determine the axis across it
@@ -25,11 +27,6 @@ def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor
     return torch.from_numpy(label == label[vertex])
 
 
-def _smoothstep(value: Tensor, low: float, high: float) -> Tensor:
-    t = ((value - low) / (high - low)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
     """(V,) weights in [0, 1] of the vertices that follow the skull: the skin from the nostrils up.
 
@@ -37,7 +34,7 @@ def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"
         local: (V, 3) positions relative to the middle of the mouth, in units of its width.
         reach: scale of the region; above 1 for meshes with too few vertices in it.
     """
-    return _smoothstep(local[:, 1], 0.45 / reach, 0.85 / reach)
+    return smoothstep(local[:, 1], 0.45 / reach, 0.85 / reach)
 
 
 def jaw_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.hash_grid_layout import HashGridLayout
+from headfields.ops.smoothstep import cubic
 
 # Müller et al. 2022, eq. 4; the fourth, for four-dimensional grids, is our own choice.
 PRIMES = (1, 2654435761, 805459861, 3674653429)
@@ -55,7 +56,7 @@ def hash_grid(
         position, cell = _cells(x, resolution)
         t = position - cell
         if interpolation == "smoothstep":
-            t = t * t * (3 - 2 * t)
+            t = cubic(t)
         weight = torch.ones_like(t[:, :1])
         for axis in range(layout.dimensions):
             side = t[:, axis, None]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
+from headfields.ops.smoothstep import cubic
 from headfields.synthetic.head.base import base_point, locate_front
 from headfields.synthetic.head.mesh import EAR, EYE, LIDS, LIPS, MOUTH, PINNA, HeadMesh, head_mesh
 
@@ -25,8 +26,7 @@ _OPENING = (13.6, 5.9, 4.4)  # half width, height above and below the line betwe
 
 def smoothstep(x: Values, low: Values, high: Values) -> Float[np.ndarray, "..."]:
     """0 below `low`, 1 above `high` (which may be the smaller), a cubic between; arguments are broadcast."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))
+    return np.asarray(cubic(np.clip((x - low) / (high - low), 0, 1)))
 
 
 def _bump(x, y, at, width, power=2.0):

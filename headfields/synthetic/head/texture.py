@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from headfields.ops.smoothstep import cubic
 from headfields.synthetic.head.base import base_point
 from headfields.synthetic.head.mesh import EYE, MOUTH
 from headfields.synthetic.head.shape import smoothstep
@@ -20,7 +21,7 @@ def lattice_noise(point: Float[np.ndarray, "h w 3"], cell: float | int, seed: in
     place = point / cell + 1000.0
     corner = np.floor(place).astype(np.int64)
     t = place - corner
-    t = t * t * (3 - 2 * t)
+    t = cubic(t)
     total = np.zeros(point.shape[:-1])
     for k in range(8):
         offset = np.array([k & 1, k >> 1 & 1, k >> 2])

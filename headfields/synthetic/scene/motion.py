@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from headfields.ops.smoothstep import cubic
+
 __all__ = ["JAW_OPEN", "Motion", "head_motion", "sum_of_sines"]
 
 JAW_OPEN = np.radians(20.0)  # rotation of the jaw at mouth_open = 1
@@ -79,7 +81,7 @@ def _keyframes(time: np.ndarray, names: list[str], random: np.random.Generator) 
     stamp = np.array(at)
     after = np.clip(np.searchsorted(stamp, time, side="right"), 1, len(stamp) - 1)
     share = np.clip((time - stamp[after - 1]) / (0.85 * (stamp[after] - stamp[after - 1])), 0, 1)[:, None]
-    share = share * share * (3 - 2 * share)
+    share = cubic(share)
     table = np.array(values)
     track = table[after - 1] * (1 - share) + table[after] * share
     return {name: track[:, k] for name, k in order.items()}

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops.smoothstep import cubic
+
 __all__ = ["fractal_noise", "value_noise"]
 
 
@@ -31,7 +33,7 @@ def value_noise(points: Float[Tensor, "n 3"], wavelength: float, seed: int = 0) 
     scaled = points @ _TURN / wavelength
     low = scaled.floor()
     fraction = scaled - low
-    weight = fraction * fraction * (3 - 2 * fraction)
+    weight = cubic(fraction)
     cell = low.long()
     total = torch.zeros_like(scaled[:, 0])
     for corner in range(8):

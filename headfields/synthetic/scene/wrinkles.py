@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.ops.smoothstep import smoothstep
 from headfields.synthetic.scene.anatomy import Anatomy, segment_distance
 from headfields.synthetic.scene.noise import value_noise
 
@@ -31,12 +32,6 @@ class Activity:
         return max(*self.brow_raise, self.frown, *self.squint, *self.smile) > 1e-3
 
 
-def _smoothstep(value: Tensor, low: float, high: float) -> Tensor:
-    """0 below `low`, 1 above `high`, a cubic between; the numpy one of head/shape computes in float64."""
-    t = ((value - low) / (high - low)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def _valley(phase: Tensor) -> Tensor:
     """Narrow valleys of a periodic profile: 1 at integers, 0 between."""
     return (0.5 + 0.5 * torch.cos(2 * torch.pi * phase)) ** 4
@@ -54,13 +49,13 @@ def crease(points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity) -
         amount = activity.brow_raise[0] * (1 - left) + activity.brow_raise[1] * left
         arch = y - brow - 0.003 * torch.cos(x / 0.03 * torch.pi) + 0.0022 * value_noise(points, 0.018, 51)
         height = 0.56 * (anatomy.top - brow)
-        mask = _smoothstep(y - brow, 0.008, 0.016) * _smoothstep(brow + height - y, 0.002, 0.014)
-        mask = mask * _smoothstep(0.055 - x.abs(), 0.0, 0.02) * (points[:, 2] > anatomy.axis)
+        mask = smoothstep(y - brow, 0.008, 0.016) * smoothstep(brow + height - y, 0.002, 0.014)
+        mask = mask * smoothstep(0.055 - x.abs(), 0.0, 0.02) * (points[:, 2] > anatomy.axis)
         total = total + amount * mask * _valley(arch / 0.0105)
     if activity.frown > 0:
         bridge = landmarks[27]
         side = (x.abs() - 0.0065 - 0.15 * (y - bridge[1]).clamp_min(0) * 0.3) / 0.0022
-        mask = _smoothstep(y - bridge[1], -0.004, 0.006) * _smoothstep(bridge[1] + 0.034 - y, 0.0, 0.012)
+        mask = smoothstep(y - bridge[1], -0.004, 0.006) * smoothstep(bridge[1] + 0.034 - y, 0.0, 0.012)
         total = total + activity.frown * mask * torch.exp(-side * side) * (points[:, 2] > anatomy.axis)
     for index, (corner, sign) in enumerate(((36, -1.0), (45, 1.0))):
         strength = max(activity.squint[index], 0.8 * activity.smile[index])
@@ -69,8 +64,8 @@ def crease(points: Float[Tensor, "n 3"], anatomy: Anatomy, activity: Activity) -
             out = sign * offset[:, 0] + 0.008
             angle = torch.atan2(offset[:, 1], out.clamp_min(1e-4))
             reach = offset.norm(dim=1)
-            mask = _smoothstep(reach, 0.004, 0.009) * _smoothstep(0.03 - reach, 0.0, 0.012) * (sign * offset[:, 0] > 0)
-            mask = mask * _smoothstep(0.95 - angle.abs(), 0.0, 0.35)
+            mask = smoothstep(reach, 0.004, 0.009) * smoothstep(0.03 - reach, 0.0, 0.012) * (sign * offset[:, 0] > 0)
+            mask = mask * smoothstep(0.95 - angle.abs(), 0.0, 0.35)
             total = total + strength * mask * _valley(angle / 0.36 + 0.3 * value_noise(points, 0.014, 57))
     for index, (wing, corner, sign) in enumerate(((31, 48, -1.0), (35, 54, 1.0))):
         strength = activity.smile[index]

@@ -11,6 +11,7 @@ from headfields.apps.tracking.prior.fit import PriorFit
 from headfields.apps.tracking.prior.head import PriorHead
 from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.mesh import extract
+from headfields.metrics.image import decibels
 from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh
 from headfields.parts import Rendering
@@ -57,7 +58,7 @@ def frame_picture(
     mask, target, weight = rendering.opacity > 0.5, observation.alpha > 0.5, observation.mask_weight
     union = (weight * (mask | target)).sum().clamp_min(1e-6)
     errors = {
-        "psnr": float(-10 * torch.log10(squared.mean().clamp_min(1e-10))) if len(squared) else float("nan"),
+        "psnr": decibels(float(squared.mean()), most=100.0) if len(squared) else float("nan"),
         "iou": float((weight * (mask & target)).sum() / union),
     }
     tiles = [tile(image), tile(rendering.rgb), tile(normal_map(rendering, camera))]

@@ -10,6 +10,7 @@ from headfields.apps.tracking.pictures import draw_points, tile
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.observation import RigObservation, outline
 from headfields.apps.tracking.rig.surface import RigSurface
+from headfields.metrics.image import decibels
 from headfields.renderers.lighting import sh_basis
 from headfields.viz.images import side_by_side
 
@@ -56,7 +57,7 @@ def _row(
     both = visible.mask & level.inside & ~level.free
     squared = (rendered - level.rgb).square().mean(dim=-1)[both]
     errors = {
-        "psnr": float(-10 * torch.log10(squared.mean().clamp_min(1e-10))) if len(squared) else 0.0,
+        "psnr": decibels(float(squared.mean()), most=100.0) if len(squared) else 0.0,
         "iou": level.overlap(visible.mask),
     }
     overlay = 0.7 * level.rgb + 0.3
