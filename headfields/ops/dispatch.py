@@ -59,7 +59,7 @@ def cuda_trouble() -> str | None:
     return (
         f"torch has CUDA and NVIDIA Warp {wp.config.version} has not ({versions}); from 1.18 on its default wheel "
         "needs driver R580 and a GPU of compute capability 7.5: update the driver, or "
-        "pip install 'warp-lang>=1.10,<1.18'"
+        "pip install 'warp-lang>=1.12.1,<1.18'"
     )
 
 

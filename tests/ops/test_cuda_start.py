@@ -31,7 +31,7 @@ def old_driver(monkeypatch):
 def test_a_driver_too_old_for_warp_is_named_with_the_remedy(old_driver):
     row = next(row for row in hf.backends() if row.device == "cuda")
     assert not row.available and not row.in_use
-    for part in ("driver for CUDA 12.4", "built for CUDA 13.0", "R580", "warp-lang>=1.10,<1.18"):
+    for part in ("driver for CUDA 12.4", "built for CUDA 13.0", "R580", "warp-lang>=1.12.1,<1.18"):
         assert part in row.reason
     with pytest.raises(RuntimeError, match=r"headfields on CUDA.*update the driver"):
         dispatch.require_cuda()
