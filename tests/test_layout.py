@@ -2,9 +2,11 @@
 
 import ast
 import graphlib
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "headfields"
@@ -80,6 +82,18 @@ def test_core_is_complete_without_programs() -> None:
         or (name.split(".")[1] == "apps" and other.split(".")[1] in programs - {"apps"})
     ]
     assert not outward
+
+
+def test_no_exported_name_means_two_things() -> None:
+    meanings: dict[str, dict[int, str]] = {}
+    for path in PACKAGE.rglob("__init__.py"):
+        package = importlib.import_module(".".join(path.relative_to(ROOT).parent.parts))
+        for name in getattr(package, "__all__", ()):
+            value = getattr(package, name)
+            if not isinstance(value, ModuleType):
+                meanings.setdefault(name, {})[id(value)] = package.__name__
+    assert len(meanings) > 100
+    assert not {name: list(where.values()) for name, where in meanings.items() if len(where) > 1}
 
 
 def test_no_run_folder_is_in_the_root() -> None:

@@ -184,7 +184,7 @@ def _texture(source: _Source, rig: Any, resolution: int) -> Any:
 
 def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int, in_place: bool) -> tuple[Any, Any]:
     from headfields import export as library
-    from headfields.apps.export.captures import head_motion
+    from headfields.apps.export.captures import head_poses
     from headfields.apps.retargeting import Retargeter, surface_of_capture, surface_of_head
 
     state = driver.state(frames)
@@ -202,7 +202,7 @@ def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int,
         moving, errors = library.fit_motion(rig, vertices[:, : len(rig.mesh.vertices)], fps)
     assert moving is not None
     if not in_place:
-        placed = head_motion(driver, frames)[:, None] @ moving.joint_transforms
+        placed = head_poses(driver, frames)[:, None] @ moving.joint_transforms
         moving = moving.replace(joint_transforms=placed)
     return moving, errors
 

@@ -25,7 +25,7 @@ from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.scans.sampler import HeadSampler
-from headfields.synthetic.scene.motion import JAW_OPEN, Motion, head_motion
+from headfields.synthetic.scene.motion import JAW_OPEN, ScriptedMotion, scripted_motion
 from headfields.synthetic.scene.render import Renderer
 from headfields.synthetic.scene.scene import Scene
 from headfields.synthetic.scene.shading import Lights
@@ -108,7 +108,7 @@ def write_head_capture(
             )
     with torch.no_grad():
         head = procedural_head() if identity is None else _random_head(identity)
-        motion = head_motion(frames, rate, list(head.expression_names), seed)
+        motion = scripted_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
         rotation = _rotations(motion)
@@ -195,7 +195,7 @@ def _is_same(folder: Path, record: dict[str, object]) -> bool:
         return False
 
 
-def _states(head: FlameHead, motion: Motion) -> HeadState:
+def _states(head: FlameHead, motion: ScriptedMotion) -> HeadState:
     """States of all frames: jaw, eyes and expression move; the camera carries the head's pose."""
     weights = {name: torch.from_numpy(track).float() for name, track in motion.weights.items()}
     expression = head.expression(**weights)
@@ -207,7 +207,7 @@ def _states(head: FlameHead, motion: Motion) -> HeadState:
     return head(expression=expression, pose=pose)
 
 
-def _rotations(motion: Motion) -> Float[Tensor, "f 3 3"]:
+def _rotations(motion: ScriptedMotion) -> Float[Tensor, "f 3 3"]:
     """Rotations from head to room: roll, then pitch, then yaw."""
     angles = torch.from_numpy(motion.angles).double()
 
@@ -219,7 +219,7 @@ def _rotations(motion: Motion) -> Float[Tensor, "f 3 3"]:
     return (about(1, angles[:, 0]) @ about(0, angles[:, 1]) @ about(2, -angles[:, 2])).float()
 
 
-def _poses(head: FlameHead, motion: Motion) -> Float[Tensor, "f 4 4"]:
+def _poses(head: FlameHead, motion: ScriptedMotion) -> Float[Tensor, "f 4 4"]:
     """World-to-camera, in the head's frame, of a camera that is fixed in the room."""
     rotation = _rotations(motion)
     pivot = (head.joint_regressor @ head.template_vertices)[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
@@ -255,7 +255,7 @@ def _lens(head: FlameHead, states: HeadState, pose: Float[Tensor, "f 4 4"], size
     return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
 
 
-def _activity(motion: Motion, index: int) -> Activity:
+def _activity(motion: ScriptedMotion, index: int) -> Activity:
     """Muscle activities of a frame, on which the wrinkles depend."""
 
     def weight(name: str) -> float:

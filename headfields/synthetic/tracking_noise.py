@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from headfields.synthetic.scene.motion import Motion
+from headfields.synthetic.scene.motion import ScriptedMotion
 
 __all__ = ["TrackingNoise"]
 
@@ -56,14 +56,14 @@ class TrackingNoise:
         sizes = ("rotation", "translation", "depth", "expression", "gaze", "lag")
         return replace(self, **{name: getattr(self, name) * factor for name in sizes})
 
-    def track(self, motion: Motion, rate: float | int) -> Motion:
+    def track(self, motion: ScriptedMotion, rate: float | int) -> ScriptedMotion:
         """The motion as tracked, at `rate` frames per second."""
         frames = len(motion.angles)
         delayed = _resampled(motion, self._late_frames(frames, rate))
         angle, shift = np.radians(self.rotation), 1e-3 * np.array([self.translation, self.translation, self.depth])
         names = list(delayed.weights)
         errors = self.expression * self._wander(frames, len(names), rate, 3)
-        return Motion(
+        return ScriptedMotion(
             angles=delayed.angles + angle * self._wander(frames, 3, rate, 1),
             shift=delayed.shift + shift * self._wander(frames, 3, rate, 2),
             weights={name: np.clip(delayed.weights[name] + errors[:, k], 0, 1) for k, name in enumerate(names)},
@@ -90,7 +90,7 @@ class TrackingNoise:
         return lags
 
 
-def _resampled(motion: Motion, lags: np.ndarray) -> Motion:
+def _resampled(motion: ScriptedMotion, lags: np.ndarray) -> ScriptedMotion:
     """The motion delayed by `lags` frames, by linear interpolation, clamped to the first frame."""
     frames = np.arange(len(lags))
     at = np.clip(frames - lags, 0, None)
@@ -100,4 +100,4 @@ def _resampled(motion: Motion, lags: np.ndarray) -> Motion:
         return np.stack([np.interp(at, frames, column) for column in columns], -1).reshape(track.shape)
 
     weights = {name: earlier(track) for name, track in motion.weights.items()}
-    return Motion(earlier(motion.angles), earlier(motion.shift), weights, earlier(motion.gaze))
+    return ScriptedMotion(earlier(motion.angles), earlier(motion.shift), weights, earlier(motion.gaze))

@@ -17,7 +17,7 @@ from torch import nn
 from headfields.renderers.padded import Buffers
 from headfields.runs import checkpoint
 from headfields.runs.interrupts import InterruptFlag
-from headfields.training.asynchronous_update import READ_EVERY, AsynchronousUpdate, LateStep, StepFigures
+from headfields.training.asynchronous_update import READ_EVERY, AsynchronousUpdate, LateStep, StepMetrics
 from headfields.training.callbacks import callback_names, has_own_hook
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.processes import Processes
@@ -187,7 +187,7 @@ class AsynchronousSteps(Steps):
             extra["sampled_rays"] = extra.get("sampled_rays", 0) + step.rays
             monitor.after_step(terms, figures.squared_error, step.rays, step.rate, step.step + 1)
 
-    def _skip(self, step: LateStep, figures: StepFigures, what: str, monitor: TrainingMonitor) -> None:
+    def _skip(self, step: LateStep, figures: StepMetrics, what: str, monitor: TrainingMonitor) -> None:
         """Counts a step that the device has not taken."""
         suspects = step.suspects(figures.seen[: len(step.frames)])
         frames = (step.frames[suspects] if bool(suspects.any()) else step.frames).tolist()

@@ -56,7 +56,7 @@ class LateStep:
 
 
 @dataclass(frozen=True)
-class StepFigures:
+class StepMetrics:
     """What the device has written down of a step.
 
     Attributes:
@@ -153,7 +153,7 @@ class AsynchronousUpdate:
 
         Args:
             figures: the losses, the squared error, the number of samples.
-            seen: as in `StepFigures`.
+            seen: as in `StepMetrics`.
         """
         buffers = self._buffers
         given = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -177,20 +177,20 @@ class AsynchronousUpdate:
         needed = [] if buffers is None else [buffers.needed.double()]
         self.table.write(torch.cat([figures, norms, seen.double(), flags, *needed]))
 
-    def read(self) -> list[tuple[LateStep, StepFigures]]:
+    def read(self) -> list[tuple[LateStep, StepMetrics]]:
         """All steps that have been launched since the last call, and their figures; waits for the device."""
         if not self.pending:
             return []
         rows, pending, self.pending = self.table.read(len(self.pending)), self.pending, []
         return [(step, self._figures(row)) for step, row in zip(pending, rows, strict=True)]
 
-    def _figures(self, row: list[float]) -> StepFigures:
+    def _figures(self, row: list[float]) -> StepMetrics:
         losses, rest = row[: self._losses], row[self._losses :]
         (squared_error, samples), rest = rest[:2], rest[2:]
         norms, rest = rest[: len(self._parameters)], rest[len(self._parameters) :]
         seen, (taken, overflow, *needed) = rest[: self._frames], rest[self._frames :]
         names = () if self._buffers is None else self._buffers.names
-        return StepFigures(
+        return StepMetrics(
             losses, squared_error, samples, norms, seen, bool(taken), bool(overflow),
             {name: int(count) for name, count in zip(names, needed, strict=True)},
         )  # fmt: skip

@@ -68,7 +68,7 @@ def test_the_fitted_motion_is_the_captures(capture):
     assert float(error.max()) < 5e-4 and len(lines) == 1
     assert (rig.posed(motion) - vertices).norm(dim=-1).max() < 5e-3
     views = opened.camera(range(len(opened))).world_to_camera
-    moved = hf.export.head_motion(opened, list(range(len(opened))))
+    moved = hf.export.head_poses(opened, list(range(len(opened))))
     assert torch.allclose(views[0] @ moved, views, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from headfields.heads.mouth.closing import close_mouth
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
-from headfields.synthetic.scene.motion import JAW_OPEN, head_motion
+from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion
 from headfields.synthetic.scene.scene import HAIR, Scene
 from headfields.synthetic.scene.shading import Lights
 from headfields.synthetic.scene.wrinkles import Activity, crease, wrinkle
@@ -199,7 +199,7 @@ def test_arguments(tmp_path: Path, changes: dict, message: str) -> None:
 
 def test_motion_covers_its_range_smoothly() -> None:
     names = list(procedural_head().expression_names)
-    motion = head_motion(1500, 25.0, names, 0)
+    motion = scripted_motion(1500, 25.0, names, 0)
     yaw, pitch, roll = np.degrees(np.abs(motion.angles).max(0))
     assert 28 < yaw <= 35 and 11 < pitch <= 15 and 6 < roll <= 8
     assert np.degrees(np.abs(np.diff(motion.angles, axis=0)).max()) < 5  # a frame

@@ -9,7 +9,7 @@ import torch
 
 from headfields.data import Capture, CaptureError, load_capture, save_capture
 from headfields.synthetic.captures import write_head_capture
-from headfields.synthetic.scene.motion import Motion, head_motion
+from headfields.synthetic.scene.motion import ScriptedMotion, scripted_motion
 from headfields.synthetic.tracking_error import TRUTH, tracking_error
 from headfields.synthetic.tracking_noise import TrackingNoise
 from tests.data.compare import differences, snapshot
@@ -20,11 +20,11 @@ FRAMES, SIZE = 5, 24
 
 
 @pytest.fixture(scope="module")
-def motion() -> Motion:
-    return head_motion(8000, RATE, ["smile_left", "mouth_open", "blink_left"], 0)
+def motion() -> ScriptedMotion:
+    return scripted_motion(8000, RATE, ["smile_left", "mouth_open", "blink_left"], 0)
 
 
-def errors(motion: Motion, noise: TrackingNoise) -> dict[str, np.ndarray]:
+def errors(motion: ScriptedMotion, noise: TrackingNoise) -> dict[str, np.ndarray]:
     seen = noise.track(motion, RATE)
     return {
         "rotation": np.degrees(seen.angles - motion.angles),
@@ -34,7 +34,7 @@ def errors(motion: Motion, noise: TrackingNoise) -> dict[str, np.ndarray]:
     }
 
 
-def test_errors_are_of_the_stated_size(motion: Motion) -> None:
+def test_errors_are_of_the_stated_size(motion: ScriptedMotion) -> None:
     found = errors(motion, replace(TrackingNoise(), late=0.0))
     np.testing.assert_allclose(found["rotation"].std(0), 0.5, rtol=0.15)
     np.testing.assert_allclose(found["shift"].std(0), [1, 1, 3], rtol=0.15)
@@ -47,7 +47,7 @@ def test_errors_are_of_the_stated_size(motion: Motion) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.5])
-def test_errors_last_as_long_as_stated(motion: Motion, seconds: float) -> None:
+def test_errors_last_as_long_as_stated(motion: ScriptedMotion, seconds: float) -> None:
     found = errors(motion, TrackingNoise(correlation=seconds, late=0.0, expression=0))
     for name in ("rotation", "shift", "gaze"):
         track = found[name] / found[name].std(0)
@@ -57,7 +57,7 @@ def test_errors_last_as_long_as_stated(motion: Motion, seconds: float) -> None:
             np.testing.assert_allclose(correlation, expected, atol=0.12, err_msg=f"{name} after {frames} frames")
 
 
-def test_being_late(motion: Motion) -> None:
+def test_being_late(motion: ScriptedMotion) -> None:
     always = replace(NONE, lag=0.1, late=1.0).track(motion, RATE)  # 2.5 frames
     np.testing.assert_allclose(always.angles[3:], (motion.angles[:-3] + motion.angles[1:-2]) / 2, atol=1e-12)
     np.testing.assert_array_equal(always.angles[0], motion.angles[0])
@@ -70,7 +70,7 @@ def test_being_late(motion: Motion) -> None:
     assert 0.2 < late.sum() / spells / RATE < 0.45  # seconds
 
 
-def test_nothing_is_nothing_and_seeds_count(motion: Motion) -> None:
+def test_nothing_is_nothing_and_seeds_count(motion: ScriptedMotion) -> None:
     for noise in (NONE, TrackingNoise().times(0)):
         assert all(abs(values).max() == 0 for values in errors(motion, noise).values())
     one, again, other = (errors(motion, TrackingNoise(seed=seed)) for seed in (1, 1, 2))

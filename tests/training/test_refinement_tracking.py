@@ -7,7 +7,7 @@ import torch
 
 from headfields.data import CapturedFrame, load_capture, write_insta
 from headfields.records import HeadState
-from headfields.synthetic.scene.motion import Motion
+from headfields.synthetic.scene.motion import ScriptedMotion
 from headfields.synthetic.tracking_error import tracking_error, write_truth
 from headfields.synthetic.tracking_noise import TrackingNoise
 from headfields.training import correct_pose, refine_frame
@@ -20,7 +20,7 @@ NOISE = TrackingNoise(rotation=1, translation=2, depth=3, expression=0, gaze=0, 
 def write_noisy(folder: Path) -> None:
     """Frames rendered with true poses by an avatar of the head, tracked with noise; writes the truth next to them."""
     avatar = painted()
-    still = Motion(np.zeros((COUNT, 3)), np.zeros((COUNT, 3)), {}, np.zeros((COUNT, 2)))
+    still = ScriptedMotion(np.zeros((COUNT, 3)), np.zeros((COUNT, 3)), {}, np.zeros((COUNT, 2)))
     noisy = NOISE.track(still, rate=25)
     frames, vertices, views, weights = [], [], [], []
     for index in range(COUNT):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headfields.apps.export.heads import frame_times
-from headfields.apps.export.rigged_mesh import Motion, RiggedMesh
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.files.reading import file_bytes, reading
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
@@ -102,7 +102,7 @@ def _displacement(rig: RiggedMesh, name: str, recipe: Mapping[str, Any], where: 
                 f"{where}: {name}: the rig has no {'joint' if expected else 'target'} {joint}; it has {have}"
             )
     moved = joint_transforms(rotation_matrices(turns), rig.joints[None], rig.parents)
-    return rig.posed(Motion(frame_times(1, 25), amounts, moved))[0] - rig.mesh.vertices
+    return rig.posed(RigMotion(frame_times(1, 25), amounts, moved))[0] - rig.mesh.vertices
 
 
 def _numeric(value: Any) -> bool:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.apps.export.heads import frame_times
-from headfields.apps.export.rigged_mesh import Motion, RiggedMesh
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.apps.retargeting.expression_fit import regress_expressions
 from headfields.data.capture import Capture
 from headfields.data.expression_basis import BASIS, expression_basis
@@ -21,7 +21,7 @@ from headfields.mesh.unwrapping import unwrapped
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.ops.skinning import linear_blend_skinning
 
-__all__ = ["fit_motion", "head_motion", "rig_of_capture"]
+__all__ = ["fit_motion", "head_poses", "rig_of_capture"]
 
 _FRAMES = 300
 """Most frames that a basis is learned from; further ones are skipped evenly."""
@@ -131,7 +131,7 @@ def _components(left: Tensor, most: int) -> Float[Tensor, "k v 3"]:
 
 def fit_motion(
     rig: RiggedMesh, vertices: Float[Tensor, "t v 3"], fps: float | int = 25, rounds: int = 3
-) -> tuple[Motion, Float[Tensor, " t"]]:
+) -> tuple[RigMotion, Float[Tensor, " t"]]:
     """The motion of a rigged mesh that fits given meshes best, in turn for joints and targets by least squares.
 
     Joints are fitted by `headfields.data.fit_joint_transforms`. A slight ridge keeps weights of targets small where
@@ -168,10 +168,10 @@ def fit_motion(
             amounts[frame] = solve @ (basis @ (unposed - rest).flatten())
     shaped = rest + torch.einsum("te,evk->tvk", amounts, rig.targets.double())
     error = (linear_blend_skinning(shaped, weights, joints) - posed).square().sum(-1).mean(-1).sqrt()
-    return Motion(frame_times(len(posed), fps), amounts.float(), joints.float()), error.float()
+    return RigMotion(frame_times(len(posed), fps), amounts.float(), joints.float()), error.float()
 
 
-def head_motion(capture: Capture, frames: list[int]) -> Float[Tensor, "t 4 4"]:
+def head_poses(capture: Capture, frames: list[int]) -> Float[Tensor, "t 4 4"]:
     """The rigid motion of a capture's head before a camera that stands where the first frame's does.
 
     Captures of one camera often keep the head still and move the camera; programs show the opposite.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headfields.apps.export.rigged_mesh import INFLUENCES, Motion, RiggedMesh, strongest_joints
+from headfields.apps.export.rigged_mesh import INFLUENCES, RiggedMesh, RigMotion, strongest_joints
 from headfields.files.atomic import write_bytes
 from headfields.files.gltf import ATTRIBUTE, GltfDocument
 from headfields.mesh.files import gltf_primitive
@@ -26,7 +26,7 @@ SPLATTING = "KHR_gaussian_splatting"
 """The extension of glTF for Gaussians; its status is "Complete, Ratified by the Khronos Group"."""
 
 
-def save_rigged_gltf(path: Path | str, rig: RiggedMesh, motion: Motion | None = None) -> Path:
+def save_rigged_gltf(path: Path | str, rig: RiggedMesh, motion: RigMotion | None = None) -> Path:
     """Writes a rigged mesh as `.glb`, with its motion as an animation.
 
     The mesh's own vertices come first, in order; copies of those on seams of the texture follow. Vertices keep their
@@ -91,7 +91,7 @@ def _add_joints(document: GltfDocument, rig: RiggedMesh) -> int:
     return first
 
 
-def _add_animation(document: GltfDocument, rig: RiggedMesh, motion: Motion, skinned: int, first: int) -> None:
+def _add_animation(document: GltfDocument, rig: RiggedMesh, motion: RigMotion, skinned: int, first: int) -> None:
     times = document.accessor(motion.times.detach().cpu().float().numpy(), bounds=True)
     samplers: list[dict[str, object]] = []
     channels: list[dict[str, object]] = []
@@ -191,7 +191,7 @@ def checked_path(path: Path | str, ending: str | tuple[str, ...], op: str) -> Pa
     return path
 
 
-def check_rig(op: str, rig: RiggedMesh, motion: Motion | None) -> None:
+def check_rig(op: str, rig: RiggedMesh, motion: RigMotion | None) -> None:
     """Refuses what no animation file can hold.
 
     Raises:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.apps.export.rigged_mesh import Motion, RiggedMesh
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
@@ -84,7 +84,7 @@ def motion_of_head(
     state: HeadState,
     fps: float | int = 25,
     shape: Float[Tensor, "1 _"] | None = None,
-) -> tuple[Motion, Float[Tensor, " t"]]:
+) -> tuple[RigMotion, Float[Tensor, " t"]]:
     """The motion of frames that have a head's own expression coefficients and pose.
 
     The joints' transforms are the head's at these parameters, carried by the rigid motion that fits it to the state's
@@ -124,5 +124,5 @@ def motion_of_head(
         carried = torch.cat([rigid_transform(*turn) for turn in turns]) if turns else joints[:, 0]
         left = posed.vertices @ carried[:, :3, :3].transpose(1, 2) + carried[:, None, :3, 3] - target
         error = left.square().sum(-1).mean(-1).sqrt()
-        motion = Motion(frame_times(len(state), fps), expression, carried[:, None] @ joints)
+        motion = RigMotion(frame_times(len(state), fps), expression, carried[:, None] @ joints)
     return motion.to("cpu"), error.cpu()

@@ -11,7 +11,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.ops.skinning import linear_blend_skinning
 from headfields.records import Record
 
-__all__ = ["INFLUENCES", "Motion", "RiggedMesh", "strongest_joints"]
+__all__ = ["INFLUENCES", "RigMotion", "RiggedMesh", "strongest_joints"]
 
 INFLUENCES = 4
 """Joints that may move a vertex, as in glTF's first set and in game engines."""
@@ -65,7 +65,7 @@ class RiggedMesh(Record):
                 f"RiggedMesh: joint {late[0]} has the parent {self.parents[late[0]]}; expected one before it"
             )
 
-    def posed(self, motion: "Motion") -> Float[Tensor, "t v 3"]:
+    def posed(self, motion: "RigMotion") -> Float[Tensor, "t v 3"]:
         """The vertices (T, V, 3) of each frame of a motion, meters. Differentiable.
 
         Raises:
@@ -98,7 +98,7 @@ class RiggedMesh(Record):
 
 
 @dataclass(frozen=True)
-class Motion(Record):
+class RigMotion(Record):
     """T frames of a `RiggedMesh`.
 
     Attributes:
@@ -114,7 +114,7 @@ class Motion(Record):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool((self.times.diff() <= 0).any()):
-            raise ValueError("Motion: times are not increasing; sort the frames, and leave out double ones")
+            raise ValueError("RigMotion: times are not increasing; sort the frames, and leave out double ones")
 
     def __len__(self) -> int:
         return len(self.times)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from headfields.apps.export.gltf import check_rig, checked_path, continuous_quaternions
-from headfields.apps.export.rigged_mesh import Motion, RiggedMesh, strongest_joints
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion, strongest_joints
 from headfields.files.atomic import replacing, write_image
 
 __all__ = ["USD_ENDINGS", "save_usd"]
@@ -20,7 +20,7 @@ __all__ = ["USD_ENDINGS", "save_usd"]
 USD_ENDINGS = (".usd", ".usda", ".usdc", ".usdz")
 
 
-def save_usd(path: Path | str, rig: RiggedMesh, motion: Motion | None = None) -> Path:
+def save_usd(path: Path | str, rig: RiggedMesh, motion: RigMotion | None = None) -> Path:
     """Writes a rigged mesh as USD, with its motion as time samples.
 
     The texture is written next to the file as `NAME.png`, or into it (`.usdz`). Vertices keep their order and their
@@ -68,7 +68,7 @@ def save_usd(path: Path | str, rig: RiggedMesh, motion: Motion | None = None) ->
     return path
 
 
-def _write_stage(path: Path, rig: RiggedMesh, motion: Motion | None, image: str | None, pxr: ModuleType) -> None:
+def _write_stage(path: Path, rig: RiggedMesh, motion: RigMotion | None, image: str | None, pxr: ModuleType) -> None:
     from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdSkel, Vt
 
     stage = Usd.Stage.CreateNew(str(path))
@@ -132,7 +132,9 @@ def _write_stage(path: Path, rig: RiggedMesh, motion: Motion | None, image: str 
     stage.GetRootLayer().Save()
 
 
-def _animate(stage: Any, skeleton: Any, motion: Motion, rig: RiggedMesh, paths: list[str], tokens: list[str]) -> None:
+def _animate(
+    stage: Any, skeleton: Any, motion: RigMotion, rig: RiggedMesh, paths: list[str], tokens: list[str]
+) -> None:
     from pxr import Gf, UsdSkel, Vt
 
     stage.SetTimeCodesPerSecond(motion.fps)

@@ -22,9 +22,9 @@ from headfields.apps.tracking.prior.observation import FACER_LABELS, LabelClasse
 from headfields.apps.tracking.prior.options import (
     EnergyWeights,
     PriorTrackingOptions,
-    RateSchedule,
     Stage1,
     Stage2,
+    SteppedRate,
     WeightSchedule,
 )
 from headfields.apps.tracking.prior.tracker import PriorTracker
@@ -61,13 +61,13 @@ __all__ = [
     "PriorObservation",
     "PriorTracker",
     "PriorTrackingOptions",
-    "RateSchedule",
     "RigFit",
     "RigObservation",
     "RigTracker",
     "RigTrackingOptions",
     "Stage1",
     "Stage2",
+    "SteppedRate",
     "TermScales",
     "TrackedBody",
     "Tracking",

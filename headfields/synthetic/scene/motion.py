@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from headfields.ops.smoothstep import cubic
 
-__all__ = ["JAW_OPEN", "Motion", "head_motion", "sum_of_sines"]
+__all__ = ["JAW_OPEN", "ScriptedMotion", "scripted_motion", "sum_of_sines"]
 
 JAW_OPEN = np.radians(20.0)  # rotation of the jaw at mouth_open = 1
 _YAW, _PITCH, _ROLL = np.radians([35.0, 15.0, 8.0])
@@ -36,7 +36,7 @@ _GESTURES: list[tuple[float, dict[str, float]]] = [
 
 
 @dataclass(frozen=True)
-class Motion:
+class ScriptedMotion:
     """Motion of a head over F frames.
 
     Attributes:
@@ -87,7 +87,7 @@ def _keyframes(time: np.ndarray, names: list[str], random: np.random.Generator) 
     return {name: track[:, k] for name, k in order.items()}
 
 
-def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion:
+def scripted_motion(frames: int, rate: float, names: list[str], seed: int) -> ScriptedMotion:
     """A smooth motion of a head that looks around, talks, smiles, frowns and blinks.
 
     Args:
@@ -120,4 +120,4 @@ def head_motion(frames: int, rate: float, names: list[str], seed: int) -> Motion
     for name in weights:
         if name.startswith("eye_wide"):
             weights[name] = weights[name] * (1 - blink)
-    return Motion(np.stack([yaw, pitch, roll], -1), shift, weights, gaze)
+    return ScriptedMotion(np.stack([yaw, pitch, roll], -1), shift, weights, gaze)

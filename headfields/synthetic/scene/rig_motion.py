@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.ops.rotations import rotation_matrices
-from headfields.synthetic.scene.motion import JAW_OPEN, head_motion, sum_of_sines
+from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion, sum_of_sines
 
 __all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motion"]
 
@@ -95,7 +95,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     length = max(frames, 1) / rate
     block = (np.arange(frames) * 4 * _TALK_BLOCK / max(frames, 1)).astype(int) % _TALK_BLOCK
     test = block == _TALK_BLOCK - 1
-    motion = head_motion(frames, rate, list(names), seed)
+    motion = scripted_motion(frames, rate, list(names), seed)
     expression = np.zeros((frames, width))
     jaw = np.zeros(frames)
     if names:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import Motion, RiggedMesh
+from headfields.apps.export import RiggedMesh, RigMotion
 from headfields.ops.skinning import joint_transforms
 
 
@@ -31,7 +31,7 @@ def rig(head) -> RiggedMesh:
 
 
 @pytest.fixture(scope="session")
-def motion(rig) -> Motion:
+def motion(rig) -> RigMotion:
     generator = torch.Generator().manual_seed(5)
     amounts = torch.rand(4, len(rig.targets), generator=generator)
     turns = 0.5 * torch.randn(4, len(rig.joints), 3, generator=generator)
@@ -39,4 +39,4 @@ def motion(rig) -> Motion:
     rotations = hf.ops.rotation_matrices(turns)
     moved = joint_transforms(rotations, rig.joints.expand(4, -1, -1), rig.parents)
     moved[:, :, :3, 3] += torch.linspace(0, 0.1, 4)[:, None, None]
-    return Motion(torch.arange(4) / 25.0, amounts, moved)
+    return RigMotion(torch.arange(4) / 25.0, amounts, moved)

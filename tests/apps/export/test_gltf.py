@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import Motion, RiggedMesh, save_gltf_splats, save_rigged_gltf
+from headfields.apps.export import RiggedMesh, RigMotion, save_gltf_splats, save_rigged_gltf
 from headfields.apps.export.gltf import SPLATTING
 from headfields.mesh import split_at_seams
 from tests.apps.export.readers import Posed
@@ -69,7 +69,7 @@ def test_a_rig_without_targets_motion_or_texture(rig, tmp_path):
     )  # fmt: skip
     made = document(save_rigged_gltf(tmp_path / "plain.glb", plain))
     assert "animations" not in made and "images" not in made and "targets" not in made["meshes"][0]["primitives"][0]
-    none = Motion(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, len(rig.joints), 4, 4))
+    none = RigMotion(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, len(rig.joints), 4, 4))
     assert "animations" not in document(save_rigged_gltf(tmp_path / "none.glb", plain, none))
 
 

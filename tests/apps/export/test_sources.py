@@ -7,7 +7,15 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import ARKIT_NAMES, Motion, arkit_rig, fit_motion, motion_of_head, read_mapping, rig_of_head
+from headfields.apps.export import (
+    ARKIT_NAMES,
+    RigMotion,
+    arkit_rig,
+    fit_motion,
+    motion_of_head,
+    read_mapping,
+    rig_of_head,
+)
 from headfields.records import HeadState
 
 
@@ -68,7 +76,7 @@ def test_blendshape_heads():
 
 
 def test_motions_are_fitted_to_meshes(rig, motion):
-    calm = Motion(
+    calm = RigMotion(
         motion.times, motion.target_weights, motion.joint_transforms[:, :1].expand(-1, len(rig.joints), -1, -1)
     )
     meshes = rig.posed(calm)

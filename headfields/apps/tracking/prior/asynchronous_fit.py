@@ -21,7 +21,7 @@ from headfields.records.device_copy import send_numbers
 from headfields.training.asynchronous_update import READ_EVERY, FigureTable
 from headfields.training.step_graph import HostState, StepGraph
 
-__all__ = ["AsynchronousFit", "Differentiated", "StepFigures", "StepNumbers", "step_if"]
+__all__ = ["AsynchronousFit", "Differentiated", "FitStepMetrics", "StepNumbers", "step_if"]
 
 Differentiated = tuple[Float[Tensor, ""], Mapping[str, Tensor], Float[Tensor, "l 3"] | None]
 """The energy, whose gradients are there, its terms, and the landmarks as the next guess."""
@@ -52,7 +52,7 @@ def step_if(optimizer: torch.optim.Optimizer, is_taken: Bool[Tensor, ""]) -> Non
 
 
 @dataclass(frozen=True)
-class StepFigures:
+class FitStepMetrics:
     """What the device has written down of a step.
 
     Attributes:
@@ -138,14 +138,14 @@ class AsynchronousFit:
         """Whether figures have to be read before the next step."""
         return len(self._pending) >= READ_EVERY
 
-    def read(self) -> list[StepFigures]:
+    def read(self) -> list[FitStepMetrics]:
         """The figures of all steps that have been launched since the last call; waits for the device."""
         if not self._pending:
             return []
         rows, pending, self._pending = self._table.read(len(self._pending)), self._pending, []
         width = 1 + len(self._parameters)
         return [
-            StepFigures(step, bool(row[0]), row[1 : 1 + width + len(names)], names)
+            FitStepMetrics(step, bool(row[0]), row[1 : 1 + width + len(names)], names)
             for (step, names), row in zip(pending, rows, strict=True)
         ]
 

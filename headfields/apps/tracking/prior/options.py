@@ -8,7 +8,7 @@ fitted along the prior's principal directions (`headfields.priors.CodeStatistics
 import math
 from dataclasses import dataclass, field, fields, replace
 
-__all__ = ["EnergyWeights", "PriorTrackingOptions", "RateSchedule", "Stage1", "Stage2", "WeightSchedule"]
+__all__ = ["EnergyWeights", "PriorTrackingOptions", "Stage1", "Stage2", "SteppedRate", "WeightSchedule"]
 
 PUBLISHED_UNIT = 4.0
 """Published units of length in a meter."""
@@ -19,7 +19,7 @@ HELD_POSE = 3000.0
 
 
 @dataclass(frozen=True)
-class RateSchedule:
+class SteppedRate:
     """A learning rate of Adam over the steps of a fit.
 
     Attributes:
@@ -27,8 +27,8 @@ class RateSchedule:
         halve: steps at which the rate is halved.
         change: (step, rate) pairs; from that step on, this rate replaces `start`.
 
-    >>> from headfields.apps.tracking import RateSchedule
-    >>> rate = RateSchedule(0.01, halve=(200, 225), change=((150, 0.02),))
+    >>> from headfields.apps.tracking import SteppedRate
+    >>> rate = SteppedRate(0.01, halve=(200, 225), change=((150, 0.02),))
     >>> [rate.at(step) for step in (0, 150, 200, 225)]
     [0.01, 0.02, 0.01, 0.005]
     """
@@ -154,13 +154,13 @@ class Stage1:
 
     steps: int = 251
     pace: tuple[float | int, float | int, float | int] = (0.5, 0.25, 0.1)
-    geometry: RateSchedule = RateSchedule(5e-4, (200, 225))
-    appearance: RateSchedule = RateSchedule(5e-4, (200, 225))
-    expression: RateSchedule = RateSchedule(2e-4, (200, 225), ((150, 5e-4),))
-    light: RateSchedule = RateSchedule(0.05, (150, 225))
-    affine: RateSchedule = RateSchedule(5e-4, (200, 225))
-    rotation: RateSchedule = RateSchedule(5e-3, (32, 200))
-    translation: RateSchedule = RateSchedule(2.5e-3, (32, 200))
+    geometry: SteppedRate = SteppedRate(5e-4, (200, 225))
+    appearance: SteppedRate = SteppedRate(5e-4, (200, 225))
+    expression: SteppedRate = SteppedRate(2e-4, (200, 225), ((150, 5e-4),))
+    light: SteppedRate = SteppedRate(0.05, (150, 225))
+    affine: SteppedRate = SteppedRate(5e-4, (200, 225))
+    rotation: SteppedRate = SteppedRate(5e-3, (32, 200))
+    translation: SteppedRate = SteppedRate(2.5e-3, (32, 200))
     pose_later: float | int = 0.1
     sharpness: tuple[float | int, float | int, float | int] = (0.3, 0.15, 0.8)
     sharpness_later: tuple[float | int, float | int, float | int] = (0.5, 0.15, 0.8)
@@ -280,7 +280,7 @@ class PriorTrackingOptions:
         stage1, stage2 = Stage1(), Stage2()
         return cls(
             stage1=replace(
-                stage1, pace=(0.25, 0.16, 0.1), expression=RateSchedule(5e-4, (200, 225)),
+                stage1, pace=(0.25, 0.16, 0.1), expression=SteppedRate(5e-4, (200, 225)),
                 weights=replace(stage1.weights, pose=WEAK_POSE),
             ),
             stage2=replace(

@@ -22,7 +22,7 @@ from headfields.apps.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.apps.tracking.prior.initial_expression import initial_expression
 from headfields.apps.tracking.prior.last_surface import SurfaceFollower
 from headfields.apps.tracking.prior.observation import PriorObservation
-from headfields.apps.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, RateSchedule, Stage1
+from headfields.apps.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, Stage1, SteppedRate
 from headfields.runs.clock import Clock
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
@@ -160,7 +160,7 @@ class _FrameSteps:
         codes: Mapping[str, Tensor],
         rotation: Tensor,
         shift: Tensor,
-        groups: list[tuple[Tensor, RateSchedule, float]],
+        groups: list[tuple[Tensor, SteppedRate, float]],
         optimizer: torch.optim.Optimizer,
         options: PriorTrackingOptions,
         first: bool,

@@ -175,14 +175,14 @@ class BallRecording:
 def tiny_options(**changes: object) -> PriorTrackingOptions:
     from dataclasses import replace
 
-    from headfields.apps.tracking import EnergyWeights, RateSchedule, Stage1, WeightSchedule
+    from headfields.apps.tracking import EnergyWeights, Stage1, SteppedRate, WeightSchedule
 
     falling = (40, 50)
     stage = Stage1(
-        steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=RateSchedule(0.05, falling),
-        appearance=RateSchedule(0.05, falling), expression=RateSchedule(0.05, falling),
-        rotation=RateSchedule(0.01, falling), translation=RateSchedule(0.005, falling),
-        light=RateSchedule(0.02, falling), affine=RateSchedule(1e-3),
+        steps=60, spread=1.0, sharpen_every=10, sharpen_every_later=20, geometry=SteppedRate(0.05, falling),
+        appearance=SteppedRate(0.05, falling), expression=SteppedRate(0.05, falling),
+        rotation=SteppedRate(0.01, falling), translation=SteppedRate(0.005, falling),
+        light=SteppedRate(0.02, falling), affine=SteppedRate(1e-3),
         weights=EnergyWeights(
             color=40.0, geometry_global=0.1, appearance_global=0.1, likely=0.0, first_expression=0.1, expression=0.1,
             landmarks=WeightSchedule(((0, 200.0), (25, 100.0), (50, 40.0))),  # few of the ball's are emphasized

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from headfields.apps.tracking import EnergyWeights, PriorTrackingOptions, RateSchedule, Stage1, Stage2, WeightSchedule
+from headfields.apps.tracking import EnergyWeights, PriorTrackingOptions, Stage1, Stage2, SteppedRate, WeightSchedule
 
 
 def test_published_schedules() -> None:
@@ -49,4 +49,4 @@ def test_bad_options_are_refused() -> None:
         Stage1(pace=(0.5, 0.0, 0.1))
     with pytest.raises(ValueError, match="steps_a_frame"):
         Stage2(steps_a_frame=0)
-    assert RateSchedule(1.0).at(1e9) == 1.0
+    assert SteppedRate(1.0).at(1e9) == 1.0
