@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops._checks import check_shape
 from headfields.ops.compositing import composite, ray_offsets, weights_from_alpha, weights_from_density
 from headfields.records import Samples
 from headfields.records.base import Record
@@ -103,9 +104,10 @@ def _weights(
     if (density is None) == (alpha is None):
         given = "neither" if density is None else "both"
         raise ValueError(f"{op}: {given} of density and alpha are given; pass one: density in 1/m, or alpha in [0, 1]")
+    for name, values in (("density", density), ("alpha", alpha)):
+        if values is not None:
+            check_shape(op, name, values, str(len(samples)))
     if density is not None:
         return weights_from_density(density, samples.start, samples.end, offsets=offsets)
     assert alpha is not None
-    if alpha.shape != samples.ray.shape:
-        raise ValueError(f"{op}: alpha has shape {tuple(alpha.shape)}; expected ({len(samples)},), one for each sample")
     return weights_from_alpha(alpha, offsets=offsets)
