@@ -62,7 +62,7 @@ def test_bad_arguments_are_refused(case: str) -> None:
         render_weights(SAMPLES, 3, **values)
 
 
-def test_knn_finds_what_a_distance_matrix_finds() -> None:
+def test_knn_finds_what_a_distance_matrix_finds(unchecked: None) -> None:
     generator = torch.Generator().manual_seed(1)
     points, vertices = torch.randn(20, 3, generator=generator), torch.randn(50, 3, generator=generator)
     near = knn(points, vertices, 4)
