@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.priors import PriorCodes
+from headfields.apps.priors.codes import PriorCodes
 from headfields.cli import main
 from headfields.files.renamed import CLASSES
 from tests.data.tiny import blob, tiny_frames
@@ -42,7 +42,7 @@ def test_the_avatars_cover_every_renamed_part() -> None:
 
 
 def test_a_prior_has_the_values_it_had() -> None:
-    prior = hf.load_prior(FOLDER / "prior.safetensors")
+    prior = hf.priors.load_prior(FOLDER / "prior.safetensors")
     state = PriorCodes(prior.geometry[:1], prior.appearance[:1], prior.expression[:1]).state()
     torch.manual_seed(0)
     points = 0.1 * torch.rand(64, 3)
@@ -62,7 +62,7 @@ def test_scans_are_read() -> None:
 def run(tmp_path: Path) -> Path:
     """The run of version 0.1.0 with its capture, each at a place of its own."""
     capture, run = tmp_path / "tiny", tmp_path / "run"
-    hf.data.write_insta(capture, tiny_frames(5, True), *blob(True))
+    hf.data.formats.insta_writer.write_insta(capture, tiny_frames(5, True), *blob(True))
     shutil.copytree(FOLDER / "run", run)
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"capture": str(capture)}))

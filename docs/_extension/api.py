@@ -242,7 +242,8 @@ def possible_link(raw: str, text: str, target: str, page: str, **context: Any) -
 
 
 def public_target(text: str) -> str | None:
-    """The name to look up for code on a Markdown page: `hf.ops.splat` or a class, also where it is called."""
+    """The name to look up for code on a Markdown page: `hf.ops.rasterize_gaussians` or a class, also where it is
+    called."""
     match = re.fullmatch(r"(hf\.|headfields\.)?([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(\(.*\))?", text, re.DOTALL)
     if match is None or not (match[1] or re.match(r"[A-Z]\w*[a-z]", match[2])):
         return None

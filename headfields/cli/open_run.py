@@ -64,10 +64,10 @@ def open_frames(path: Path, memory: int) -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
     without meshes, with the focal length that `headfields capture` has fitted to it."""
     from headfields.apps.tracking.head.identity import HeadIdentity
-    from headfields.data import load_mononphm, load_nerface, load_untracked
+    from headfields.data import load_mononphm, load_nerface
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
-    from headfields.data.untracked import is_untracked
+    from headfields.data.untracked import is_untracked, load_untracked
 
     if is_untracked(path):
         recording = load_untracked(path)

@@ -76,7 +76,7 @@ def arguments_for(model: str, overrides: list[str], capture: Any, recipe: Any) -
     Raises:
         CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
     """
-    from headfields.data import matter_extent
+    from headfields.data.matter import matter_extent
 
     own = parse_overrides(model, overrides)
     arguments = {**recipe.arguments, **own}

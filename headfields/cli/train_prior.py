@@ -41,7 +41,8 @@ def train_prior(
     The scans are synthetic, people and expressions of the procedural head or of a blendshape rig; or they are read,
     registered meshes in a folder or the output of NPHM's preprocessing. RUN receives config.json, scans/ (synthetic
     ones), log.csv, images/ (truth | model of a few people, and of held-out people), checkpoint/, and at the end
-    prior.safetensors, for `headfields.load_prior`, and metrics.json. Ctrl-C saves a checkpoint; the same command with
+    prior.safetensors, for `headfields.apps.priors.load_prior`, and metrics.json. Ctrl-C saves a checkpoint; the same
+    command with
     --resume continues from it.
 
     Args:
@@ -222,7 +223,8 @@ def _divided(scans: Any, held_out: int) -> tuple[Any, Any]:
 
 def _recipe(config: dict[str, Any]) -> Any:
     """The training recipe for the sizes and the kind of scans."""
-    from headfields.apps.priors import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE
+    from headfields.apps.priors import PAPER_RECIPE, SMALL_RECIPE
+    from headfields.apps.priors.recipes import SMALL_POINTS_RECIPE
 
     if not config["small"]:
         return PAPER_RECIPE
@@ -254,7 +256,7 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
 
     from headfields.apps.priors.fit import fit_scans
     from headfields.apps.priors.pictures import comparison
-    from headfields.apps.priors.scans import MeshScans
+    from headfields.apps.priors.scans.meshes import MeshScans
     from headfields.runs.disk_names import to_disk
     from headfields.runs.folder import write_json, write_picture
 

@@ -203,8 +203,8 @@ def _describe(folder: Path) -> str:
         return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
     if is_untracked(folder):
         return (
-            "It is a recording without tracked meshes (headfields.data.load_untracked), which headfields track and "
-            "track-template take; headfields capture writes such a one into tracking/recording of its capture"
+            "It is a recording without tracked meshes (headfields.data.untracked.load_untracked), which headfields "
+            "track and track-template take; headfields capture writes such a one into tracking/recording of its capture"
         )
     if has_images(folder) or any((folder / name).is_file() for name in CALIBRATIONS):
         return f"It has images, and no tracked meshes; {_MAKES_ONE}"

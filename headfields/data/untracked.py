@@ -34,7 +34,7 @@ _JOINED = "cameras.json"
 @dataclass(frozen=True)
 class UntrackedRecording:
     """A recording without tracked meshes, from one or several cameras, as trackers read it
-    (`headfields.apps.tracking.FrameSource`).
+    (`headfields.apps.tracking.frame_source.FrameSource`).
 
     `headfields capture` makes one from a video or a folder of images; readers of layouts that have images and cameras
     but no meshes return one.

@@ -41,7 +41,8 @@ class VertexFeatures(Encoder):
     """Features of the k nearest vertices and their offsets from the point, averaged by inverse distance.
 
     For a point q and its nearest vertices v_j with features z_j: ẑ_j = MLP0(PE((v_j − q) / unit), z_j),
-    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ).
+    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`inverse_distance_weights` of
+    `headfields.ops.nearest_vertices`), and the result is MLP1(ẑ).
     Both networks have ReLU after every layer. The paper's decoder is `headfields.decoders.RadianceHead`.
 
     A point without neighbors (one that is not finite) has ẑ = 0.

@@ -114,7 +114,7 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Its entries by name: NumPy arrays, scipy.sparse matrices, tensors on the CPU, containers of them, and chumpy
-        stand-ins. `hf.files.to_array` turns each into a dense array. Keys of a dict become strings.
+        stand-ins. `hf.files.unpickler.to_array` turns each into a dense array. Keys of a dict become strings.
 
     Raises:
         FileNotFoundError: no such file.

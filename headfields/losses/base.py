@@ -115,7 +115,7 @@ def drawn_evenly(rendering: Rendering, rows: int, count: int) -> tuple[Int[Tenso
 
 
 def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:
-    """Mask (N,) of the labels that belong to one of the regions, keys of `headfields.data.REGION_LABELS`.
+    """Mask (N,) of the labels that belong to one of the regions, keys of `headfields.data.labels.REGION_LABELS`.
 
     >>> import torch
     >>> from headfields.losses.base import in_regions

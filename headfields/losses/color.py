@@ -23,7 +23,7 @@ class HuberColor:
 
     Attributes:
         delta: color difference at which the loss turns from quadratic to linear.
-        region: the region whose rays are weighted, a key of `headfields.data.REGION_LABELS`.
+        region: the region whose rays are weighted, a key of `headfields.data.labels.REGION_LABELS`.
         region_weight: w of rays with a label of the region, from step `region_start` on; 1 elsewhere. A batch without
             labels is weighted uniformly.
         region_start: the first step with the weighting.

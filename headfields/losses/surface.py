@@ -68,7 +68,8 @@ class DepthPrior:
     nothing, because hair and clothes off the mesh are not known then; `Trainer` warns of it.
 
     Attributes:
-        regions: those that the mesh models, keys of `headfields.data.REGION_LABELS`; hair, hat and cloth are not.
+        regions: those that the mesh models, keys of `headfields.data.labels.REGION_LABELS`; hair, hat and cloth are
+            not.
         min_alpha: matte below which a pixel is background.
         start: the first step with the term. The expected depth of a ray that is still half transparent falls far
             short, and the nearest minimum is to make all of space opaque, from which training does not recover:

@@ -45,7 +45,7 @@ class SurfaceTree:
 
     >>> import torch, headfields as hf
     >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
-    >>> hf.mesh.SurfaceTree(mesh).distances(torch.tensor([[0.25, 0.25, 2.0]])).offset.tolist()
+    >>> hf.mesh.distances.SurfaceTree(mesh).distances(torch.tensor([[0.25, 0.25, 2.0]])).offset.tolist()
     [[0.0, 0.0, -2.0]]
     """
 

@@ -41,7 +41,7 @@ class Subdivision:
         return extend_vertices(vertices, self.index, self.weights)
 
 
-def subdivided(template: Template, region: Bool[Tensor, " f"], longest: float, rounds: int = 2) -> Subdivision:
+def subdivide(template: Template, region: Bool[Tensor, " f"], longest: float, rounds: int = 2) -> Subdivision:
     """Splits the edges of a region that are longer than `longest` in half, up to `rounds` times.
 
     Neighboring faces share the new vertices, so the mesh stays closed where it was. New vertices lie in the middle of
@@ -58,17 +58,17 @@ def subdivided(template: Template, region: Bool[Tensor, " f"], longest: float, r
 
     >>> import torch, headfields as hf
     >>> template = hf.Template(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
-    >>> fine = hf.mesh.subdivided(template, torch.tensor([True]), longest=0.9, rounds=1)
+    >>> fine = hf.mesh.subdivide(template, torch.tensor([True]), longest=0.9, rounds=1)
     >>> fine.template.faces.shape, fine.extend(template.canonical_vertices[None]).shape
     (torch.Size([4, 3]), torch.Size([1, 6, 3]))
     """
     if region.shape != (len(template.faces),) or region.dtype != torch.bool:
         raise ValueError(
-            f"subdivided: region has shape {tuple(region.shape)} and dtype {region.dtype}; expected a mask "
+            f"subdivide: region has shape {tuple(region.shape)} and dtype {region.dtype}; expected a mask "
             f"({len(template.faces)},), one flag per face"
         )
     if not longest > 0 or rounds < 0:
-        raise ValueError(f"subdivided: longest is {longest} and rounds {rounds}; expected a length > 0 and 0 or more")
+        raise ValueError(f"subdivide: longest is {longest} and rounds {rounds}; expected a length > 0 and 0 or more")
     count = len(template.canonical_vertices)
     index = torch.arange(count)[:, None]  # of all vertices, old and new, in the old ones
     weights = torch.ones(count, 1)

@@ -77,7 +77,7 @@ def skin_points(
     >>> import torch, headfields as hf
     >>> joints = torch.eye(4).repeat(1, 2, 1, 1)  # one frame, two joints
     >>> joints[0, 1, :3, 3] = torch.tensor([0.0, 0.0, 2.0])  # the second moves by 2 m
-    >>> posed, maps = hf.ops.skin_points(torch.zeros(1, 3), torch.tensor([[0.25, 0.75]]), joints)
+    >>> posed, maps = hf.ops.affine.skin_points(torch.zeros(1, 3), torch.tensor([[0.25, 0.75]]), joints)
     >>> posed.tolist(), maps.shape
     ([[0.0, 0.0, 1.5]], torch.Size([1, 3, 4]))
     """

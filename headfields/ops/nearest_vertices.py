@@ -264,7 +264,7 @@ def inverse_distance_weights(
     >>> nearest = tree.nearest(torch.tensor([[0.25, 0.0, 0.0]]), k=2)
     >>> nearest.index.tolist(), nearest.distance.tolist()
     ([[0, 1]], [[0.25, 0.75]])
-    >>> hf.ops.inverse_distance_weights(nearest.distance).round(decimals=4).tolist()
+    >>> hf.ops.nearest_vertices.inverse_distance_weights(nearest.distance).round(decimals=4).tolist()
     [[0.75, 0.25]]
     """
     check_floating("inverse_distance_weights", "distance", distance)

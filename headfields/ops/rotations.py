@@ -80,9 +80,9 @@ def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool 
 
     >>> import torch, headfields as hf
     >>> quarter = torch.tensor([0.0, 0.0, torch.pi / 2])  # about z: x to y
-    >>> (hf.ops.rotations_from(quarter, "axis_angle") @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
+    >>> (hf.ops.rotations.rotations_from(quarter, "axis_angle") @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
     [0.0, 1.0, 0.0]
-    >>> hf.ops.rotations_from(torch.tensor([1.0, 0.0, 0.0, 1.0]), "quaternion")[:, 0].tolist()  # w first
+    >>> hf.ops.rotations.rotations_from(torch.tensor([1.0, 0.0, 0.0, 1.0]), "quaternion")[:, 0].tolist()  # w first
     [0.0, 1.0, 0.0]
     """
     if form == "axis_angle":
@@ -279,7 +279,7 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
 
     >>> import torch, headfields as hf
     >>> turns = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
-    >>> hf.ops.axis_angle(hf.ops.rotation_matrices(turns)).allclose(turns)
+    >>> hf.ops.rotations.axis_angle(hf.ops.rotation_matrices(turns)).allclose(turns)
     True
     """
     check_floating("axis_angle", "rotations", rotations)

@@ -76,7 +76,7 @@ def undistort_image(
     >>> import torch, headfields as hf
     >>> lens = torch.tensor([-0.2, 0.05, 0.0, 0.0, 0.0])
     >>> camera = hf.Camera.look_at((0, 0, 1.0), (0, 0, 0), size=(32, 32), fov=40).replace(distortion=lens)
-    >>> hf.ops.undistort_image(torch.ones(32, 32, 3), camera)[16, 16].tolist()
+    >>> hf.ops.undistort.undistort_image(torch.ones(32, 32, 3), camera)[16, 16].tolist()
     [1.0, 1.0, 1.0]
     """
     op = "undistort_image"

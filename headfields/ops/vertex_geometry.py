@@ -151,7 +151,7 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
         IndexError: faces holds a negative index, or one above 2^31 - 1 (checked on the CPU only).
 
     >>> import torch, headfields as hf
-    >>> hf.ops.edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]])).tolist()
+    >>> hf.ops.vertex_geometry.edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]])).tolist()
     [[-1, 1, -1], [0, -1, -1]]
     """
     check_integer("edge_neighbors", "faces", faces)

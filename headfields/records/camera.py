@@ -307,7 +307,7 @@ class Camera(Record):
         if self.distortion is not None:
             raise DistortedCameraError(
                 f"{op}: camera has lens distortion, through which it cannot draw or measure; undistort the images "
-                "(headfields.ops.undistort_image) and use camera.replace(distortion=None)"
+                "(headfields.ops.undistort.undistort_image) and use camera.replace(distortion=None)"
             )
         return self
 

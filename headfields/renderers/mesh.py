@@ -64,8 +64,8 @@ class MeshRenderer(nn.Module):
     Args:
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
-        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `headfields.ops.pad_charts` keeps texels
-            between charts from bleeding in.
+        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `pad_charts` of `headfields.ops.texture`
+            keeps texels between charts from bleeding in.
         backfaces: "show" faces from both sides, or "hide": where a ray first hits the inside of the mesh (through the
             open neck of a scan), alpha is 0.
         bias: added to the mip level; negative is sharper.

@@ -27,7 +27,7 @@ class SurfaceAlpha(Part):
         if not isinstance(sharpness, Sharpness):
             raise TypeError(
                 f"{type(self).__name__}: sharpness is a {type(sharpness).__name__}; expected a "
-                "headfields.renderers.Sharpness, LearnedSharpness or ScheduledSharpness"
+                "headfields.renderers.sharpness.Sharpness, LearnedSharpness or ScheduledSharpness"
             )
         self.sharpness = sharpness
 
@@ -99,7 +99,7 @@ class NeuSAlpha(SurfaceAlpha):
 
 
 class UnclampedAlpha(SurfaceAlpha):
-    """The opacity of MonoNPHM's tracker; see `headfields.ops.unclamped_alpha`.
+    """The opacity of MonoNPHM's tracker; see `headfields.ops.surface_alpha.unclamped_alpha`.
 
     Args:
         sharpness: MonoNPHM's schedule by default.
@@ -131,7 +131,8 @@ class UnclampedAlpha(SurfaceAlpha):
 
 
 class VolSDFDensity(SurfaceAlpha):
-    """VolSDF's density, which does not depend on the ray's direction; see `headfields.ops.laplace_density`.
+    """VolSDF's density, which does not depend on the ray's direction; see
+    `headfields.ops.surface_alpha.laplace_density`.
 
     The paper learns β with a lower bound; here the sharpness 1 / β is a `Sharpness`, as for the other two, which keeps
     β positive (our own choice).

@@ -76,7 +76,8 @@ def write_head_capture(
         noise: tracking errors of meshes, cameras, expression files and the meshes' depth maps; None for exact tracking.
             Images, labels and landmarks stay exact, and `truth.npz` has the true tracking, for
             `headfields.synthetic.tracking_error`.
-        identity: seed of the person, as `headfields.synthetic.HeadSampler` samples it; the mean head if None.
+        identity: seed of the person, as `headfields.synthetic.scans.sampler.HeadSampler` samples it; the mean head if
+            None.
 
     Returns:
         The folder. A folder that has this capture already is left unchanged.

@@ -68,7 +68,7 @@ def tracking_error(
         capture: the capture with its tracking.
         frames: frame indices; all if None.
         corrected: camera and state by frame that replace the tracked ones, such as those of
-            `headfields.training.refine_frame`.
+            `headfields.training.refinement.refine_frame`.
 
     Raises:
         CaptureError: the file does not exist, cannot be read or is of another capture, or a frame cannot be read.

@@ -82,7 +82,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_report_of_a_capture_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hf.data.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
+    hf.data.formats.insta_writer.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
     assert main(["inspect", str(tmp_path / "tiny"), "--decode"]) == 0
     captured = capsys.readouterr()
     assert "Capture('tiny'" in captured.out and "camera convention" in captured.out and "vertices" in captured.out

@@ -97,7 +97,7 @@ def test_types_of_tensors_read_well() -> None:
 @pytest.mark.parametrize(
     ("code", "target"),
     [
-        ("hf.ops.splat", "headfields.ops.splat"),
+        ("hf.ops.rasterize_gaussians", "headfields.ops.rasterize_gaussians"),
         ("insta(template)", None),
         ("hf.models.insta(template)", "headfields.models.insta"),
         ('OccupancySampler("posed")', "OccupancySampler"),

@@ -257,7 +257,8 @@ def nphm(folder):
 
 
 def nphm_of(folder):
-    from headfields.apps.priors.scans import PointCounts, nphm_to_raw, read_nphm
+    from headfields.apps.priors.scans.batch import PointCounts
+    from headfields.apps.priors.scans.nphm import nphm_to_raw, read_nphm
 
     nphm_to_raw(torch.zeros(1, 3), folder / "scans" / "017" / "000")
     scans = read_nphm(folder, data=folder / "scans", anchor_vertices=[1])
@@ -479,7 +480,7 @@ def splats(folder):
 
 
 def flame_parameters(folder):
-    from headfields.data import save_flame_parameters
+    from headfields.data.formats.gaussian_ply import save_flame_parameters
 
     widths = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 4}
     made = {name: torch.ones(2, width) for name, width in widths.items()}

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.priors.scans import MeshScans, load_scans, save_scans
+from headfields.apps.priors.scans import load_scans, save_scans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
@@ -129,7 +130,7 @@ def test_a_converted_model_on_a_full_disk(tmp_path, capsys):
     save_arrays(tmp_path / "model.npz", arrays)
     write_bytes(tmp_path / "out.npz", b"old")
     with full_disk(), pytest.raises(OSError, match=r"out\.npz"):
-        hf.heads.convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
+        hf.heads.flame.convert.convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.npz", "out.npz"}
     assert (tmp_path / "out.npz").read_bytes() == b"old"
 

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 import headfields as hf
 from headfields import ops
+from headfields.ops.antialias import Crossings
 from headfields.ops.render_mesh import render_mesh
 from tests.shapes import uv_sphere
 
@@ -35,7 +36,7 @@ RECORDS = {
     "MipPyramid",
     "NearestVertices",
     "Similarity",
-    "Splatted",
+    "RasterizedGaussians",
 }
 
 
@@ -143,7 +144,7 @@ def rows() -> list[Row]:
         Row("mesh_edges", lambda v: ops.mesh_edges(faces).ends.to(v), (ball,)),
         Row("silhouette_crossings", lambda p, d: ops.silhouette_crossings(
             p, d, edges, image.depth.to(p), image.mask).position, seen),
-        Row("antialias", lambda i, p: ops.antialias(i, hf.ops.Crossings(
+        Row("antialias", lambda i, p: ops.antialias(i, Crossings(
             crossings.near, crossings.far, p, crossings.point.to(p), crossings.edge, crossings.outer)),
             (rand(8, 8, 2), crossings.position)),
         Row("vertex_normals", lambda v: ops.vertex_normals(v, faces), (ball,)),
@@ -162,12 +163,13 @@ def rows() -> list[Row]:
         Row("stratified", lambda n, f: of_samples(ops.stratified(n, f, 3, jitter=False)), (near, far)),
         Row("inverse_cdf", lambda e, w: of_samples(ops.inverse_cdf(e, w, 3, jitter=False)),
             (rand(2, 4).sort().values, rand(2, 3))),
-        Row("merge", lambda a, b: of_samples(ops.merge(samples(a, a + 0.01), samples(b, b + 0.01), 3)),
+        Row("merge_samples", lambda a, b: of_samples(ops.merge_samples(samples(a, a + 0.01), samples(b, b + 0.01), 3)),
             (start, start + 0.005)),
         Row("uniform_step", lambda n, f: of_samples(ops.uniform_step(n, f, 0.3)), (near, far)),
-        Row("march", lambda o, d: of_samples(ops.march(o, d, near.to(o), far.to(o), occupied, box.to(o), 0.1)),
+        Row("march_occupancy",
+            lambda o, d: of_samples(ops.march_occupancy(o, d, near.to(o), far.to(o), occupied, box.to(o), 0.1)),
             (points, unit(5, 3))),
-        Row("lookup", lambda p: ops.lookup(p, occupied, box.to(p)).to(p), (points,)),
+        Row("lookup_occupancy", lambda p: ops.lookup_occupancy(p, occupied, box.to(p)).to(p), (points,)),
         Row("ray_offsets", lambda v: ops.ray_offsets(ray, 3).to(v), (start,)),
         Row("exclusive_sum", lambda v: ops.exclusive_sum(v, offsets=offsets), (start,)),
         Row("accumulate", lambda w, v: ops.accumulate(w, v, offsets=offsets), (rand(6), normal(6, 3))),
@@ -231,7 +233,8 @@ def rows() -> list[Row]:
         Row("log_strain", ops.log_strain, (spread,)),
         Row("implicit_root", lambda r: ops.implicit_root(points.to(r), r, spread[[0, 1, 2, 3, 0]].to(r)),
             (0.1 * normal(5, 3),)),
-        Row("splat", lambda m, q, s, o, c: (lambda i: (i.color, i.opacity, i.depth, i.normal))(ops.splat(
+        Row("rasterize_gaussians",
+            lambda m, q, s, o, c: (lambda i: (i.color, i.opacity, i.depth, i.normal))(ops.rasterize_gaussians(
             m, q, s, o, c, hf.Camera(camera_pose.to(m), lens.to(m), (8, 8)))),
             (0.6 * normal(7, 3), normal(7, 4), 0.1 + 0.4 * rand(7, 3), 0.2 + 0.6 * rand(7), rand(7, 3))),
         Row("marching_cubes", lambda v: ops.marching_cubes(v).vertices, (grid + jitter,)),

@@ -24,7 +24,7 @@ def rays(x):
 
 
 def marched(x):
-    samples = ops.march(x, DOWN, torch.full((4,), 0.1), torch.full((4,), 3.0), OCCUPIED, BOX, 0.5)
+    samples = ops.march_occupancy(x, DOWN, torch.full((4,), 0.1), torch.full((4,), 3.0), OCCUPIED, BOX, 0.5)
     return torch.bincount(samples.ray, minlength=4)
 
 
@@ -45,8 +45,8 @@ POINTWISE = {
     "nearest": (lambda x: CLOUD.nearest(x, 2).index, -1),
     "ray_box": (lambda x: torch.stack(ops.ray_box(rays(x), BOX), -1), 0),
     "ray_sphere": (lambda x: torch.stack(ops.ray_sphere(rays(x), torch.zeros(3), 1.0), -1), 0),
-    "lookup": (lambda x: ops.lookup(x, OCCUPIED, BOX), 0),
-    "march": (marched, 0),
+    "lookup_occupancy": (lambda x: ops.lookup_occupancy(x, OCCUPIED, BOX), 0),
+    "march_occupancy": (marched, 0),
 }
 
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion, rotation_matrices
+from headfields.ops import rotation_from_6d, rotation_matrices
+from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_log_quaternion
 
 
 def random(*shape):

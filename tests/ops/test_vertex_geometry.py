@@ -81,6 +81,6 @@ def test_errors_name_the_argument(unchecked: None) -> None:
 
 def test_a_degenerate_face_is_not_its_own_neighbor():
     faces = torch.tensor([[0, 0, 1], [1, 0, 2], [2, 3, 2], [4, 4, 4]])
-    neighbors = hf.ops.edge_neighbors(faces)
+    neighbors = hf.ops.vertex_geometry.edge_neighbors(faces)
     assert (neighbors != torch.arange(4)[:, None]).all()
     assert neighbors.tolist() == [[-1, 1, -1], [0, -1, -1], [-1, -1, -1], [-1, -1, -1]]

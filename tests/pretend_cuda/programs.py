@@ -19,10 +19,11 @@ import headfields as hf
 import headfields.training.trainer
 from headfields.apps.priors import PriorTrainer, fit_scans
 from headfields.apps.priors.asynchronous_steps import AsynchronousPriorSteps
-from headfields.apps.priors.scans import PointCounts
-from headfields.apps.tracking import PriorTracker, Stage2
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.tracking import PriorTracker
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit
+from headfields.apps.tracking.prior.options import Stage2
 from headfields.apps.tracking.prior.stage1 import fit_frame
 from headfields.cli import main, presets
 from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR

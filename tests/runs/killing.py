@@ -29,8 +29,9 @@ import torch
 import headfields.apps.priors
 import headfields.apps.priors.fit
 import headfields.apps.priors.trainer
-from headfields.apps.priors.scans import PointCounts
-from headfields.apps.tracking import PriorTracker, Stage2
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.tracking import PriorTracker
+from headfields.apps.tracking.prior.options import Stage2
 from headfields.cli import main as headfields_main
 from headfields.cli.errors import CommandError
 from headfields.cli.run_tracker import run_tracker

@@ -85,7 +85,7 @@ def test_an_avatar_and_a_prior() -> None:
     html = avatar._repr_html_()
     assert "SurfaceCanonicalizer" in html and "parameters" in html
     assert avatar.training and torch.equal(torch.get_rng_state(), before)
-    prior = hf.load_prior("tests/written_by_0_1_0/prior.safetensors")
+    prior = hf.priors.load_prior("tests/written_by_0_1_0/prior.safetensors")
     assert "people" in prior._repr_html_() and "geometry" in prior._repr_html_()
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfields.apps.priors.code_table import CodeTable
-from headfields.apps.priors.scans import ScanBatch
+from headfields.apps.priors.scans.batch import ScanBatch
 from headfields.apps.priors.step_draw import StepDraw
 from headfields.runs.nonfinite import BufferBackup
 from headfields.training.asynchronous_update import READ_EVERY, FigureTable

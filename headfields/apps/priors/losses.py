@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.apps.priors.codes import PriorCodes, anchors_of
-from headfields.apps.priors.scans import ScanBatch
+from headfields.apps.priors.scans.batch import ScanBatch
 from headfields.avatar.avatar import Avatar
 
 __all__ = [

@@ -28,8 +28,8 @@ from headfields.apps.priors.evaluate import surface_errors
 from headfields.apps.priors.losses import CUBE_POINTS, PriorWeights, prior_terms
 from headfields.apps.priors.pictures import comparison
 from headfields.apps.priors.prior import Prior
-from headfields.apps.priors.scans import MeshScans, PointCounts, ScanBatch, ScanSet
-from headfields.apps.priors.scans.batch import generator
+from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, ScanSet, generator
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.schedule import PriorSchedule
 from headfields.apps.priors.step_draw import CodeRows, StepDraw
 from headfields.apps.priors.training_log import PriorTrainingLog

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.apps.retargeting.deformation_gradients import pose_gradients
 from headfields.apps.retargeting.deformation_transfer import Correspondence
 from headfields.apps.retargeting.head_surface import HeadSurface
-from headfields.apps.retargeting.pose_gradients import pose_gradients
 from headfields.apps.retargeting.thin_plate import ThinPlateWarp
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.smoothstep import cubic

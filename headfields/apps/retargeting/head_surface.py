@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.apps.retargeting.pose_gradients import flat_triangles
+from headfields.apps.retargeting.deformation_gradients import flat_triangles
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.vertex_geometry import face_normals
 

@@ -15,7 +15,7 @@ from headfields.apps.viewer.articulation import Articulation, Control
 from headfields.apps.viewer.looks import FAR, Look, Picture, drawn
 from headfields.apps.viewer.motion import Motion
 from headfields.metrics.image import psnr
-from headfields.ops.reference.splat import harmonic_colors
+from headfields.ops.reference.rasterize_gaussians import harmonic_colors
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.records import Camera, HeadState, Splats
 from headfields.viz.images import to_uint8

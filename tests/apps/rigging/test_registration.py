@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headfields.apps.rigging import Stage, register, trimmed_icp
+from headfields.apps.rigging.registration import Stage, register, trimmed_icp
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.vertex_geometry import vertex_normals
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.albedo import estimated_albedo
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.bundle import Bundle, BundleSolver

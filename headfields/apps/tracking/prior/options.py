@@ -1,8 +1,8 @@
 """Options of the tracker with a prior: weights, rates and schedules, MonoNPHM's published ones by default.
 
 The published numbers are for codes of the published prior. Codes of another prior may vary more or less, so codes are
-fitted along the prior's principal directions (`headfields.priors.CodeStatistics`): one standard deviation counts as
-`Stage1.spread` published units, in rates and in regularizers alike.
+fitted along the prior's principal directions (`headfields.apps.priors.code_statistics.CodeStatistics`): one standard
+deviation counts as `Stage1.spread` published units, in rates and in regularizers alike.
 """
 
 import math

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.albedo import estimated_tint
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.bundle import BundleSolver

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.priors.scans import MeshScans, PointCounts, load_scans, nphm_to_raw, read_nphm, save_scans
+from headfields.apps.priors.scans import load_scans, save_scans
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.priors.scans.meshes import MeshScans
+from headfields.apps.priors.scans.nphm import nphm_to_raw, read_nphm
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import save_array
 

@@ -134,8 +134,8 @@ def _in_image(rows: Tensor, height: int, width: int) -> Tensor:
 def rasterize(
     rows: Float[Tensor, "c n 10"],
     colors: Float[Tensor, "_ n d"],
-    screen: Float[Tensor, "c n 2"] | None,
-    screen_absolute: Float[Tensor, "c n 2"] | None,
+    means2d_offset: Float[Tensor, "c n 2"] | None,
+    means2d_absgrad: Float[Tensor, "c n 2"] | None,
     height: int,
     width: int,
 ) -> Outputs:
@@ -146,8 +146,8 @@ def rasterize(
     for camera in range(c):
         image, median = rows.new_zeros(height * width, d + 5), rows.new_zeros(height * width)
         image[:, -1] = 1
-        offset = None if screen is None else screen[camera]
-        own = None if screen_absolute is None else screen_absolute[camera]
+        offset = None if means2d_offset is None else means2d_offset[camera]
+        own = None if means2d_absgrad is None else means2d_absgrad[camera]
         pieces, places = [], []
         for index, pixels in chunks(rows[camera], offset, height, width):
             carried = colors[camera if len(colors) > 1 else 0]
@@ -176,12 +176,13 @@ def rasterize_backward(
     to_normal: Tensor | None,
     rows: Float[Tensor, "c n 10"],
     colors: Float[Tensor, "_ n d"],
-    screen: Float[Tensor, "c n 2"] | None,
-    screen_absolute: Float[Tensor, "c n 2"] | None,
+    means2d_offset: Float[Tensor, "c n 2"] | None,
+    means2d_absgrad: Float[Tensor, "c n 2"] | None,
     height: int,
     width: int,
 ) -> tuple[Float[Tensor, "c n 10"], Float[Tensor, "_ n d"], Float[Tensor, "c n 2"]]:
-    """Gradients of rows, colors and `screen_absolute`, one chunk at a time; that of `screen` is the rows' first two."""
+    """Gradients of rows, colors and `means2d_absgrad`, one chunk at a time; that of `means2d_offset` is the rows'
+    first two."""
     out_rows, out_colors = torch.zeros_like(rows), torch.zeros_like(colors)
     magnitudes = rows.new_zeros(*rows.shape[:2], 2)
     d = colors.shape[-1]
@@ -192,10 +193,10 @@ def rasterize_backward(
             columns.append(one.reshape(height * width, channels))
         grads = torch.cat(columns, dim=1)
         which = camera if len(colors) > 1 else 0
-        offset = None if screen is None else screen[camera].detach()
+        offset = None if means2d_offset is None else means2d_offset[camera].detach()
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_() for x in (rows[camera], colors[which], magnitudes[camera])]
-            own = None if screen_absolute is None else inputs[2]
+            own = None if means2d_absgrad is None else inputs[2]
             for index, pixels in chunks(rows[camera], offset, height, width):
                 part = blend(inputs[0], inputs[1], offset, own, index, pixels, rows.new_zeros(()))[0]
                 place = pixels[:, 1].long() * width + pixels[:, 0].long()
@@ -207,14 +208,14 @@ def rasterize_backward(
 
 
 def chunks(
-    rows: Float[Tensor, "n 10"], screen: Float[Tensor, "n 2"] | None, height: int, width: int
+    rows: Float[Tensor, "n 10"], means2d_offset: Float[Tensor, "n 2"] | None, height: int, width: int
 ) -> Iterator[tuple[Int[Tensor, " m"], Float[Tensor, "p 2"]]]:
     """For parts of one image: the Gaussians that may show there, in order of depth and then index, and the pixels'
     centers."""
     every = torch._C._are_functorch_transforms_active()  # under which no size may depend on the values
     rows = rows.detach()
-    if screen is not None:
-        rows = torch.cat([rows[:, :2] + screen.detach(), rows[:, 2:]], dim=1)
+    if means2d_offset is not None:
+        rows = torch.cat([rows[:, :2] + means2d_offset.detach(), rows[:, 2:]], dim=1)
     order = torch.sort(rows[:, 6], stable=True).indices
     half_x, half_y = half_extents(rows)
     near_x, far_x = rows[:, 0] - half_x - 0.5, rows[:, 0] + half_x + 0.5
@@ -238,8 +239,8 @@ def chunks(
 def blend(
     rows: Float[Tensor, "n 10"],
     colors: Float[Tensor, "n d"],
-    screen: Float[Tensor, "n 2"] | None,
-    screen_absolute: Float[Tensor, "n 2"] | None,
+    means2d_offset: Float[Tensor, "n 2"] | None,
+    means2d_absgrad: Float[Tensor, "n 2"] | None,
     index: Int[Tensor, " m"],
     pixels: Float[Tensor, "p 2"],
     zero: Float[Tensor, ""],
@@ -247,10 +248,10 @@ def blend(
     """Some Gaussians, in order, at some pixels: colors, depth, normal and transmittance in columns; median depth; and
     the pixels of each Gaussian."""
     mine = rows[index]
-    center = mine[:, :2] if screen is None else mine[:, :2] + screen[index]
+    center = mine[:, :2] if means2d_offset is None else mine[:, :2] + means2d_offset[index]
     center = center.expand(len(pixels), *center.shape)
-    if screen_absolute is not None:
-        center = _WithMagnitudes.apply(center, screen_absolute[index])
+    if means2d_absgrad is not None:
+        center = _WithMagnitudes.apply(center, means2d_absgrad[index])
     x, y = (pixels[:, None] - center).unbind(-1)
     xx, xy, yy, opacity, depth = mine[:, 2], mine[:, 3], mine[:, 4], mine[:, 5], mine[:, 6]
     alpha = opacity * torch.exp(-0.5 * (xx * x * x + yy * y * y) - xy * x * y)

@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops import _splat_warp, dispatch
+from headfields.ops import _rasterize_warp, dispatch
 from headfields.ops._checks import check_floating, check_same_device, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import define_transforms
-from headfields.ops.reference import splat as reference
+from headfields.ops.reference import rasterize_gaussians as reference
 from headfields.records import Camera
 from headfields.records.base import Record
 from headfields.records.precision import full_precision
 
 
 @dataclass(frozen=True)
-class Splatted(Record):
-    """Images of Gaussians in C cameras; the result of `splat`.
+class RasterizedGaussians(Record):
+    """Images of Gaussians in C cameras; the result of `rasterize_gaussians`.
 
     Attributes:
         color: (C, H, W, D) over the background, or over 0.
@@ -47,7 +47,7 @@ class Splatted(Record):
     entries: Int[Tensor, ""]
 
 
-def splat(
+def rasterize_gaussians(
     means: Float[Tensor, "... n 3"],
     quaternions: Float[Tensor, "... n 4"],
     scales: Float[Tensor, "... n 3"],
@@ -60,10 +60,10 @@ def splat(
     antialiased: bool = False,
     near: float | int = 0.01,
     low_pass: float | int = 0.3,
-    screen: Float[Tensor, "c n 2"] | None = None,
-    screen_absolute: Float[Tensor, "c n 2"] | None = None,
-    room: int = 0,
-) -> Splatted:
+    means2d_offset: Float[Tensor, "c n 2"] | None = None,
+    means2d_absgrad: Float[Tensor, "c n 2"] | None = None,
+    max_tile_entries: int = 0,
+) -> RasterizedGaussians:
     """Draws N Gaussians in C cameras, blended from front to back in order of depth (ties: of index).
 
     At a pixel's center p a Gaussian has alpha = min(0.99, opacity · exp(−½ dᵀ Σ⁻¹ d)), d from its projected center to
@@ -87,18 +87,21 @@ def splat(
             that a Gaussian smaller than a pixel fades instead of growing (Mip-Splatting).
         near: meters; Gaussians whose center is nearer along the optical axis are not drawn.
         low_pass: what is added to the variance on screen, pixels².
-        screen: (C, N, 2) is added to the projected centers, pixels. Zeros that require a gradient get that of the
+        means2d_offset: (C, N, 2) is added to the projected centers, pixels. Zeros that require a gradient get that of
+            the
             centers: the signed mean gradient that densification reads.
-        screen_absolute: (C, N, 2) whose values are not read. Its "gradient" is the sum over pixels of the magnitudes of
+        means2d_absgrad: (C, N, 2) whose values are not read. Its "gradient" is the sum over pixels of the magnitudes of
             the centers' gradients (AbsGS, Ye et al. 2024); it is no derivative.
-        room: most entries of the tiles' lists (`Splatted.entries`), on CUDA; 0 makes them as long as they need to be,
-            for which the host waits. Where `entries` exceeds it, the images are those of a part of the Gaussians.
+        max_tile_entries: most entries of the tiles' lists (`RasterizedGaussians.entries`), on CUDA; 0 makes them as
+            long as they need to be, for which the host waits. Where `entries` exceeds it, the images are those of a
+            part of the Gaussians.
 
     Returns:
-        `Splatted`.
+        `RasterizedGaussians`.
 
     Differentiable once in all floating-point inputs, the camera's pose and intrinsics among them; a second derivative
-    raises, and `headfields.ops.reference.splat` has it. Where alpha is clamped or left out it has no gradient.
+    raises, and `headfields.ops.reference.rasterize_gaussians` has it. Where alpha is clamped or left out it has no
+    gradient.
     Outside 1.3 times the field of view the Jacobian of the projection is that at the border, and so is its gradient. A
     Gaussian with a value that is not finite is not drawn: its radius is 0, and so are its gradients. A color that is
     not finite reaches the pixels, and may reach others beside them. Computed in float32, or in float64 where an
@@ -106,7 +109,8 @@ def splat(
 
     Raises:
         TypeError: an argument is not a floating-point tensor.
-        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass or room negative.
+        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass or max_tile_entries
+        negative.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
     et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
@@ -114,26 +118,28 @@ def splat(
     >>> import torch, headfields as hf
     >>> camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(32, 32), fov=20)
     >>> red = torch.tensor([[1.0, 0, 0]])  # one ball of 2 cm in the middle
-    >>> image = hf.ops.splat(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.02),
+    >>> image = hf.ops.rasterize_gaussians(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.02),
     ...                      torch.tensor([0.9]), red, camera)
     >>> image.color.shape, round(float(image.depth[0, 16, 16] / image.opacity[0, 16, 16]), 3)
     (torch.Size([1, 32, 32, 3]), 1.0)
     """
     tensors = {"means": means, "quaternions": quaternions, "scales": scales, "opacities": opacities, "colors": colors}
-    optional = {"background": background, "screen": screen, "screen_absolute": screen_absolute}
+    optional = {"background": background, "means2d_offset": means2d_offset, "means2d_absgrad": means2d_absgrad}
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     for name, tensor in tensors.items():
-        check_floating("splat", name, tensor)
+        check_floating("rasterize_gaussians", name, tensor)
     if not isinstance(camera, Camera):
-        raise TypeError(f"splat: camera is a {type(camera).__name__}; pass a headfields.Camera")
-    camera.require_pinhole("splat")
-    check_same_device("splat", **tensors, camera=camera.world_to_camera)
+        raise TypeError(f"rasterize_gaussians: camera is a {type(camera).__name__}; pass a headfields.Camera")
+    camera.require_pinhole("rasterize_gaussians")
+    check_same_device("rasterize_gaussians", **tensors, camera=camera.world_to_camera)
     if not near > 0:
-        raise ValueError(f"splat: near is {near}; expected a positive number of meters")
+        raise ValueError(f"rasterize_gaussians: near is {near}; expected a positive number of meters")
     if not low_pass >= 0:
-        raise ValueError(f"splat: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
-    if room < 0:
-        raise ValueError(f"splat: room is {room}; expected a number of entries, or 0 for as many as are needed")
+        raise ValueError(f"rasterize_gaussians: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
+    if max_tile_entries < 0:
+        raise ValueError(
+            f"rasterize_gaussians: max_tile_entries is {max_tile_entries}; expected a number, or 0 for all of them"
+        )
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -144,18 +150,21 @@ def splat(
     if harmonics:
         if colors.ndim < 3 or colors.shape[-1] != 3 or colors.shape[-2] not in (1, 4, 9, 16):
             raise ValueError(
-                f"splat: colors has shape {tuple(colors.shape)}; with harmonics expected (N, K, 3) or (C, N, K, 3), "
+                f"rasterize_gaussians: colors has shape {tuple(colors.shape)}; with harmonics expected (N, K, 3) or "
+                "(C, N, K, 3), "
                 "K = 1, 4, 9 or 16"
             )
         trailing["colors"] = colors.shape[-2:]
     each = {name: _batched(name, tensors[name].to(dtype), c, n, tail) for name, tail in trailing.items()}
-    for name in ("screen", "screen_absolute"):
+    for name in ("means2d_offset", "means2d_absgrad"):
         if name in tensors and tensors[name].shape != (c, n, 2):
-            raise ValueError(f"splat: {name} has shape {tuple(tensors[name].shape)}; expected ({c}, {n}, 2)")
+            raise ValueError(
+                f"rasterize_gaussians: {name} has shape {tuple(tensors[name].shape)}; expected ({c}, {n}, 2)"
+            )
     d = 3 if harmonics else colors.shape[-1]
     if background is not None and background.shape not in ((d,), (c, height, width, d)):
         raise ValueError(
-            f"splat: background has shape {tuple(background.shape)}; expected ({d},), one color, or "
+            f"rasterize_gaussians: background has shape {tuple(background.shape)}; expected ({d},), one color, or "
             f"({c}, {height}, {width}, {d}), one for each pixel"
         )
     with full_precision(pose):
@@ -164,14 +173,14 @@ def splat(
             each["means"], each["quaternions"], each["scales"], each["opacities"], pose, lens,
             height, width, float(near), float(low_pass), antialiased,
         )  # fmt: skip
-        offset = None if screen is None else screen.to(dtype)
-        magnitudes = None if screen_absolute is None else screen_absolute.to(dtype)
+        offset = None if means2d_offset is None else means2d_offset.to(dtype)
+        magnitudes = None if means2d_absgrad is None else means2d_absgrad.to(dtype)
         color, through, depth, normal, median, _, counts, entries = _rasterize(
-            rows, carried, offset, magnitudes, height, width, room
+            rows, carried, offset, magnitudes, height, width, max_tile_entries
         )
         if background is not None:
             color = color + through[..., None] * background.to(dtype)
-        return Splatted(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
+        return RasterizedGaussians(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
 
 
 def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -> Tensor:
@@ -181,7 +190,8 @@ def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -
     if tensor.shape != (c, n, *tail):
         sizes = "".join(f", {size}" for size in tail)
         raise ValueError(
-            f"splat: {name} has shape {tuple(tensor.shape)}; expected ({n}{sizes or ','}), or ({c}, {n}{sizes}) "
+            f"rasterize_gaussians: {name} has shape {tuple(tensor.shape)}; expected ({n}{sizes or ','}), or "
+            f"({c}, {n}{sizes}) "
             f"for {c} cameras (N = {n} is that of means)"
         )
     return tensor
@@ -217,7 +227,9 @@ def _has_kernel(tensor: Tensor) -> bool:
 def _require_kernel(op: str, *tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and not _has_kernel(tensor):
-            raise TypeError(f"torch.ops.headfields.{op}: no kernel for {tensor.dtype}; differentiate hf.ops.splat")
+            raise TypeError(
+                f"torch.ops.headfields.{op}: no kernel for {tensor.dtype}; differentiate hf.ops.rasterize_gaussians"
+            )
 
 
 def _projected(op: str, *inputs: Tensor) -> _Inputs:
@@ -250,7 +262,7 @@ def _colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
     """Colors (C, N, 3) of (1 or C, N, K, 3) harmonics in the directions from the centers (C, 3) of cameras."""
     inputs = _color_inputs("splat_colors", means, coefficients, centers)
     if not use_native(means):
-        return _splat_warp.colors(*inputs)
+        return _rasterize_warp.colors(*inputs)
     out = means.new_empty(len(centers), means.shape[1], 3)
     native.splat_colors(*inputs, out, torch.get_num_threads())
     return out
@@ -271,7 +283,7 @@ def _colors_backward(
     require_shapes("splat_colors_backward", grad.shape == shape, grad=grad, means=means)
     _require_kernel("splat_colors_backward", grad)
     if not use_native(means):
-        return _splat_warp.colors_backward(_ready(grad), *inputs)
+        return _rasterize_warp.colors_backward(_ready(grad), *inputs)
     first, second, third = (torch.empty_like(tensor) for tensor in inputs)
     native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
     return first, second, third
@@ -303,7 +315,7 @@ def _project(
         return reference.project(*inputs, *options)
     _require_kernel("splat_project", *inputs)
     if not use_native(means):
-        return _splat_warp.project(inputs, options)
+        return _rasterize_warp.project(inputs, options)
     c, n = len(world_to_camera), means.shape[1]
     rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
     native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
@@ -338,7 +350,7 @@ def _project_backward(
     options = (height, width, near, low_pass, antialiased)
     _require_kernel("splat_project_backward", grad, *inputs)
     if not use_native(means):
-        return _splat_warp.project_backward(_ready(grad), inputs, options)
+        return _rasterize_warp.project_backward(_ready(grad), inputs, options)
     first, second, third, fourth, fifth, sixth = (torch.empty_like(tensor) for tensor in inputs)
     gradients = first, second, third, fourth, fifth, sixth
     native.splat_project_backward(_ready(grad), *inputs, *options, *gradients, torch.get_num_threads())
@@ -359,15 +371,15 @@ def _check_rasterize(
     op: str,
     rows: Tensor,
     colors: Tensor,
-    screen: Tensor | None,
-    screen_absolute: Tensor | None,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
     height: int,
     width: int,
 ) -> None:
     c, n = rows.shape[:2] if rows.ndim == 3 else (-1, -1)
     fits = rows.shape == (c, n, reference.ROW) and colors.ndim == 3 and colors.shape[:2] in ((1, n), (c, n))
-    fits = fits and all(x is None or x.shape == (c, n, 2) for x in (screen, screen_absolute))
-    require_shapes(op, fits, rows=rows, colors=colors, screen=screen, screen_absolute=screen_absolute)
+    fits = fits and all(x is None or x.shape == (c, n, 2) for x in (means2d_offset, means2d_absgrad))
+    require_shapes(op, fits, rows=rows, colors=colors, means2d_offset=means2d_offset, means2d_absgrad=means2d_absgrad)
     if height < 0 or width < 0:
         raise ValueError(f"torch.ops.headfields.{op}: size is {(height, width)}; expected pixels, not negative")
     if max(height, width) > _MOST_SIDE:  # kernels count tiles in 32 bits
@@ -380,23 +392,23 @@ def _check_rasterize(
 def _rasterize(
     rows: Tensor,
     colors: Tensor,
-    screen: Tensor | None,
-    screen_absolute: Tensor | None,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
     height: int,
     width: int,
-    room: int = 0,
+    max_tile_entries: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, and the
     number of entries of the tiles' lists."""
-    _check_rasterize("splat_rasterize", rows, colors, screen, screen_absolute, height, width)
+    _check_rasterize("splat_rasterize", rows, colors, means2d_offset, means2d_absgrad, height, width)
     if not _has_kernel(rows):
-        every = reference.rasterize(rows, colors, screen, screen_absolute, height, width)
+        every = reference.rasterize(rows, colors, means2d_offset, means2d_absgrad, height, width)
         color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
         return color, through, depth, normal, *every[4:], _no_entries(rows)
-    _require_kernel("splat_rasterize", colors, screen, screen_absolute)
-    inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
+    _require_kernel("splat_rasterize", colors, means2d_offset, means2d_absgrad)
+    inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
     if not use_native(rows):
-        return _splat_warp.rasterize(*inputs, height, width, room)
+        return _rasterize_warp.rasterize(*inputs, height, width, max_tile_entries)
     out = _empty_images(rows, colors, height, width)
     native.splat_rasterize(*inputs, height, width, *out[:-1], torch.get_num_threads())
     out[-1].zero_()
@@ -418,7 +430,7 @@ def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Ima
 
 
 @_rasterize.register_fake
-def _(rows, colors, screen, screen_absolute, height, width, room=0):
+def _(rows, colors, means2d_offset, means2d_absgrad, height, width, max_tile_entries=0):
     return _empty_images(rows, colors, height, width)
 
 
@@ -430,26 +442,26 @@ def _rasterize_backward(
     to_normal: Tensor | None,
     rows: Tensor,
     colors: Tensor,
-    screen: Tensor | None,
-    screen_absolute: Tensor | None,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
     light: Tensor,
     last: Tensor,
     height: int,
     width: int,
-    room: int = 0,
+    max_tile_entries: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of rows and colors for those of images, and of `screen_absolute` where it is given."""
+    """The gradients of rows and colors for those of images, and of `means2d_absgrad` where it is given."""
     op, (c, n) = "splat_rasterize_backward", rows.shape[:2]
-    _check_rasterize(op, rows, colors, screen, screen_absolute, height, width)
+    _check_rasterize(op, rows, colors, means2d_offset, means2d_absgrad, height, width)
     image = (c, height, width)
     grads = {"to_color": to_color, "to_through": to_through, "to_depth": to_depth, "to_normal": to_normal}
     shapes = ((*image, colors.shape[2]), image, image, (*image, 3))
     fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
     require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
-    _require_kernel(op, *grads.values(), rows, colors, screen, screen_absolute, light)
+    _require_kernel(op, *grads.values(), rows, colors, means2d_offset, means2d_absgrad, light)
     outer = [_ready_or_none(grad) for grad in grads.values()]
-    inputs = _ready(rows), _ready(colors), _ready_or_none(screen)
-    magnitudes = None if screen_absolute is None else rows.new_zeros(c, n, 2)
+    inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
+    magnitudes = None if means2d_absgrad is None else rows.new_zeros(c, n, 2)
     ends = _ready(light), _ready(last).to(torch.int32)
     if use_native(rows):
         to_rows, to_colors = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
@@ -457,15 +469,18 @@ def _rasterize_backward(
             *outer, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
         )
     else:
-        to_rows, to_colors = _splat_warp.rasterize_backward(outer, *inputs, magnitudes, *ends, height, width, room)
+        to_rows, to_colors = _rasterize_warp.rasterize_backward(
+            outer, *inputs, magnitudes, *ends, height, width, max_tile_entries
+        )
     return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
 
 @_rasterize_backward.register_fake
 def _(
-    to_color, to_through, to_depth, to_normal, rows, colors, screen, screen_absolute, light, last, height, width, room=0
+    to_color, to_through, to_depth, to_normal, rows, colors, means2d_offset, means2d_absgrad, light, last, height,
+    width, max_tile_entries=0
 ):  # fmt: skip
-    magnitudes = rows.new_empty(0) if screen_absolute is None else rows.new_empty(screen_absolute.shape)
+    magnitudes = rows.new_empty(0) if means2d_absgrad is None else rows.new_empty(means2d_absgrad.shape)
     return rows.new_empty(rows.shape), colors.new_empty(colors.shape), magnitudes
 
 
@@ -485,29 +500,31 @@ def _projection_derivative(ctx: Any, grad: Tensor, _: Any) -> Any:
 
 
 def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
-    rows, colors, screen, screen_absolute, *ctx.size = inputs
-    ctx.save_for_backward(rows, colors, screen, screen_absolute, output[1], output[5])
+    rows, colors, means2d_offset, means2d_absgrad, *ctx.size = inputs
+    ctx.save_for_backward(rows, colors, means2d_offset, means2d_absgrad, output[1], output[5])
     ctx.set_materialize_grads(False)  # an image that the loss does not use costs nothing
     ctx.mark_non_differentiable(*output[4:])
 
 
 def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
-    rows, colors, screen, screen_absolute, light, last = ctx.saved_tensors
+    rows, colors, means2d_offset, means2d_absgrad, light, last = ctx.saved_tensors
     if _has_kernel(rows):
-        gradients = _rasterize_backward(*grads[:4], rows, colors, screen, screen_absolute, light, last, *ctx.size)
+        gradients = _rasterize_backward(
+            *grads[:4], rows, colors, means2d_offset, means2d_absgrad, light, last, *ctx.size
+        )
     else:
         gradients = _OneDerivative.apply(
-            reference.rasterize_backward, tuple(ctx.size[:2]), *grads[:4], rows, colors, screen, screen_absolute
+            reference.rasterize_backward, tuple(ctx.size[:2]), *grads[:4], rows, colors, means2d_offset, means2d_absgrad
         )
     to_rows, to_colors, magnitudes = gradients
-    to_screen = None if screen is None else to_rows[..., :2].clone()
-    return to_rows, to_colors, to_screen, None if screen_absolute is None else magnitudes, None, None, None
+    to_screen = None if means2d_offset is None else to_rows[..., :2].clone()
+    return to_rows, to_colors, to_screen, None if means2d_absgrad is None else magnitudes, None, None, None
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
     raise NotImplementedError(
-        "splat: a second derivative is requested, and the operation has one; project and rasterize of "
-        "headfields.ops.reference.splat have all of them"
+        "rasterize_gaussians: a second derivative is requested, and the operation has one; project and rasterize of "
+        "headfields.ops.reference.rasterize_gaussians have all of them"
     )
 
 
@@ -562,5 +579,7 @@ define_transforms(_project, reference.project)
 define_transforms(_project_backward, _plain_project_backward)
 define_transforms(_rasterize, _plain_rasterize)
 define_transforms(
-    _rasterize_backward, None, remedy="project and rasterize of headfields.ops.reference.splat have every derivative"
+    _rasterize_backward,
+    None,
+    remedy="project and rasterize of headfields.ops.reference.rasterize_gaussians have every derivative",
 )

@@ -10,7 +10,7 @@ import torch
 import headfields as hf
 from headfields.metrics import psnr
 from headfields.ops import dispatch
-from headfields.ops.reference import splat as reference
+from headfields.ops.reference import rasterize_gaussians as reference
 
 KINDS = ("means", "quaternions", "scales", "opacities", "colors")
 
@@ -56,8 +56,8 @@ def picture(s, index):
         tx = z * np.clip(x / z, -1.3 * width / 2 / fx, 1.3 * width / 2 / fx)
         ty = z * np.clip(y / z, -1.3 * height / 2 / fy, 1.3 * height / 2 / fy)
         jacobian = np.array([[fx / z, 0, -fx * tx / z**2], [0, fy / z, -fy * ty / z**2]])
-        screen = np.linalg.inv(jacobian @ covariance @ jacobian.T + 0.3 * np.eye(2))
-        drawn.append((z, k, np.array([fx * x / z + cx, fy * y / z + cy]), screen, opacity, color))
+        conic = np.linalg.inv(jacobian @ covariance @ jacobian.T + 0.3 * np.eye(2))
+        drawn.append((z, k, np.array([fx * x / z + cx, fy * y / z + cy]), conic, opacity, color))
     color = np.zeros((height, width, s["colors"].shape[1]))
     opacity, depth = np.zeros((height, width)), np.zeros((height, width))
     for row in range(height):
@@ -76,7 +76,7 @@ def picture(s, index):
 
 def test_the_image_is_that_of_the_formula():
     s = scene()
-    image = hf.ops.splat(**s)
+    image = hf.ops.rasterize_gaussians(**s)
     for k in range(2):
         color, opacity, depth = picture(s, k)
         assert opacity.max() > 0.9
@@ -87,7 +87,8 @@ def test_the_image_is_that_of_the_formula():
 def test_a_ball_in_the_middle():
     """Its extent on screen is focal · scale / depth; its normal looks at the camera."""
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(65, 65), focal=300)
-    image = hf.ops.splat(torch.zeros(1, 3), torch.tensor([[2.0, 0, 0, 0]]), torch.tensor([[0.02, 0.02, 0.01]]),
+    image = hf.ops.rasterize_gaussians(torch.zeros(1, 3), torch.tensor([[2.0, 0, 0, 0]]),
+                         torch.tensor([[0.02, 0.02, 0.01]]),
                          torch.tensor([0.8]), torch.zeros(1, 0), camera)  # fmt: skip
     sigma = math.sqrt(6.0**2 + 0.3)
     assert image.color.shape == (1, 65, 65, 0)
@@ -105,7 +106,7 @@ def test_a_ball_in_the_middle():
 
 
 def images(s, **changes):
-    image = hf.ops.splat(**{**s, **changes})
+    image = hf.ops.rasterize_gaussians(**{**s, **changes})
     return {"color": image.color, "opacity": image.opacity, "depth": image.depth, "normal": image.normal}
 
 
@@ -120,11 +121,11 @@ def gradients(s, dtype, device="cpu", geometry=True, **options):
     camera = s["camera"]
     c, n = len(camera), s["means"].shape[-2]
     tensors = {kind: s[kind] for kind in KINDS} | {"pose": camera.world_to_camera, "lens": camera.intrinsics}
-    tensors |= {name: torch.zeros(c, n, 2) for name in ("screen", "screen_absolute")}
+    tensors |= {name: torch.zeros(c, n, 2) for name in ("means2d_offset", "means2d_absgrad")}
     leaves = {name: x.detach().to(device, dtype).requires_grad_() for name, x in tensors.items()}
     seen = hf.Camera(leaves["pose"], leaves["lens"], camera.size)
     rest = {name: x for name, x in leaves.items() if name not in ("pose", "lens")}
-    image = hf.ops.splat(**rest, camera=seen, **options)
+    image = hf.ops.rasterize_gaussians(**rest, camera=seen, **options)
     g = torch.Generator().manual_seed(2)
     outputs = [image.color, image.opacity, *([image.depth, image.normal] if geometry else [])]
     weights = [torch.randn(x.shape, generator=g, dtype=torch.float64).to(device, dtype) for x in outputs]
@@ -139,10 +140,10 @@ def test_gradients_are_those_of_differences(harmonics, antialiased):
     camera, g = s["camera"], torch.Generator().manual_seed(5)
     colors = torch.randn(12, 4, 3, generator=g, dtype=torch.float64) if harmonics else s["colors"]
 
-    def function(means, quaternions, scales, opacities, colors, pose, lens, background, screen):
-        image = hf.ops.splat(
+    def function(means, quaternions, scales, opacities, colors, pose, lens, background, means2d_offset):
+        image = hf.ops.rasterize_gaussians(
             means, quaternions, scales, opacities, colors, hf.Camera(pose, lens, camera.size), background,
-            harmonics=harmonics, antialiased=antialiased, screen=screen,
+            harmonics=harmonics, antialiased=antialiased, means2d_offset=means2d_offset,
         )  # fmt: skip
         return image.color, image.opacity, image.depth, image.normal
 
@@ -168,8 +169,11 @@ def test_the_definition_has_second_derivatives():
 def test_a_second_derivative_is_an_error(dtype):
     s = scene(n=5, dtype=dtype)
     means = s["means"].requires_grad_()
-    (first,) = torch.autograd.grad(hf.ops.splat(**s).color.square().sum(), means, create_graph=True)
-    with pytest.raises(NotImplementedError, match=r"splat: a second derivative .* headfields.ops.reference.splat"):
+    (first,) = torch.autograd.grad(hf.ops.rasterize_gaussians(**s).color.square().sum(), means, create_graph=True)
+    with pytest.raises(
+        NotImplementedError,
+        match=r"rasterize_gaussians: a second derivative .* headfields.ops.reference.rasterize_gaussians",
+    ):
         first.sum().backward()
 
 
@@ -207,15 +211,15 @@ def test_gaussians_of_each_camera(device):
     s = scene(n=40)
     own = {kind: torch.stack([s[kind], s[kind].flip(0)]).float().to(device) for kind in KINDS}
     camera = s["camera"].map(lambda x: x.float()).to(device)
-    both = hf.ops.splat(**own, camera=camera)
+    both = hf.ops.rasterize_gaussians(**own, camera=camera)
     for k in range(2):
-        one = hf.ops.splat(**{kind: x[k] for kind, x in own.items()}, camera=camera[k])
+        one = hf.ops.rasterize_gaussians(**{kind: x[k] for kind, x in own.items()}, camera=camera[k])
         torch.testing.assert_close(both.color[k], one.color[0], rtol=0, atol=0)
         assert torch.equal(both.radii[k], one.radii[0]) and torch.equal(both.counts[k], one.counts[0])
     shared = {kind: s[kind].float().to(device).requires_grad_() for kind in KINDS}
     spread = {kind: x.detach().expand(2, *x.shape).clone().requires_grad_() for kind, x in shared.items()}
     for leaves in (shared, spread):
-        image = hf.ops.splat(**leaves, camera=camera)
+        image = hf.ops.rasterize_gaussians(**leaves, camera=camera)
         (image.color.square().sum() + image.depth.sum() + image.normal[..., 1].sum()).backward()
     for kind in KINDS:
         torch.testing.assert_close(shared[kind].grad, spread[kind].grad.sum(0), rtol=1e-4, atol=1e-4, msg=kind)
@@ -235,10 +239,10 @@ def test_without_tiles_and_early_stop(device):
     parts = [reference.blend(rows[0], s["colors"], None, None, order, some, zero)[0] for some in pixels.split(500)]
     want = torch.cat(parts)[:, :3].reshape(48, 56, 3)
     assert (torch.cat(parts)[:, -1] < 1e-5).double().mean() > 0.05  # where kernels stop
-    same = hf.ops.splat(**s).color[0]
+    same = hf.ops.rasterize_gaussians(**s).color[0]
     torch.testing.assert_close(same, want, rtol=0, atol=1e-12)
     float32 = {name: x.float().to(device) for name, x in s.items() if name != "camera"}
-    image = hf.ops.splat(**float32, camera=camera.map(lambda x: x.float()).to(device))
+    image = hf.ops.rasterize_gaussians(**float32, camera=camera.map(lambda x: x.float()).to(device))
     assert float(psnr(image.color[0].cpu().double(), want)) > 100
 
 
@@ -247,7 +251,7 @@ def test_the_order_of_gaussians_does_not_matter(device):
     s = {**{kind: s[kind].float().to(device) for kind in KINDS}, "camera": s["camera"].map(lambda x: x.float())}
     s["camera"] = s["camera"].to(device)
     index = torch.randperm(200)
-    one, two = hf.ops.splat(**s), hf.ops.splat(**changed(s, index.to(device)))
+    one, two = hf.ops.rasterize_gaussians(**s), hf.ops.rasterize_gaussians(**changed(s, index.to(device)))
     for name in ("color", "opacity", "depth", "normal"):
         assert torch.equal(getattr(one, name), getattr(two, name))
     assert torch.equal(one.radii[:, index], two.radii) and torch.equal(one.counts[:, index], two.counts)
@@ -261,7 +265,7 @@ def test_ties_go_by_index(device):
         torch.full((3, 3), 0.1),
         torch.tensor([0.9, 0.9, 0.9]),
     )
-    image = hf.ops.splat(*(x.to(device) for x in ball), torch.eye(3).to(device), camera)
+    image = hf.ops.rasterize_gaussians(*(x.to(device) for x in ball), torch.eye(3).to(device), camera)
     assert image.color[0, 2, 2].argsort(descending=True).tolist() == [0, 1, 2]
 
 
@@ -293,8 +297,8 @@ def test_what_is_not_drawn(device, why, harmonics):
     carried = torch.rand(2, 4, 3) if harmonics else torch.rand(2, 3)
     leaves = [torch.cat([a, b]) for a, b in zip(NOT_DRAWN[why], only(mean=(0.01, 0, 0)), strict=True)]
     leaves = [x.to(device).requires_grad_() for x in (*leaves, carried)]
-    image = hf.ops.splat(*leaves, camera, harmonics=harmonics)
-    alone = hf.ops.splat(*(x[1:] for x in leaves), camera, harmonics=harmonics)
+    image = hf.ops.rasterize_gaussians(*leaves, camera, harmonics=harmonics)
+    alone = hf.ops.rasterize_gaussians(*(x[1:] for x in leaves), camera, harmonics=harmonics)
     for name in ("color", "opacity", "depth", "normal", "median_depth"):
         assert torch.equal(getattr(image, name), getattr(alone, name)), name
     assert float(image.radii[0, 0]) == 0 and int(image.counts[0, 0]) == 0
@@ -309,15 +313,15 @@ def test_no_extent_and_enormous_extent(device):
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(21, 21), fov=20).to(device)
     point = [x.to(device).requires_grad_() for x in only(scale=(0.0, 0, 0))]
     color = torch.ones(1, 1, device=device)
-    image = hf.ops.splat(*point, color, camera)
+    image = hf.ops.rasterize_gaussians(*point, color, camera)
     step = torch.arange(21.0, device=device) - 10
     want = 0.8 * torch.exp(-0.5 * step.square() / 0.3)
     torch.testing.assert_close(image.opacity[0, 10].detach(), torch.where(want < 1 / 255, 0.0, want))
     image.color.square().sum().backward()
     assert all(leaf.grad.isfinite().all() for leaf in point)
-    assert not hf.ops.splat(*point, color, camera, antialiased=True).opacity.any()
+    assert not hf.ops.rasterize_gaussians(*point, color, camera, antialiased=True).opacity.any()
     wall = [x.to(device).requires_grad_() for x in only(scale=(1e3, 1e3, 1e3))]
-    image = hf.ops.splat(*wall, color, camera)
+    image = hf.ops.rasterize_gaussians(*wall, color, camera)
     torch.testing.assert_close(image.opacity.detach(), torch.full((1, 21, 21), 0.8, device=device), rtol=1e-3, atol=0)
     image.color.square().sum().backward()
     assert all(leaf.grad.isfinite().all() for leaf in wall)
@@ -329,7 +333,7 @@ def test_sizes_of_zero_keep_a_gradient(device, n, size):
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=size, fov=None, focal=30.0).to(device)
     shapes = ((n, 3), (n, 4), (n, 3), (n,), (n, 2))
     leaves = [torch.rand(shape, device=device).requires_grad_() for shape in shapes]
-    image = hf.ops.splat(*leaves, camera)
+    image = hf.ops.rasterize_gaussians(*leaves, camera)
     assert image.color.shape == (1, *size, 2) and image.radii.shape == image.counts.shape == (1, n)
     image.color.sum().backward()
     assert all(leaf.grad is not None and leaf.grad.shape == leaf.shape for leaf in leaves)
@@ -337,12 +341,13 @@ def test_sizes_of_zero_keep_a_gradient(device, n, size):
 
 def test_many_cameras_or_none(device):
     camera = hf.Camera.look_at(torch.zeros(0, 3) + 1, (0, 0, 0), size=(4, 5), fov=20).to(device)
-    image = hf.ops.splat(*(x.to(device) for x in only()), torch.ones(1, 3, device=device), camera)
+    image = hf.ops.rasterize_gaussians(*(x.to(device) for x in only()), torch.ones(1, 3, device=device), camera)
     assert image.color.shape == (0, 4, 5, 3) and image.radii.shape == (0, 1)
 
 
 def test_the_gradient_of_the_centers(device):
-    """`screen` moves the centers as the principal point does; magnitudes add up over pixels, as a pixel at a time."""
+    """`means2d_offset` moves the centers as the principal point does; magnitudes add up over pixels, as a pixel at a
+    time."""
     s = scene(n=30, cameras=1, size=(9, 11))
     camera = s["camera"].map(lambda x: x.float())
     leaves = [s[kind].float().to(device) for kind in KINDS]
@@ -352,15 +357,17 @@ def test_the_gradient_of_the_centers(device):
     middle = camera.project(s["means"].float()[None])[0][0]
     inside = ((middle > 1) & (middle < torch.tensor([10.0, 8.0]))).all(-1)  # the margin moves with the principal point
     few = [x[inside.to(device)] for x in leaves]
-    want = hf.ops.splat(*few, camera.replace(intrinsics=moved).to(device))
-    image = hf.ops.splat(*few, camera.to(device), screen=shift[:, inside.to(device)])
+    want = hf.ops.rasterize_gaussians(*few, camera.replace(intrinsics=moved).to(device))
+    image = hf.ops.rasterize_gaussians(*few, camera.to(device), means2d_offset=shift[:, inside.to(device)])
     torch.testing.assert_close(image.color, want.color, rtol=1e-4, atol=1e-5)
 
     def by_pixel(pixels):
-        screen, absolute = (torch.zeros(1, 30, 2, device=device, requires_grad=True) for _ in range(2))
-        color = hf.ops.splat(*leaves, camera.to(device), screen=screen, screen_absolute=absolute).color
+        means2d_offset, absolute = (torch.zeros(1, 30, 2, device=device, requires_grad=True) for _ in range(2))
+        color = hf.ops.rasterize_gaussians(
+            *leaves, camera.to(device), means2d_offset=means2d_offset, means2d_absgrad=absolute
+        ).color
         color[0].flatten(0, 1)[pixels].square().sum().backward()
-        return screen.grad, absolute.grad
+        return means2d_offset.grad, absolute.grad
 
     signed, magnitudes = by_pixel(slice(None))
     each = [by_pixel(k) for k in range(99)]
@@ -395,7 +402,7 @@ def test_lists_that_are_made_in_parts():
     every = []
     for count in (n, 20):
         leaves = [x[:count].clone().requires_grad_() for x in walls]
-        color = hf.ops.splat(*leaves, camera).color
+        color = hf.ops.rasterize_gaussians(*leaves, camera).color
         color[0, :, :, 0].mean().backward()
         every.append([color.detach(), *(x.grad[:20] for x in leaves)])
     for many, few in zip(*every, strict=True):
@@ -431,7 +438,7 @@ def test_harmonics(device):
     toward = torch.nn.functional.normalize(torch.tensor([[-0.3, -0.4, -1.2]]), dim=-1)
     for k in (1, 4, 9, 16):
         coefficients = torch.randn(1, k, 3, generator=torch.Generator().manual_seed(k))
-        image = hf.ops.splat(*(x.to(device) for x in (*only(), coefficients)), camera, harmonics=True)
+        image = hf.ops.rasterize_gaussians(*(x.to(device) for x in (*only(), coefficients)), camera, harmonics=True)
         values = hf.ops.spherical_harmonics(toward, math.isqrt(k)) @ coefficients[0] + 0.5
         color = (image.color / image.opacity[..., None])[0, 2, 2]
         torch.testing.assert_close(color.cpu(), values[0].clamp_min(0), rtol=1e-5, atol=1e-5)
@@ -442,9 +449,9 @@ def test_the_background_is_behind(device):
     s = scene(n=20, cameras=2, size=(6, 8))
     s = changed(s, **{kind: s[kind].float().to(device) for kind in KINDS}, camera=s["camera"].map(lambda x: x.float()))
     s["camera"] = s["camera"].to(device)
-    plain = hf.ops.splat(**s)
+    plain = hf.ops.rasterize_gaussians(**s)
     for background in (torch.tensor([0.2, 0.4, 0.6], device=device), torch.rand(2, 6, 8, 3, device=device)):
-        image = hf.ops.splat(**s, background=background)
+        image = hf.ops.rasterize_gaussians(**s, background=background)
         torch.testing.assert_close(image.color, plain.color + (1 - plain.opacity[..., None]) * background)
 
 
@@ -492,27 +499,39 @@ def test_gsplat_projects_alike():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"means": torch.zeros(24, 3)}, ValueError, r"splat: quaternions has shape \(25, 4\); expected \(24, 4\), or"),
-        ({"scales": torch.zeros(2, 25, 2)}, ValueError, r"splat: scales has shape \(2, 25, 2\).* for 2 cameras"),
+        (
+            {"means": torch.zeros(24, 3)},
+            ValueError,
+            r"rasterize_gaussians: quaternions has shape \(25, 4\); expected \(24, 4\), or",
+        ),
+        (
+            {"scales": torch.zeros(2, 25, 2)},
+            ValueError,
+            r"rasterize_gaussians: scales has shape \(2, 25, 2\).* for 2 cameras",
+        ),
         (
             {"opacities": torch.zeros(25, 1)},
             ValueError,
             r"opacities has shape \(25, 1\); expected \(25,\), or",
         ),
         ({"colors": torch.zeros(25, 5, 3), "harmonics": True}, ValueError, "K = 1, 4, 9 or 16"),
-        ({"colors": torch.zeros(25, 4, 3)}, ValueError, r"splat: colors has shape \(25, 4, 3\)"),
+        ({"colors": torch.zeros(25, 4, 3)}, ValueError, r"rasterize_gaussians: colors has shape \(25, 4, 3\)"),
         ({"background": torch.zeros(4)}, ValueError, r"background has shape \(4,\); expected \(3,\), one color, or"),
-        ({"screen": torch.zeros(25, 2)}, ValueError, r"screen has shape \(25, 2\); expected \(2, 25, 2\)"),
-        ({"means": torch.zeros(25, 3).long()}, TypeError, "splat: means has dtype torch.int64"),
-        ({"camera": torch.eye(4)}, TypeError, "splat: camera is a Tensor; pass a headfields.Camera"),
-        ({"near": 0.0}, ValueError, "splat: near is 0.0; expected a positive number of meters"),
-        ({"low_pass": -0.1}, ValueError, "splat: low_pass is -0.1"),
+        (
+            {"means2d_offset": torch.zeros(25, 2)},
+            ValueError,
+            r"means2d_offset has shape \(25, 2\); expected \(2, 25, 2\)",
+        ),
+        ({"means": torch.zeros(25, 3).long()}, TypeError, "rasterize_gaussians: means has dtype torch.int64"),
+        ({"camera": torch.eye(4)}, TypeError, "rasterize_gaussians: camera is a Tensor; pass a headfields.Camera"),
+        ({"near": 0.0}, ValueError, "rasterize_gaussians: near is 0.0; expected a positive number of meters"),
+        ({"low_pass": -0.1}, ValueError, "rasterize_gaussians: low_pass is -0.1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_named(change, error, message):
     with pytest.raises(error, match=message):
-        hf.ops.splat(**{**scene(dtype=torch.float32), **change})
+        hf.ops.rasterize_gaussians(**{**scene(dtype=torch.float32), **change})
 
 
 def test_lists_of_a_fixed_size(monkeypatch):
@@ -522,7 +541,7 @@ def test_lists_of_a_fixed_size(monkeypatch):
     with dispatch.use_cpu_backend("warp"):
         for room in (0, 1 << 12):
             given = {kind: arguments[kind].clone().requires_grad_() for kind in KINDS}
-            image = hf.ops.splat(*given.values(), arguments["camera"], room=room)
+            image = hf.ops.rasterize_gaussians(*given.values(), arguments["camera"], max_tile_entries=room)
             (image.color.square().sum() + image.depth.sum()).backward()
             grads.append((image, [tensor.grad for tensor in given.values()]))
         (exact, one), (roomy, other) = grads
@@ -531,10 +550,12 @@ def test_lists_of_a_fixed_size(monkeypatch):
             assert torch.equal(getattr(exact, name), getattr(roomy, name))
         for mine, theirs in zip(one, other, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-        less = hf.ops.splat(*(arguments[kind] for kind in KINDS), arguments["camera"], room=30)
+        less = hf.ops.rasterize_gaussians(
+            *(arguments[kind] for kind in KINDS), arguments["camera"], max_tile_entries=30
+        )
         assert int(less.entries) == int(exact.entries) and less.color.isfinite().all()
-    with pytest.raises(ValueError, match="splat: room is -1"):
-        hf.ops.splat(*(arguments[kind] for kind in KINDS), arguments["camera"], room=-1)
+    with pytest.raises(ValueError, match="rasterize_gaussians: max_tile_entries is -1"):
+        hf.ops.rasterize_gaussians(*(arguments[kind] for kind in KINDS), arguments["camera"], max_tile_entries=-1)
 
 
 def test_an_image_too_wide_to_count_its_tiles_is_refused():

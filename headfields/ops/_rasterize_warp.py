@@ -1,4 +1,5 @@
-"""The Gaussian rasterizer on Warp: what `hf.ops.splat` launches on CUDA, and on the CPU without the C++ module."""
+"""The Gaussian rasterizer on Warp: what `hf.ops.rasterize_gaussians` launches on CUDA, and on the CPU without the C++
+module."""
 
 import torch
 from torch import Tensor
@@ -50,12 +51,12 @@ def colors_backward(
 
 
 def rasterize(
-    rows: Tensor, colors: Tensor, screen: Tensor | None, height: int, width: int, room: int
+    rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, height: int, width: int, max_tile_entries: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The outputs of `splat_rasterize`."""
     c, n, d = len(rows), rows.shape[1], colors.shape[2]
-    shift = rows.new_empty(0, 0, 0) if screen is None else screen
-    starts, gaussians, entries = _lists(rows, shift, height, width, room)
+    shift = rows.new_empty(0, 0, 0) if means2d_offset is None else means2d_offset
+    starts, gaussians, entries = _lists(rows, shift, height, width, max_tile_entries)
     features = _features(rows, colors)
     passes = -(-features.shape[2] // WIDTH)
     features = torch.nn.functional.pad(features, (0, passes * WIDTH - features.shape[2]))
@@ -75,14 +76,14 @@ def rasterize(
 
 
 def rasterize_backward(
-    grads: list[Tensor | None], rows: Tensor, colors: Tensor, screen: Tensor | None, magnitudes: Tensor | None,
-    light: Tensor, last: Tensor, height: int, width: int, room: int,
+    grads: list[Tensor | None], rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, magnitudes: Tensor | None,
+    light: Tensor, last: Tensor, height: int, width: int, max_tile_entries: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of rows and colors; adds to `magnitudes`."""
     c, d = len(rows), colors.shape[2]
     none = rows.new_empty(0, 0, 0)
-    shift = none if screen is None else screen
-    starts, gaussians, _ = _lists(rows, shift, height, width, room)
+    shift = none if means2d_offset is None else means2d_offset
+    starts, gaussians, _ = _lists(rows, shift, height, width, max_tile_entries)
     color, through, depth, normal = grads
     image = (c, height, width)
     columns = [rows.new_zeros(*image, d) if color is None else color]
@@ -105,26 +106,28 @@ def _features(rows: Tensor, colors: Tensor) -> Tensor:
     return torch.cat([colors.expand(len(rows), -1, -1), rows[..., 6:]], dim=-1)
 
 
-def _lists(rows: Tensor, screen: Tensor, height: int, width: int, room: int) -> tuple[Tensor, Tensor, Tensor]:
+def _lists(
+    rows: Tensor, means2d_offset: Tensor, height: int, width: int, max_tile_entries: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Starts (C, tiles + 1) of the tiles' lists, the Gaussians in them by depth, and the number of their entries ().
 
-    The lists have `room` entries, where it is positive, and further ones are left out. Otherwise the host waits for
-    their number, to allocate them."""
+    The lists have `max_tile_entries` entries, where it is positive, and further ones are left out. Otherwise the host
+    waits for their number, to allocate them."""
     c, n = rows.shape[:2]
     tiles = -(-height // TILE) * -(-width // TILE)
     counts = torch.empty(c, n, dtype=torch.int64, device=rows.device)
-    launch("splat_tiles.count_tiles", (c, n), rows, screen, height, width, counts)
+    launch("splat_tiles.count_tiles", (c, n), rows, means2d_offset, height, width, counts)
     ends = counts.reshape(-1).cumsum(0).reshape(c, n)
     entries = ends.reshape(-1)[-1].clone() if counts.numel() else counts.new_zeros(())
-    total = room if room > 0 else int(entries)
+    total = max_tile_entries if max_tile_entries > 0 else int(entries)
     keys = torch.empty(total, dtype=torch.int64, device=rows.device)
     gaussians = torch.empty(total, dtype=torch.int32, device=rows.device)
-    if room > 0:  # rows without an entry come last, after all tiles
+    if max_tile_entries > 0:  # rows without an entry come last, after all tiles
         keys.fill_(torch.iinfo(torch.int64).max)
         gaussians.zero_()
     depths = rows[..., 6].contiguous().view(torch.int32)
     if total:
-        launch("splat_tiles.list_tiles", (c, n), rows, screen, depths, height, width, ends, keys, gaussians)
+        launch("splat_tiles.list_tiles", (c, n), rows, means2d_offset, depths, height, width, ends, keys, gaussians)
     keys, order = keys.sort(stable=True)
     first = torch.arange(c, device=rows.device)[:, None] * tiles + torch.arange(tiles + 1, device=rows.device)
     starts = torch.searchsorted(keys, first << 32)

@@ -37,8 +37,9 @@ def pose_gradients(
 ) -> Float[Tensor, "*batch f 3 3"]:
     """The linear part of the map from each neutral triangle to its posed shape, S = P N⁻¹ of `triangle_spans`.
 
-    S holds rotation, stretch and shear, but no translation. (`headfields.ops.deformation_gradients` gives INSTA's map,
-    which goes from posed to neutral and is rigid.) A triangle that is degenerate in the neutral mesh gets the identity.
+    S holds rotation, stretch and shear, but no translation. (`headfields.ops.triangle_frames.deformation_gradients`
+    gives INSTA's map, which goes from posed to neutral and is rigid.) A triangle that is degenerate in the neutral mesh
+    gets the identity.
 
     Args:
         posed: (..., V, 3), meters.
@@ -54,7 +55,8 @@ def pose_gradients(
     Example:
         >>> import torch, headfields as hf
         >>> neutral, faces = torch.eye(3), torch.tensor([[0, 1, 2]])
-        >>> hf.retargeting.pose_gradients(2 * neutral[None], neutral, faces).diagonal(dim1=-2, dim2=-1)
+        >>> from headfields.apps.retargeting.deformation_gradients import pose_gradients
+        >>> pose_gradients(2 * neutral[None], neutral, faces).diagonal(dim1=-2, dim2=-1)
         tensor([[[2., 2., 2.]]])
 
     Source: Sumner and Popović, Deformation Transfer for Triangle Meshes (2004), section 3, equation 4.
