@@ -4,10 +4,7 @@ Nothing in the library's core imports them.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from headfields.apps import export, priors, retargeting, rigging, texturing, tracking, viewer
+from typing import Any
 
 __all__ = ["export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer"]
 
