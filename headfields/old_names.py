@@ -116,7 +116,6 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "apps.viewer.painters": "MeshPainter",
         "apps.viewer.progressive": "ProgressiveRenderer",
         "apps.viewer.scene": "Scene View",
-        "apps.viewer.subjects": "avatar_scene capture_scene head_scene mesh_scene",
     },
     "headfields.data": {
         "data.balance": "view_yaw",
@@ -185,7 +184,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "metrics.surface": "GeometryMetrics OneWay",
     },
     "headfields.models": {
-        "models.baselines": "AverageTexture static_field",
+        "models.baselines": "AverageTexture",
         "models.insta": "INSTA_RELEASED",
     },
     "headfields.networks": {

@@ -29,7 +29,7 @@ def exported(module: ModuleType) -> list[str]:
 def test_the_surface_is_small_enough_to_keep() -> None:
     """docs/stability.md promises these names."""
     names = [f"{module.__name__}.{name}" for module in namespaces() for name in exported(module)]
-    assert 200 < len(names) <= 265, len(names)
+    assert 200 < len(names) <= 270, len(names)
     assert len(hf.__all__) <= 40
 
 

@@ -42,9 +42,9 @@ LINKS = {
 
 def modules() -> list[str]:
     """The package, its public modules, and `MODULES`, as `import` takes them."""
-    package = importlib.import_module(PACKAGE)
-    public = [value for name in package.__all__ if isinstance(value := getattr(package, name), ModuleType)]
-    return sorted({PACKAGE, *(module.__name__ for module in public), *MODULES})
+    packages = [importlib.import_module(dotted) for dotted in (PACKAGE, f"{PACKAGE}.apps")]
+    named = [getattr(package, name) for package in packages for name in package.__all__]
+    return sorted({PACKAGE, *(value.__name__ for value in named if isinstance(value, ModuleType)), *MODULES})
 
 
 def public_names(module: ModuleType) -> list[str]:

@@ -123,7 +123,7 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
         ValueError: the file has none of these formats, is truncated, or holds no dict.
 
     >>> import tempfile, numpy as np
-    >>> from headfields.files import load_arrays
+    >>> from headfields.files.arrays import load_arrays
     >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
     ...     np.savez(file, weights=np.ones((2, 3)))
     ...     _ = file.seek(0)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from headfields.models.baselines import static_field
 from headfields.models.flash_avatar import flash_avatar
 from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.models.insta import insta
@@ -19,6 +20,7 @@ __all__ = [
     "monoavatar",
     "mononphm",
     "rgb_avatar",
+    "static_field",
     "vp360",
 ]
 

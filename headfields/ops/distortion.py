@@ -35,8 +35,8 @@ def distortion(
 
     >>> import torch, headfields as hf
     >>> samples = hf.Samples(torch.tensor([0, 0]), start=torch.tensor([0.0, 1.0]), end=torch.tensor([1.0, 2.0]))
-    >>> hf.ops.distortion(torch.tensor([0.5, 0.5]), samples, rays=1).tolist()  # 2 · ¼ · 1 + ⅓ (¼ + ¼)
-    [0.6666666865348816]
+    >>> hf.ops.distortion(torch.tensor([0.5, 0.5]), samples, rays=1)  # 2 · ¼ · 1 + ⅓ (¼ + ¼)
+    tensor([0.6667])
     """
     check_shape("distortion", "weights", weights, str(len(samples)))
     if offsets is None:

@@ -50,8 +50,8 @@ def interlevel(
     >>> samples = hf.Samples(ray, edges[:-1], edges[1:])
     >>> whole = hf.Samples(ray[:1], edges[:1], edges[2:])
     >>> fine, coarse = torch.tensor([0.5, 0.5]), torch.tensor([0.25])
-    >>> hf.ops.interlevel(fine, samples, coarse, whole, rays=1).tolist()  # 2 · ¼² / ½
-    [0.25]
+    >>> hf.ops.interlevel(fine, samples, coarse, whole, rays=1)  # 2 · ¼² / ½
+    tensor([0.2500])
     """
     check_shape("interlevel", "weights", weights, str(len(samples)))
     check_shape("interlevel", "coarse_weights", coarse_weights, str(len(coarse)))

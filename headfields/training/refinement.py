@@ -83,7 +83,7 @@ def correct_pose(
 
     >>> import torch
     >>> from headfields.records import Camera
-    >>> from headfields.training import correct_pose
+    >>> from headfields.training.refinement import correct_pose
     >>> camera = Camera(torch.eye(4), torch.eye(3), (4, 4))
     >>> shifted = correct_pose(camera, torch.zeros(3), torch.tensor([0.0, 0.0, 0.01]), torch.tensor([0.0, 0.0, 0.5]))
     >>> round(float(shifted.world_to_camera[2, 3]), 3)  # the head is a centimeter further away

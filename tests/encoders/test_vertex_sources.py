@@ -248,7 +248,7 @@ def test_the_paper_sizes_are_the_defaults() -> None:
 
 def test_errors(unchecked: None) -> None:
     bare = TEMPLATE.replace(uv=None, uv_faces=None)
-    with pytest.raises(ValueError, match=r"no texture coordinates; headfields\.mesh\.unwrapped"):
+    with pytest.raises(ValueError, match=r"no texture coordinates; headfields\.mesh\.unwrap_template"):
         UVDisplacementFeatures(bare)
     with pytest.raises(ValueError, match="choose multiples of 4"):
         UVDisplacementFeatures(TEMPLATE, channels=(4, 6, 8), resolution=30)

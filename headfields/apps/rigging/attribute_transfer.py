@@ -61,7 +61,7 @@ def weld_groups(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None =
         keep: (N,) vertices that stay separate, such as those of two lips that touch.
 
     >>> import torch
-    >>> from headfields.apps.rigging import weld_groups
+    >>> from headfields.apps.rigging.attribute_transfer import weld_groups
     >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 0]])
     >>> weld_groups(vertices).tolist(), weld_groups(vertices, keep=torch.tensor([2])).tolist()
     ([0, 1, 0], [0, 2, 1])

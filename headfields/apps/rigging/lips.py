@@ -176,7 +176,7 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
 
     >>> import torch
     >>> from headfields.mesh import Mesh
-    >>> from headfields.apps.rigging import cut_lips
+    >>> from headfields.apps.rigging.lips import cut_lips
     >>> x, y = torch.meshgrid(torch.linspace(-0.05, 0.05, 11), torch.linspace(-0.05, 0.05, 11), indexing="xy")
     >>> vertices = torch.stack([x, y, 0 * x], -1).reshape(-1, 3)  # a plane that faces +z
     >>> a = torch.arange(121).reshape(11, 11)[:-1, :-1].reshape(-1, 1)

@@ -31,7 +31,7 @@ def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
 
     >>> import torch
     >>> from headfields.mesh import Mesh
-    >>> from headfields.apps.rigging import join_seams
+    >>> from headfields.apps.rigging.mesh_repair import join_seams
     >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     >>> vertices = corners[[0, 1, 2, 0, 2, 3]]  # two triangles that duplicate their shared edge
     >>> joined, index = join_seams(Mesh(vertices, torch.arange(6).reshape(2, 3), uv=vertices[:, :2]))

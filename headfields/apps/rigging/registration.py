@@ -154,8 +154,9 @@ def trimmed_icp(
     Source: Besl and McKay 1992; trimming as in Chetverikov et al. 2002.
 
     >>> import torch
-    >>> from headfields.ops import Similarity, vertex_normals
-    >>> from headfields.apps.rigging import trimmed_icp
+    >>> from headfields.ops.similarity import Similarity
+    >>> from headfields.ops import vertex_normals
+    >>> from headfields.apps.rigging.registration import trimmed_icp
     >>> from headfields.synthetic import procedural_head
     >>> head = procedural_head()
     >>> vertices, normals = head.template_vertices, vertex_normals(head.template_vertices, head.faces)
@@ -227,7 +228,7 @@ def register(
     Source: Sorkine and Alexa, As-Rigid-As-Possible Surface Modeling (2007), with uniform weights; coarse to fine as in
     Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007).
 
-    >>> from headfields.apps.rigging import Stage, register
+    >>> from headfields.apps.rigging.registration import Stage, register
     >>> from headfields.synthetic import procedural_head
     >>> head = procedural_head()
     >>> target = 1.02 * head.template_vertices

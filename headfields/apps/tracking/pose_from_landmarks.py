@@ -39,7 +39,7 @@ def landmark_pose(
 
     >>> import torch
     >>> from headfields.records import Camera
-    >>> from headfields.apps.tracking import landmark_pose
+    >>> from headfields.apps.tracking.pose_from_landmarks import landmark_pose
     >>> intrinsics = torch.tensor([[300.0, 0, 64], [0, 300.0, 64], [0, 0, 1]])
     >>> camera = Camera(torch.eye(4), intrinsics, (128, 128))
     >>> points = torch.rand(10, 3, generator=torch.Generator().manual_seed(0)) - 0.5

@@ -96,7 +96,7 @@ class LandmarkPoints(Record):
             code: (W,) geometry code; `code` if None. Ignored if the points do not depend on it.
 
         >>> import torch
-        >>> from headfields.apps.tracking import LandmarkPoints
+        >>> from headfields.apps.tracking.prior.landmarks import LandmarkPoints
         >>> landmarks = LandmarkPoints.near(torch.rand(68, 3), torch.rand(11, 3))
         >>> landmarks(torch.rand(11, 3)).shape, len(landmarks.kept())
         (torch.Size([68, 3]), 48)

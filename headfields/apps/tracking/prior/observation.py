@@ -31,7 +31,7 @@ class LabelClasses:
         hair: hair and hat.
         mouth: interior of the mouth.
 
-    >>> from headfields.apps.tracking import LabelClasses
+    >>> from headfields.apps.tracking.prior.observation import LabelClasses
     >>> LabelClasses().without_hair().ignored
     (90, 100, 110, 70, 80)
     """

@@ -27,7 +27,7 @@ class SteppedRate:
         halve: steps at which the rate is halved.
         change: (step, rate) pairs; from that step on, this rate replaces `start`.
 
-    >>> from headfields.apps.tracking import SteppedRate
+    >>> from headfields.apps.tracking.prior.options import SteppedRate
     >>> rate = SteppedRate(0.01, halve=(200, 225), change=((150, 0.02),))
     >>> [rate.at(step) for step in (0, 150, 200, 225)]
     [0.01, 0.02, 0.01, 0.005]
@@ -53,7 +53,7 @@ class WeightSchedule:
     Attributes:
         values: pairs of (first step, weight); the first pair begins at step 0.
 
-    >>> from headfields.apps.tracking import WeightSchedule
+    >>> from headfields.apps.tracking.prior.options import WeightSchedule
     >>> WeightSchedule(((0, 100.0), (25, 50.0))).at(30)
     50.0
     """

@@ -41,7 +41,7 @@ def pace_of(stage: Stage1, motion: float, mean: float) -> float:
         motion: motion of the landmarks since the previous frame; NaN if unknown.
         mean: mean motion over the recording.
 
-    >>> from headfields.apps.tracking import Stage1
+    >>> from headfields.apps.tracking.prior.options import Stage1
     >>> from headfields.apps.tracking.prior.stage1 import pace_of
     >>> [pace_of(Stage1(), motion, mean=1.0) for motion in (3.0, 1.0, 0.2)]
     [0.5, 0.25, 0.1]
