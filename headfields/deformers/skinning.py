@@ -22,6 +22,7 @@ from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows
 from headfields.ops.rotations import quaternion_from_rotation, quaternion_product, rotation_from_6d
 from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
+from headfields.ops.vectors import safe_norm
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Record, Splats
 
@@ -430,7 +431,7 @@ class SkinningRoots(_FieldSkinning):
         return Canonical(
             points=root, directions=turned, posed_points=points, frame=frame, valid=valid & regular,
             face=torch.where(valid, nearest.face, -1), barycentric=nearest.barycentric,
-            distance=torch.where(valid, _length(points - foot), torch.inf),
+            distance=torch.where(valid, safe_norm(points - foot), torch.inf),
         )  # fmt: skip
 
     def jacobian(
@@ -493,10 +494,3 @@ class _Forward(Deformer):
         posed = self._skinning[0].pose_points(points, frame, prepared)[0]
         valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
         return Canonical(points=posed, directions=directions, posed_points=points, frame=frame, valid=valid)
-
-
-def _length(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:
-    """Lengths whose gradient at zero is zero instead of NaN."""
-    squared = vectors.square().sum(-1)
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

@@ -15,6 +15,7 @@ from headfields.ops._checks import (
     check_shape,
 )
 from headfields.ops.functorch_rules import array_of
+from headfields.ops.vectors import unit_vectors
 
 __all__ = [
     "cross_areas",
@@ -27,8 +28,6 @@ __all__ = [
     "vertex_areas",
     "vertex_normals",
 ]
-
-_TINY = 1e-18  # square meters, doubled area of a face without a normal
 
 
 def face_crosses(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3"]:
@@ -57,7 +56,7 @@ def face_normals(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"
     [[0.0, 0.0, 1.0]]
     """
     _check("face_normals", vertices, faces)
-    return _unit(face_crosses(vertices, faces))
+    return unit_vectors(face_crosses(vertices, faces))
 
 
 def vertex_normals(
@@ -87,7 +86,7 @@ def vertex_normals(
     total = torch.zeros_like(vertices)
     for corner in range(3):
         total = total.index_add(-2, faces[:, corner], crosses)
-    return _unit(total) if unit else total
+    return unit_vectors(total) if unit else total
 
 
 def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f"]:
@@ -213,10 +212,3 @@ def _check(op: str, vertices: Tensor, faces: Tensor) -> None:
     check_floating(op, "vertices", vertices)
     check_shape(op, "vertices", vertices, "... V 3")
     check_faces(op, vertices, faces)
-
-
-def _unit(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Vectors of length 1; 0, with a gradient of 0, where one is (nearly) zero."""
-    zero = vectors.detach().norm(dim=-1, keepdim=True) <= _TINY
-    safe = torch.where(zero, 1.0, vectors)
-    return torch.where(zero, 0.0, safe / safe.norm(dim=-1, keepdim=True))

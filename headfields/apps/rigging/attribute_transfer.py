@@ -270,7 +270,7 @@ def transfer_uv(
     corners = registered.double()[source_faces.cpu()[nearest_face]]
     edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normal = torch.linalg.cross(edge_1, edge_2)
-    frame = torch.stack([edge_1, edge_2, normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-20)], -1)
+    frame = torch.stack([edge_1, edge_2, torch.nn.functional.normalize(normal, dim=1, eps=1e-20)], -1)
     offsets = vertices.double()[faces.cpu()] - corners[:, None, 0]
     coordinates = torch.linalg.lstsq(frame, offsets.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
     source_uv = uv.double().cpu()[uv_faces.cpu()[nearest_face]]
