@@ -9,10 +9,10 @@ from torch import Tensor
 
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.blended_map import blended_map
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, triangle_frames
-from headfields.ops.vertex_geometry import edge_neighbors
 from headfields.records import Canonical, HeadState
 
 BlendFormula = Literal["published", "released"]

@@ -19,6 +19,7 @@ from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows, scatter_rows
 from headfields.ops.log_strain import log_strain
 from headfields.ops.marching_cubes import Isosurface, marching_cubes
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.mlp import mlp
 from headfields.ops.mlp_tangents import mlp_tangents
 from headfields.ops.nearest_vertices import NearestVertices, VertexTree, inverse_distance_weights
@@ -53,13 +54,7 @@ from headfields.ops.triangle_frames import deformation_gradients, triangle_frame
 from headfields.ops.undistort import undistort_image, undistort_pixels
 from headfields.ops.unwrap import unwrap
 from headfields.ops.uv import UVRasterizer
-from headfields.ops.vertex_geometry import (
-    edge_neighbors,
-    face_normals,
-    triangle_areas,
-    vertex_areas,
-    vertex_normals,
-)
+from headfields.ops.vertex_geometry import face_normals, triangle_areas, vertex_areas, vertex_normals
 
 __all__ = [
     "ClosestPoint",

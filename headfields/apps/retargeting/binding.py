@@ -11,11 +11,12 @@ from headfields.apps.retargeting.deformation_transfer import Correspondence
 from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.pose_gradients import pose_gradients
 from headfields.apps.retargeting.thin_plate import ThinPlateWarp
+from headfields.ops.mesh_topology import edge_neighbors, uniform_laplacian
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.smoothstep import cubic
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import face_normals, vertex_normals
 
 __all__ = ["Binding", "bind"]
 

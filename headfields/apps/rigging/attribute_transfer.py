@@ -15,9 +15,10 @@ from torch import Tensor
 from headfields.apps.retargeting.binding import SidedSurface, surface_correspondence
 from headfields.apps.retargeting.deformation_transfer import Correspondence, DeformationTransfer
 from headfields.apps.retargeting.head_surface import HeadSurface
+from headfields.ops.mesh_topology import uniform_laplacian
 from headfields.ops.smoothstep import smoothstep
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import vertex_normals
 
 __all__ = [
     "correspond",

@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.mesh_topology import edge_neighbors, uniform_laplacian, unique_edges
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import face_normals, vertex_normals
 
 __all__ = ["Registration", "Stage", "register", "trimmed_icp"]
 
@@ -257,9 +258,7 @@ def register(
     used = torch.zeros(count, dtype=torch.bool)
     used[triangles.flatten()] = True
     active = used if active is None else active.cpu() & used
-    edges = (
-        torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
-    )
+    edges, _ = unique_edges(triangles)
     directed = torch.cat([edges, edges.flip(1)]).numpy()
     tails, heads = directed.T
     incidence = scipy.sparse.coo_matrix(
