@@ -25,6 +25,7 @@ from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
 from headfields.ops.vectors import safe_norm
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Record, Splats
+from headfields.records.inverse import inverse_3x3
 
 
 @dataclass(frozen=True)
@@ -446,7 +447,7 @@ class SkinningRoots(_FieldSkinning):
         _, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], root)
         identity = torch.eye(3, dtype=root.dtype, device=root.device).expand_as(slope)
         good = (solution.converged & usable)[:, None, None]
-        return root, torch.where(good, torch.linalg.inv(torch.where(good, slope, identity)), identity)
+        return root, torch.where(good, inverse_3x3(torch.where(good, slope, identity)), identity)
 
     def _with_gradient(
         self, solution: SkinningSolution, points: Tensor, frame: Tensor, prepared: PosedSkeleton
@@ -461,9 +462,8 @@ class SkinningRoots(_FieldSkinning):
             with torch.set_grad_enabled(self.derivatives == 2):
                 image, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], x)
             with torch.no_grad():
-                regular = torch.linalg.inv_ex(slope)[1] == 0
-                usable = usable & solution.converged & regular & slope.isfinite().all(dim=-1).all(dim=-1)
-            inverse = torch.linalg.inv(torch.where(usable[:, None, None], slope, identity))
+                usable = usable & solution.converged & inverse_3x3(slope).isfinite().all(dim=-1).all(dim=-1)
+            inverse = inverse_3x3(torch.where(usable[:, None, None], slope, identity))
             if self.derivatives == 1:
                 off = self.pose_points(x, frame, prepared)[0] - points
                 x = implicit_root(x, off, torch.where(usable[:, None, None], inverse, 0.0))
