@@ -17,7 +17,9 @@ __all__ = [
     "RotationForm",
     "axis_angle",
     "left_jacobian",
+    "rotation_angle",
     "rotation_from_6d",
+    "rotation_from_euler",
     "rotation_from_log_quaternion",
     "rotation_from_quaternion",
     "rotation_matrices",
@@ -288,6 +290,39 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
     for k in range(9, -1, -1):  # 2 asin(s) / s = 2 sum_k (2k)! / (4^k k!^2 (2k + 1)) s^2k
         series = series * near + _ARCSINE[k]
     return vector * torch.where(small, series, far)[..., None]
+
+
+def rotation_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angles (...), radians in [0, pi], by which rotation matrices (..., 3, 3) turn, exact near 0 and near pi.
+
+    Of the rotation between two, `rotation_angle(a.mT @ b)`. Differentiable as `axis_angle`, and not at 0.
+    """
+    return torch.linalg.vector_norm(axis_angle(rotations), dim=-1)
+
+
+def rotation_from_euler(angles: Float[Tensor, "*batch 3"], axes: str) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of Euler angles about moving axes: R = R₁ R₂ R₃, the last about its axis first.
+
+    Args:
+        angles: (..., 3), radians, in the order of `axes`.
+        axes: three of "x", "y" and "z", as "xyz".
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `angles` is not a floating-point tensor.
+        ValueError: its last axis is not 3, or `axes` are others.
+
+    Differentiability: any order.
+    """
+    check_floating("rotation_from_euler", "angles", angles)
+    check_shape("rotation_from_euler", "angles", angles, "... 3")
+    if len(axes) != 3 or not set(axes) <= set("xyz"):
+        raise ValueError(f"rotation_from_euler: axes is {axes!r}; expected three of x, y and z, as 'xyz'")
+    unit = torch.eye(3, dtype=angles.dtype, device=angles.device)[["xyz".index(axis) for axis in axes]]
+    first, second, third = rotation_matrices(angles[..., None] * unit).unbind(-3)
+    return first @ second @ third
 
 
 def _angle(square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
