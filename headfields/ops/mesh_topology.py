@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from headfields.ops._checks import MOST_VERTICES, check_index, check_integer, check_shape
@@ -14,6 +14,7 @@ __all__ = [
     "edge_neighbors",
     "edge_rows",
     "face_neighbors",
+    "open_edges",
     "uniform_laplacian",
     "unique_edges",
     "vertex_components",
@@ -106,6 +107,12 @@ def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
     neighbors = torch.empty_like(other)
     neighbors[order] = other
     return neighbors.reshape(count, 3)
+
+
+def open_edges(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "f 3"]:
+    """Whether the edge opposite each corner of each face is a border: a point with a barycentric coordinate of 0 at
+    such a corner lies on the border."""
+    return (edge_neighbors(faces) < 0).roll(-1, 1)
 
 
 def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:

@@ -13,7 +13,7 @@ from headfields.apps.rigging.landmarks import LANDMARK_NAMES, ScanLandmarks, fin
 from headfields.apps.rigging.lips import LipCut, cut_lips, lip_sides, lips_parted
 from headfields.apps.rigging.mesh_repair import close_pinholes, join_seams
 from headfields.apps.rigging.pictures import rig_pictures
-from headfields.apps.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, trimmed_icp
+from headfields.apps.rigging.registration import DEFAULT_STAGES, Registration, Stage, register
 from headfields.apps.rigging.rig import Rigging, rig_template
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 
@@ -42,6 +42,5 @@ __all__ = [
     "transfer_regions",
     "transfer_uv",
     "transfer_values",
-    "trimmed_icp",
     "weld_groups",
 ]
