@@ -76,7 +76,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "apps.rigging.lips": "LipCut cut_lips lip_sides lips_parted",
         "apps.rigging.mesh_repair": "close_pinholes join_seams",
         "apps.rigging.pictures": "rig_pictures",
-        "apps.rigging.registration": "DEFAULT_STAGES Registration Stage register trimmed_icp",
+        "apps.rigging.registration": "DEFAULT_STAGES Registration Stage register",
         "apps.rigging.rig": "Rigging",
     },
     "headfields.apps.texturing": {
@@ -214,7 +214,8 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "ops.triangle_bvh": "ClosestPoint",
         "ops.triangle_frames": "deformation_gradients",
         "ops.undistort": "undistort_image undistort_pixels",
-        "ops.vertex_geometry": "edge_neighbors triangle_areas vertex_areas",
+        "ops.mesh_topology": "edge_neighbors",
+        "ops.vertex_geometry": "triangle_areas vertex_areas",
     },
     "headfields.renderers": {
         "renderers.lighting": "Shading",

@@ -18,7 +18,7 @@ from torch import Tensor
 from headfields.data.recording import Recording
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid, rigid_transform
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import rotation_angle
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
 
@@ -204,7 +204,7 @@ def head_motion(pose: Float[Tensor, "b 4 4"], center: Float[Tensor, "3"]) -> Hea
     if not len(pose):
         return HeadMotion(0.0, 0.0)
     turn, place = pose[:, :3, :3].double(), (pose[:, :3, :3] @ center.to(pose) + pose[:, :3, 3]).double()
-    angles = torch.linalg.vector_norm(axis_angle(turn[:, None].transpose(-1, -2) @ turn[None]), dim=-1)
+    angles = rotation_angle(turn[:, None].transpose(-1, -2) @ turn[None])
     apart = torch.linalg.vector_norm(place[:, None] - place[None], dim=-1)
     return HeadMotion(float(torch.rad2deg(angles.amax())), 1000 * float(apart.amax()))
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.barycentric import barycentric_on, plane_barycentric
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.rotations import quaternion_from_rotation, quaternion_product
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, triangle_areas, vertex_normals
+from headfields.ops.vertex_geometry import triangle_areas, vertex_normals
 from headfields.records import Canonical, HeadState, Rays, Splats
 
 _HOPS = 4

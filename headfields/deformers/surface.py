@@ -9,11 +9,12 @@ from torch import Tensor
 
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.blended_map import blended_map
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, triangle_frames
-from headfields.ops.vertex_geometry import edge_neighbors
 from headfields.records import Canonical, HeadState
+from headfields.records.inverse import inverse_3x3
 
 BlendFormula = Literal["published", "released"]
 
@@ -107,7 +108,7 @@ class SurfaceCanonicalizer(MeshDeformer):
         if self.blend_neighbors and self.formula == "released":
             # L_posed with its scale, so that L_canonical L_posed⁻¹ is the gradient above.
             canonical_linear = triangle_frames(self.canonical_vertices, self.faces)[..., :3]
-            linear = torch.linalg.inv(gradients[..., :3]) @ canonical_linear
+            linear = inverse_3x3(gradients[..., :3]) @ canonical_linear
             frames = torch.cat([linear, vertices[:, self.faces[:, 0], :, None]], dim=-1)
         centroids = vertices[:, self.faces].mean(dim=-2)
         return PosedSurface(bvh, gradients, centroids, frames, self.box_around(vertices))
@@ -148,5 +149,5 @@ class SurfaceCanonicalizer(MeshDeformer):
         assert prepared.frames is not None
         posed = torch.einsum("mk,mkij->mij", posed_weights, prepared.frames.flatten(0, 1)[posed_index])
         canonical = torch.einsum("mk,mkij->mij", canonical_weights, canonical_frames[index])
-        linear = canonical[..., :3] @ torch.linalg.inv(posed[..., :3])
+        linear = canonical[..., :3] @ inverse_3x3(posed[..., :3])
         return torch.cat([linear, canonical[..., 3:] - linear @ posed[..., 3:]], dim=-1)

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sparse
+import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, dijkstra
+
+from headfields.ops.mesh_topology import edge_rows, unique_edges
 
 _Array = np.ndarray
 _FRONT = 30.0  # cost of an edge at the very front, relative to one at the back
@@ -30,9 +33,8 @@ def joined_faces(faces: Int[_Array, "f 3"]) -> Int[_Array, "f 3"]:
     """The face across each edge, where exactly two faces share it and run along it in opposite directions; else -1."""
     count = len(faces)
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    _, edge, uses = np.unique(np.stack([low, high], 1), axis=0, return_inverse=True, return_counts=True)
-    edge = edge.reshape(-1)
+    edge = unique_edges(torch.from_numpy(faces))[1].numpy().reshape(-1)
+    uses = np.bincount(edge)
     order = np.argsort(edge, kind="stable")
     begin = np.concatenate([[0], np.cumsum(uses)])[:-1][uses == 2]
     one, other = order[begin], order[begin + 1]
@@ -129,9 +131,7 @@ def cut(mesh: Corners, where: Bool[_Array, "f 3"], faces: Int[_Array, "f 3"]) ->
 
 def edge_graph(mesh: Corners, places: Float[_Array, "n 3"]) -> sparse.csr_matrix:
     """Graph of the nodes along edges, weighted by length, which costs more toward the front."""
-    start, end = mesh.faces.reshape(-1), np.roll(mesh.faces, -1, axis=1).reshape(-1)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    edges = np.unique(np.stack([low, high], 1), axis=0)
+    edges = edge_rows(mesh.faces)
     length = np.linalg.norm(places[edges[:, 0]] - places[edges[:, 1]], axis=1) + 1e-12
     depth = places[:, 2] - places[:, 2].min()
     forward = depth[edges].mean(1) / max(float(depth.max()), 1e-12)

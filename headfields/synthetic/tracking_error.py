@@ -12,6 +12,7 @@ from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.reading import reading
+from headfields.ops.rotations import rotation_angle
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
@@ -108,13 +109,13 @@ def tracking_error(
             tracked_pose = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
             tracked = state.vertices[0].detach().cpu().numpy()
             expression = None if state.expression is None else state.expression[0].detach().cpu().numpy()
-        cosine = (np.trace(tracked_pose[:3, :3] @ true_pose[:3, :3].T) - 1) / 2
+        turn = torch.from_numpy((tracked_pose[:3, :3] @ true_pose[:3, :3].T).astype(np.float64))
         tracked, true = _moved(tracked, tracked_pose), _moved(true, true_pose)
         k = capture.recording.intrinsics[frame]
         differences = None if expression is None else expression - truth["expression"][frame]
         rows.append(
             (
-                np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+                float(rotation_angle(turn).rad2deg()),
                 1000 * np.linalg.norm(_moved(middle, tracked_pose) - _moved(middle, true_pose)),
                 1000 * np.linalg.norm(tracked - true, axis=1).mean(),
                 np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),

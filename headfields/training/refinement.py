@@ -22,7 +22,7 @@ from torch.nn import functional
 from headfields.data.expression_basis import expression_basis
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
-from headfields.ops.rotations import axis_angle, rotation_matrices
+from headfields.ops.rotations import rotation_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
@@ -352,5 +352,4 @@ def _moved(before: Camera, after: Camera, center: Float[Tensor, "3"]) -> tuple[f
     """Rotation in degrees and translation of the center in millimeters between two cameras."""
     change = after.world_to_camera.double() @ torch.linalg.inv(before.world_to_camera.double())
     centers = [view[:3, :3] @ center + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
-    angle = torch.linalg.vector_norm(axis_angle(change[:3, :3]))
-    return float(torch.rad2deg(angle)), 1000 * float((centers[1] - centers[0]).norm())
+    return float(torch.rad2deg(rotation_angle(change[:3, :3]))), 1000 * float((centers[1] - centers[0]).norm())

@@ -4,13 +4,11 @@ Our own design. A frame is four rows of weights (4, V) whose products with any v
 axes. The rows are least-squares solutions over hundreds of vertices, so the expression of a few hardly changes them.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from headfields.ops.mesh_topology import vertex_components
 from headfields.ops.smoothstep import smoothstep
 
 __all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
@@ -20,11 +18,8 @@ _FLAT = 0.03  # fraction of the mouth's width; vertices in a thinner slab do not
 
 def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:
     """(V,) mask of the connected component of a vertex: the skin without the eyeballs."""
-    table = faces.numpy()
-    pairs = np.stack([table[:, :2], table[:, 1:]], 1).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    label = connected_components(graph, directed=False)[1]
-    return torch.from_numpy(label == label[vertex])
+    component = vertex_components(faces, count)
+    return component == component[vertex]
 
 
 def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:

@@ -28,7 +28,7 @@ from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.data.untracked import UntrackedRecording
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import axis_angle, rotation_angle
 
 __all__ = ["HeadIdentity", "fit_identity"]
 
@@ -300,5 +300,4 @@ def _keyframes(
 def _largest_turn(poses: Sequence[BodyPose]) -> float:
     """The largest angle between two of the poses, radians."""
     turns = torch.stack([pose.world_to_camera[:3, :3] for pose in poses])
-    cosine = (torch.einsum("aij,bij->ab", turns, turns) - 1) / 2
-    return float(torch.arccos(cosine.clamp(-1, 1)).max())
+    return float(rotation_angle(turns[:, None] @ turns.mT).max())

@@ -26,7 +26,7 @@ from headfields.apps.tracking.rig.options import Adaptation, RigTrackingOptions
 from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import rotation_angle
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 
@@ -203,7 +203,7 @@ def _spread_views(
     order: list[int] = []
     while len(order) < len(names):
         order.append(names[row])
-        nearest = torch.minimum(nearest, axis_angle(each @ each[row].T).norm(dim=1))
+        nearest = torch.minimum(nearest, rotation_angle(each @ each[row].T))
         nearest[row] = -torch.inf
         row = int(nearest.argmax())
     return order
