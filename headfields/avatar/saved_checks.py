@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from headfields.files import renamed
 from headfields.files.reading import brief
 from headfields.parts import Part
 from headfields.records import Camera, Record, Template
@@ -143,7 +142,7 @@ def load_state(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
             buffer has NaN, or indices (faces, masks) are not those that the part was made with.
     """
     own = module.state_dict()
-    state = renamed.state(saved, own)
+    state = dict(saved)
     lacking, unknown = [name for name in own if name not in state], [name for name in state if name not in own]
     if lacking or unknown:
         name = (lacking or unknown)[0]

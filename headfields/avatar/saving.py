@@ -1,6 +1,6 @@
 """Safetensors files of trees of parts: tensors, and as JSON metadata the classes and arguments that build them again.
 
-`Avatar.save` and `Avatar.load` stand on this. Files of earlier versions are read through `headfields.files.renamed`.
+`Avatar.save` and `Avatar.load` stand on this.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from headfields.avatar.saved_checks import Allowance, check_kind, check_record
-from headfields.files import renamed
+from headfields.files.checked import check_format
 from headfields.files.reading import brief
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
 
-_FORMAT = 1
+_FORMAT = 2
 _KEY = "headfields.avatar"
 _LARGEST = 2**53  # of a number that is a size, a step or a seed
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
@@ -34,7 +34,7 @@ class SavedParts:
     Attributes:
         parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
         records: the other records in the file, by name.
-        state: the state dict, by the names in the file (`headfields.files.renamed.state`).
+        state: the state dict, by the names in the file.
         allowance: for what is built of the parts (`headfields.avatar.saved_checks.Allowance`).
     """
 
@@ -103,9 +103,7 @@ def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
         ValueError: it is not a safetensors file of an avatar, or an entry is not what it should be: its name is told.
     """
     tensors, description = read_safetensors(path, _KEY)
-    if description.get("format") != _FORMAT:
-        number = brief(description.get("format"))
-        raise ValueError(f"Avatar.load: {path} has format {number}, this headfields reads {_FORMAT}")
+    check_format(f"Avatar.load: {path}", description.get("format"), _FORMAT)
     reader, entries = _Reader(tensors), description.get("parts")
     if not isinstance(entries, dict):
         raise ValueError(f"parts is {brief(entries)}; expected parts by name")
@@ -222,11 +220,10 @@ class _Reader:
     def _part(self, value: dict[str, Any], entry: str) -> Part:
         if not isinstance(value["part"], str):
             raise ValueError(f"{entry} is a part called {brief(value['part'])}; expected module.Class")
-        name = renamed.part(value["part"])
         with _at(entry):
-            cls = part_class(name)
+            cls = part_class(value["part"])
         entries = self._entries(value.get("arguments"), entry)
-        arguments = {renamed.argument(name, key): each for key, each in entries.items()}
+        arguments = dict(entries)
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
         signature = inspect.Signature(parameters)
         _check_names(entry, arguments, signature)
@@ -236,7 +233,7 @@ class _Reader:
         with _at(entry):
             bound = inspect.BoundArguments(signature, arguments)
             part = cls(*bound.args, **bound.kwargs)
-        if "name" in value:  # files of earlier versions have none, and no part in two places
+        if "name" in value:
             self._parts[str(value["name"])] = part
         return part
 

@@ -3,7 +3,7 @@
 The file holds parameters, persistent buffers, the moving average, the optimizer's moments and the states of the
 random generators; its header holds the progress as JSON. Nothing is pickled, so a file from a stranger can be opened.
 It is written under a temporary name and moved into place once it is complete on disk: a crash in the middle leaves the
-last checkpoint as it was. Names of tensors in files of earlier versions are translated by `headfields.files.renamed`.
+last checkpoint as it was.
 """
 
 import json
@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from headfields.files import renamed
+from headfields.files.checked import check_format
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 _OF_PARAMETER_SHAPE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 Result = TypeVar("Result")
 
@@ -101,7 +101,7 @@ def load(
 def _load(
     path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
 ) -> tuple[Progress, dict[str, Tensor]]:
-    groups, header, progress = _read(path, _module_tensors(module))
+    groups, header, progress = _read(path)
     _adopt_sizes(module, groups["module"], optimizer)
     if ema is not None:
         ema.resized(module)
@@ -113,7 +113,7 @@ def _load(
     saved = header.get("optimizer", {})
     _check_optimizer(path, saved.get("class"), optimizer)
     _check_moments(path, parameters, groups["optimizer"])
-    _check_complete(path, groups["optimizer"], saved.get("tensors"), progress, optimizer)
+    _check_complete(path, groups["optimizer"], saved.get("tensors"))
     _check_finite(path, parameters, groups)
     _check_random(path, groups["random"])
 
@@ -172,7 +172,7 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
         ValueError: it is no checkpoint, or belongs to another model.
     """
     with reading(path, "a checkpoint"):
-        groups, _, progress = _read(path, _module_tensors(module))
+        groups, _, progress = _read(path)
         _adopt_sizes(module, groups["module"])
         own = _module_tensors(module)
         _check_match(path, "tensors", own, groups["module"])
@@ -196,12 +196,11 @@ def _adopt_sizes(
             adopt_sizes(own, optimizer)
 
 
-def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
+def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
     """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
     tensors, header = read_safetensors(path, "headfields.checkpoint")
     file_format = header.get("format") if isinstance(header, dict) else header
-    if file_format != FORMAT:
-        raise ValueError(f"{path} is a checkpoint of format {file_format}; this version reads format {FORMAT}")
+    check_format(f"{path}: the checkpoint", file_format, FORMAT)
     try:
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
@@ -213,9 +212,6 @@ def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[s
     groups: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
     for entry, tensor in tensors.items():
         group, _, key = entry.partition("/")
-        if group != "random":
-            name, slash, moment = key.partition("/")
-            key = (name if name in own else renamed.tensor(name)) + slash + moment
         groups.setdefault(group, {})[key] = tensor
     return groups, header, progress
 
@@ -251,24 +247,9 @@ def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded:
             )
 
 
-def _check_complete(
-    path: Path | str,
-    moments: Mapping[str, Tensor],
-    count: int | None,
-    progress: Progress,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Raises ValueError if the optimizer's state is missing or incomplete: training would go on, to another result.
-
-    Files of earlier versions do not say how many tensors there are; Adam has as many for each parameter.
-    """
-    if count is None and isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        parameters = {entry.rpartition("/")[0] for entry in moments}
-        keys = {entry.rpartition("/")[2] for entry in moments}
-        complete = len(moments) == len(parameters) * len(keys) and {"step", "exp_avg", "exp_avg_sq"} <= keys
-        if not complete and (moments or progress.step):
-            raise ValueError(f"{path} lacks the optimizer's state, or a part of it; go back to an earlier checkpoint")
-    elif count is not None and count != len(moments):
+def _check_complete(path: Path | str, moments: Mapping[str, Tensor], count: int | None) -> None:
+    """Raises ValueError if the optimizer's state is incomplete: training would go on, to another result."""
+    if count != len(moments):
         raise ValueError(
             f"{path} has {len(moments)} tensors of the optimizer's state, and was written with {brief(count)}; go back "
             "to an earlier checkpoint"
@@ -334,13 +315,10 @@ def _class_name(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _check_optimizer(path: Path | str, saved: str | None, optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError if the file's optimizer is of another class; files of earlier versions hold Adam or AdamW."""
-    is_same = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) if saved is None else (
-        saved == _class_name(optimizer)
-    )  # fmt: skip
-    if not is_same:
+    """Raises ValueError if the file's optimizer is of another class."""
+    if saved != _class_name(optimizer):
         raise ValueError(
-            f"{path} has the state of the optimizer {saved or 'Adam'}, and this run has {_class_name(optimizer)}; "
+            f"{path} has the state of the optimizer {brief(saved)}, and this run has {_class_name(optimizer)}; "
             "resume with the optimizer that the run was trained with, or start a new run from its avatar"
         )
 

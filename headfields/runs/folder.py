@@ -30,7 +30,6 @@ from torch import Tensor
 
 from headfields.files import reading
 from headfields.files.atomic import write_image, write_text
-from headfields.runs.disk_names import american_config
 
 
 class RunWriteError(OSError):
@@ -141,14 +140,13 @@ class RunFolder:
         write_json(self.path / "config.json", {**config, "versions": versions()})
 
     def config(self) -> dict[str, Any]:
-        """Reads config.json, also of earlier versions.
+        """Reads config.json.
 
         Raises:
             FileNotFoundError: this is not a run folder.
             ValueError: the file is not JSON.
         """
-        config = read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
-        return american_config(config)
+        return read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
 
     def log(self, **entry: Any) -> None:
         """Appends a line to log.jsonl.

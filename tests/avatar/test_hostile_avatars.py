@@ -26,10 +26,9 @@ from headfields.networks.mlp import hidden_layers
 from headfields.parts import Decoder, import_parts, part_class
 from headfields.records import Template
 from headfields.renderers import UniformSampler, VolumeRenderer
+from tests.saved_files import NAMES, samples
 from tests.shapes import uv_sphere
 
-WRITTEN = Path(__file__).parent.parent / "written_by_0_1_0"
-FILES = sorted(WRITTEN.glob("*.safetensors"))
 KEY, PRIOR = "headfields.avatar", "headfields.prior"
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
 Content = tuple[dict[str, Tensor], dict[str, Any]]
@@ -135,7 +134,7 @@ def check(path: Path, loader: Callable[[Path], Any]) -> bool:
 @pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_mutations(count: int, tmp_path: Path) -> None:
     source, loaded, torch_state = random.Random(count), 0, torch.get_rng_state()
-    contents = [read(path) for path in FILES]
+    contents = [read(samples() / name) for name in NAMES]
     for index in range(count):
         tensors, headers = mutated(source.choice(contents), source)
         path = write(tmp_path / f"{index}.safetensors", tensors, text(headers))
@@ -234,7 +233,7 @@ def test_malformed_files_are_named(
     ],
 )  # fmt: skip
 def test_malformed_priors_are_named(change: Callable[[Content], Any], message: str, tmp_path: Path) -> None:
-    content = read(WRITTEN / "prior.safetensors")
+    content = read(samples() / "prior.safetensors")
     change(content)
     path = write(tmp_path / "bad.safetensors", *content)
     with pytest.raises(ValueError, match=message) as raised:

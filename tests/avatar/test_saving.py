@@ -96,9 +96,9 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"without the header entry 'headfields\.avatar'"):
         Avatar.load(tmp_path / "other")
     _, description = read_safetensors(path, KEY)
-    assert description["format"] == 1
-    save_file(load_file(path), tmp_path / "newer", {KEY: '{"format": 2}'})
-    with pytest.raises(ValueError, match="has format 2, this headfields reads 1"):
+    assert description["format"] == 2
+    save_file(load_file(path), tmp_path / "newer", {KEY: '{"format": 3}'})
+    with pytest.raises(ValueError, match="has format 3, this headfields reads 2"):
         Avatar.load(tmp_path / "newer")
 
 

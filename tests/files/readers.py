@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-WRITTEN = Path(__file__).parent.parent / "written_by_0_1_0"
+from tests.saved_files import samples
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def posed_of(folder):
 
 
 def scans_copy(folder):
-    shutil.copytree(WRITTEN / "scans", folder / "scans")
+    shutil.copytree(samples() / "scans", folder / "scans")
 
 
 def scans_of(folder):
@@ -359,7 +359,7 @@ def checkpoint_of(folder):
 
 def run_files(folder):
     for name in ("config.json", "log.jsonl"):
-        shutil.copy(WRITTEN / "run" / name, folder / name)
+        shutil.copy(samples() / "run" / name, folder / name)
 
 
 def run_of(folder):
@@ -384,7 +384,7 @@ def tracking_run_of(folder):
 
 
 def copied(name):
-    return lambda folder: shutil.copy(WRITTEN / name, folder / name)
+    return lambda folder: shutil.copy(samples() / name, folder / name)
 
 
 def avatar_of(name):

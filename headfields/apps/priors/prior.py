@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from headfields.apps.priors.code_statistics import CodeStatistics, PriorStatistics
 from headfields.apps.priors.codes import PriorCodes, anchors_of
 from headfields.avatar.avatar import Avatar
+from headfields.files.checked import check_format
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.parts import Part
@@ -21,7 +22,7 @@ from headfields.records.display import Displayed
 __all__ = ["Prior", "load_prior"]
 
 _KEY = "headfields.prior"
-_FORMAT = 1
+_FORMAT = 2
 _TABLES = ("geometry", "appearance", "expression")
 
 
@@ -146,9 +147,7 @@ def load_prior(path: str | Path) -> Prior:
         path = path / "prior.safetensors"
     with reading(path, "a prior's file"):
         tensors, header = read_safetensors(path, _KEY)
-        if header.get("format") != _FORMAT:
-            number = brief(header.get("format"))
-            raise ValueError(f"load_prior: {path} has format {number}, this headfields reads {_FORMAT}")
+        check_format(f"load_prior: {path}", header.get("format"), _FORMAT)
         names: dict[str, tuple[str, ...]] = {}
         for name in ("people", "scans"):
             value = header.get(name)

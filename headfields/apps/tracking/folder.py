@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.runs.disk_names import to_disk
 from headfields.runs.folder import RunFolder, read_json, remove_leftovers, write_json, writing
 
 __all__ = ["TrackingFolder"]
@@ -66,11 +65,11 @@ class TrackingFolder:
             RunWriteError: config.json cannot be written.
         """
         path = self.path / "config.json"
-        current = to_disk(json.loads(json.dumps(config, default=str)))
+        current = json.loads(json.dumps(config, default=str))
         if path.exists():
             if not resume:
                 raise FileExistsError(f"{self.path} holds a tracking run already; resume it, or name another folder")
-            recorded = to_disk(read_json(path, "a tracking run has one"))
+            recorded = read_json(path, "a tracking run has one")
             for name in _UNCHANGEABLE:
                 if recorded.get(name) != current.get(name):
                     raise ValueError(
@@ -113,7 +112,7 @@ class TrackingFolder:
                 "frames": {
                     str(frame): {
                         "name": names[frame],
-                        **{name: round(value, 6) for name, value in to_disk(dict(fits[frame].errors)).items()},
+                        **{name: round(value, 6) for name, value in dict(fits[frame].errors).items()},
                     }
                     for frame in sorted(fits)
                 },

@@ -30,17 +30,18 @@ from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.apps.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions
 from headfields.apps.tracking.prior.row_adam import RowAdam
 from headfields.apps.tracking.prior.stage1 import finished_fit, mixed_seed
+from headfields.files.checked import check_format
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records.device_copy import send_numbers
 from headfields.runs.clock import Clock
-from headfields.runs.disk_names import from_disk, to_disk
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 
 __all__ = ["JointFit"]
 
 _KEY = "headfields.joint_fit"
+_FORMAT = 1
 SURFACES = 256
 """Frames whose surfaces are held in memory: some 50 MB."""
 
@@ -394,7 +395,13 @@ class JointFit:
             for number, entry in optimizer.state_dict()["state"].items():
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
-        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": to_disk(self.errors)}
+        header = {
+            "format": _FORMAT,
+            "step": self.step,
+            "steps": self.steps,
+            "frames": self.frames,
+            "errors": self.errors,
+        }
         header["skipped"] = self.skipped.state()
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
@@ -405,11 +412,12 @@ class JointFit:
             self._restore(*read_safetensors(path, _KEY))
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        check_format("the checkpoint", header.get("format"), _FORMAT)
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
         self.skipped.load(header.get("skipped", {}))
-        self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
+        self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
         device = self.head.center.device
         with torch.no_grad():
             for prefix, group in (("identity", self.identity), ("tables", self.tables)):
