@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.mesh_deformer import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshBinding
 from headfields.ops.barycentric import barycentric_on, plane_barycentric
 from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.rotations import quaternion_from_rotation, quaternion_product
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import triangle_areas, vertex_normals
-from headfields.records import Canonical, HeadState, Rays, Splats
+from headfields.records import Canonical, HeadState, Splats
 
 _HOPS = 4
 """Triangles that a Gaussian crosses in one walk, at most; an optimizer's step is smaller than one."""
@@ -39,7 +39,7 @@ class PosedEmbedding:
     trees: list[TriangleBVH]
 
 
-class EmbeddedBinding(MeshDeformer):
+class EmbeddedBinding(MeshBinding):
     """Each Gaussian sits at barycentric coordinates (u, v) of a triangle and a height d along the interpolated normal.
 
     μ = (1 − u − v) a + u b + v c + d n(u, v). n is interpolated from the vertices, so that the surface of Gaussians has
@@ -136,7 +136,7 @@ class EmbeddedBinding(MeshDeformer):
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
         prepared: PosedEmbedding,
     ) -> Canonical:  # fmt: skip
-        nearest = self._tree(prepared).closest(points, frame, max_distance=self.shell)
+        nearest = self.tree(prepared).closest(points, frame, max_distance=self.shell)
         valid, face = nearest.face >= 0, nearest.face.clamp_min(0)
         local = torch.cat([nearest.barycentric[:, 1:], torch.zeros_like(points[:, :1])], dim=-1)
         index = frame[:, None] * prepared.vertices.shape[1] + self.faces[face]
@@ -151,14 +151,6 @@ class EmbeddedBinding(MeshDeformer):
             points=moved, directions=turned, posed_points=points, frame=frame, valid=valid, face=nearest.face,
             barycentric=nearest.barycentric, distance=nearest.distance,
         )  # fmt: skip
-
-    def near_far(self, rays: Rays, prepared: PosedEmbedding) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return self.shell_of(rays, self._tree(prepared))
-
-    def _tree(self, prepared: PosedEmbedding) -> TriangleBVH:
-        if not prepared.trees:
-            prepared.trees.append(self.posed(prepared.state))
-        return prepared.trees[0]
 
     def _canonical_normals(self) -> Float[Tensor, "v 3"]:
         return vertex_normals(self.canonical_vertices, self.faces)
