@@ -9,7 +9,7 @@ from headfields.apps.tracking.frame_source import FrameSource
 from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.apps.tracking.head.tracked_capture import write_tracked_head
+from headfields.apps.tracking.head.tracked_head import write_tracked_head
 from headfields.apps.tracking.head.tracker import HeadTracker
 from headfields.apps.tracking.landmark_pose import landmark_pose
 from headfields.apps.tracking.loop import FrameTracker, FrameTurn, Tracking
