@@ -10,7 +10,7 @@ from headfields.ops import _unwrap_topology as topology
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
 from headfields.ops.functorch_rules import array_of
-from headfields.ops.mesh_topology import edge_rows
+from headfields.ops.mesh_topology import edges_as_arrays
 
 _SMALLEST = 0.04  # least radius of a chart, relative to the largest
 _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut
@@ -93,7 +93,7 @@ def _opened(faces: np.ndarray, joined: np.ndarray, positions: np.ndarray) -> top
     """One connected piece, cut so that it flattens onto a disc with little stretch."""
     mesh = topology.split(faces, joined)
     front = int(positions[faces].mean(1)[:, 2].argmax())
-    edges = len(edge_rows(mesh.faces))
+    edges = len(edges_as_arrays(mesh.faces)[0])
     holes = len(topology.loops(mesh))
     if len(mesh.vertex) - edges + len(faces) + holes < 2:  # it has handles
         mesh = topology.cut(mesh, topology.cut_handles(mesh, positions[mesh.vertex], front), faces)
