@@ -23,9 +23,9 @@ CEILINGS = {
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
 they are never raised, but for launches in exchange for waits (samples in buffers of a fixed size), or where more is
 counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device,
-became PyTorch operations, by 3 when rays became sums of columns, which a CPU computes faster, and by 5 when 3×3 matrices were inverted in closed
-form, where `torch.linalg.inv` waits. A replayed graph is
-one launch; a step that waits is not captured."""
+became PyTorch operations, by 3 when rays became sums of columns, which a CPU computes faster, and by 5 when 3×3
+matrices were inverted in closed form, where `torch.linalg.inv` waits. A replayed graph is one launch; a step that waits
+is not captured."""
 
 LONG_CEILINGS = {
     "monoavatar": {"step": (22, 0), "render": (335, 2)},
