@@ -40,6 +40,8 @@ class Composition(nn.Module, Displayed):
         deformer: posed space to canonical space, or back.
         template: the mesh that the avatar is built on, or None.
         preview: a camera and a frame for a picture of the avatar, or None; saved with it.
+        trained_on: the arguments `head_frame` and `mouth` with which `headfields.data.load_capture` opened the capture
+            that it was trained on, saved with it; None: not known.
     """
 
     _in_file: ClassVar[Mapping[str, bool]]
@@ -47,6 +49,7 @@ class Composition(nn.Module, Displayed):
     deformer: Deformer
     template: Template | None
     preview: tuple[Camera, HeadState] | None
+    trained_on: dict[str, str] | None
 
     @property
     @abstractmethod
@@ -100,6 +103,7 @@ class Composition(nn.Module, Displayed):
         for name, table in (codes or {}).items():
             self._add_codes(name, table)
         self.preview = None
+        self.trained_on = None
 
     def _settle(self, device: torch.device) -> None:
         """Moves the other parts to the device of the deformer; from now on they are an avatar's."""
@@ -145,7 +149,7 @@ class Composition(nn.Module, Displayed):
         for part in made.modules():
             if id(part) not in shared:
                 part.training = self.training
-        made.preview = self.preview
+        made.preview, made.trained_on = self.preview, self.trained_on
         return made
 
     def _add_codes(self, name: str, table: LatentTable) -> None:
@@ -220,7 +224,7 @@ class Composition(nn.Module, Displayed):
         parts = self.composition
         if not self.codes:
             parts.pop("codes")
-        records = {"template": parts.pop("template"), "preview": self.preview}
+        records = {"template": parts.pop("template"), "preview": self.preview, "trained_on": self.trained_on}
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
 
     @classmethod
@@ -242,10 +246,15 @@ class Composition(nn.Module, Displayed):
             pair = isinstance(preview, tuple) and [type(each) for each in preview] == [Camera, HeadState]
             if not (pair or preview is None):
                 raise ValueError(f"preview is {brief(preview)}; expected a Camera and a HeadState")
+            trained_on = saved.records["trained_on"]
+            if not (trained_on is None or isinstance(trained_on, dict)) or not all(
+                isinstance(value, str) for value in (trained_on or {}).values()
+            ):
+                raise ValueError(f"trained_on is {brief(trained_on)}; expected arguments of load_capture by name")
             with saved.allowance:
                 avatar = cls(**saved.parts, template=saved.records["template"])
                 load_state(avatar, saved.state)
-            avatar.preview = preview
+            avatar.preview, avatar.trained_on = preview, trained_on
             return avatar
 
 

@@ -113,7 +113,7 @@ def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
     allowance = Allowance(sum(tensor.numel() for tensor in tensors.values()))
     with allowance:
         parts = {name: reader.decode(part, f"parts.{name}") for name, part in entries.items()}
-        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview")}
+        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview", "trained_on")}
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     return SavedParts(parts, records, state, allowance)
 

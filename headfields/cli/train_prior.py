@@ -78,8 +78,9 @@ def train_prior(
     from headfields.cli import open_run
     from headfields.runs.folder import writing
     from headfields.runs.lock import run_lock
+    from headfields.training.opened_run import check_unchanged, start_or_resume
 
-    run, before = open_run.start_or_resume(out, resume, "train-prior", "scans")
+    run, before = start_or_resume(out, resume, "train-prior", "scans")
     torch_device = open_run.choose_device(device)
     sources = {"data": data, "nphm": nphm, "head": head, "blendshapes": blendshapes}
     nphm_options = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
@@ -93,7 +94,7 @@ def train_prior(
         "seed": before.get("seed", 0) if seed is None else seed,
         "scans_per_step": before.get("scans_per_step") if scans_per_step is None else scans_per_step,
     }
-    open_run.check_unchanged(run, before, config, FIXED)
+    check_unchanged(run, before, config, FIXED)
     run.check_writable()
 
     torch.manual_seed(config["seed"])

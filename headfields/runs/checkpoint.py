@@ -318,7 +318,7 @@ def _check_optimizer(path: Path | str, saved: str | None, optimizer: torch.optim
     """Raises ValueError if the file's optimizer is of another class."""
     if saved != _class_name(optimizer):
         raise ValueError(
-            f"{path} has the state of the optimizer {brief(saved)}, and this run has {_class_name(optimizer)}; "
+            f"{path} has the state of the optimizer {saved}, and this run has {_class_name(optimizer)}; "
             "resume with the optimizer that the run was trained with, or start a new run from its avatar"
         )
 

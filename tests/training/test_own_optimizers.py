@@ -172,7 +172,7 @@ def test_a_state_that_cannot_be_saved_is_an_error_at_the_first_step(tmp_path):
     assert make(optimizer=Listing).fit(steps=2).step == 2  # without a folder there is nothing to save
 
 
-def test_checkpoints_of_earlier_versions_hold_adam(tmp_path):
+def test_a_checkpoint_without_its_optimizer_is_refused(tmp_path):
     trainer = make(out=tmp_path)
     trainer.fit(steps=2)
     path = tmp_path / "checkpoint/last.safetensors"
@@ -180,6 +180,5 @@ def test_checkpoints_of_earlier_versions_hold_adam(tmp_path):
     del header["optimizer"]
 
     files.write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)})
-    make().load(path)
-    with pytest.raises(ValueError, match="has the state of the optimizer Adam"):
-        make(optimizer=torch.optim.SGD).load(path)
+    with pytest.raises(ValueError, match="has the state of the optimizer None"):
+        make().load(path)
