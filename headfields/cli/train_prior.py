@@ -257,7 +257,6 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
     from headfields.apps.priors.fit import fit_scans
     from headfields.apps.priors.pictures import comparison
     from headfields.apps.priors.scans.meshes import MeshScans
-    from headfields.runs.disk_names import to_disk
     from headfields.runs.folder import write_json, write_picture
 
     count = len(trainer.scans)
@@ -271,7 +270,7 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
             if trainer.pictures and isinstance(held_out, MeshScans):
                 sheet = comparison(prior.avatar, held_out, scans, fitted.codes)
                 write_picture(run.images / f"held_out_{name}.png", sheet)
-    write_json(run.path / "metrics.json", to_disk(metrics))
+    write_json(run.path / "metrics.json", metrics)
     print(f"training people: {metrics['training']['front_mm']:.2f} mm in front", file=sys.stderr)
     for name, errors in metrics["held_out"].items():
         print(f"held-out person {name}: {errors['front_mm']:.2f} mm in front", file=sys.stderr)
