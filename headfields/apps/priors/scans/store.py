@@ -22,7 +22,7 @@ from headfields.apps.priors.scans.meshes import HIDDEN, MeshScans, visible_faces
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import replacing_folder, write_text
-from headfields.files.reading import read_json, reading
+from headfields.files.reading import brief, read_json, reading
 from headfields.files.versions import FileFormat
 from headfields.records import check_meters
 
@@ -117,14 +117,14 @@ def load_scans(path: str | Path) -> MeshScans:
 
 
 def _load(folder: Path) -> MeshScans:
+    index = read_json(folder / _INDEX, CaptureError)
+    _FORMAT.check(folder / _INDEX, index)
     try:
-        index = read_json(folder / _INDEX)
         people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CaptureError(
             f"{folder / _INDEX}: cannot be read ({error!r}); it needs people, each with neutral and expressions"
         ) from error
-    _FORMAT.check(folder / _INDEX, index)
     if not people:
         raise CaptureError(f"{folder / _INDEX}: has no people; it needs at least one")
     for name, (_, names) in people.items():
