@@ -153,7 +153,7 @@ class AvatarField(Field):
         if torch.is_grad_enabled() if create_graph is None else create_graph:
             return self._differentiated(points, directions, frame, color, True)
         chunks = []
-        with _frozen(self.avatar):
+        with frozen(self.avatar):
             for begin in range(0, max(len(points), 1), _CHUNK):
                 chunk = slice(begin, begin + _CHUNK)
                 inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
@@ -290,7 +290,7 @@ def _single_precision(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """Parameters without `requires_grad` within the block: an operation cannot know that the gradient of a table that
     requires one will not be used, and would spend a third of the time of rendering on it."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.projection import project
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.reading import reading
 from headfields.files.versions import FileFormat
@@ -120,7 +121,7 @@ def tracking_error(
                 float(rotation_angle(turn).rad2deg()),
                 1000 * np.linalg.norm(_moved(middle, tracked_pose) - _moved(middle, true_pose)),
                 1000 * np.linalg.norm(tracked - true, axis=1).mean(),
-                np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),
+                np.linalg.norm(project(tracked, np.eye(4), k)[0] - project(true, np.eye(4), k)[0], axis=1).mean(),
                 0.0 if differences is None else np.sqrt(np.mean(differences**2)),
             )
         )
@@ -141,9 +142,3 @@ def _in_head_frame(
 def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
     moved: np.ndarray = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     return moved
-
-
-def _projected(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    image = points @ intrinsics.T
-    projected: np.ndarray = image[:, :2] / image[:, 2:]
-    return projected
