@@ -16,6 +16,7 @@ from headfields.avatar.saved_checks import load_state, unsound
 from headfields.avatar.saving import read_parts, write_parts
 from headfields.deformers.chain import Chain
 from headfields.files.reading import brief, reading
+from headfields.files.versions import FileFormat
 from headfields.networks.latent_table import LatentTable
 from headfields.parts import (
     Decoder,
@@ -202,14 +203,14 @@ class Composition(nn.Module, Displayed):
         self,
         path: str | Path,
         tensors: Mapping[str, Tensor] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[FileFormat, Mapping[str, Any]] | None = None,
     ) -> None:
         """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview.
 
         Args:
             path: the file; its folder is created.
             tensors: further tensors of the file, as a prior has; no name begins with that of a part or with "state.".
-            headers: further entries of its metadata.
+            headers: JSON objects beside the avatar's, by the format of which they are, as a prior has.
 
         Raises:
             TypeError: a part was built with an argument that cannot be saved; the message names it.
@@ -236,6 +237,7 @@ class Composition(nn.Module, Displayed):
 
         Raises:
             FileNotFoundError: there is no such file.
+            FileVersionError: another version of the library wrote it.
             ValueError: it is not a file of an avatar, an entry of it is not what it should be (a part whose module has
                 not been imported, a wrong argument, tables of another size or with NaN), or memory would be needed
                 that the tensors of the file do not back. The message names the file and the entry.

@@ -6,7 +6,6 @@ It is written under a temporary name and moved into place once it is complete on
 last checkpoint as it was.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +14,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from headfields.files.checked import check_format
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
+from headfields.files.versions import FileFormat
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
 
-FORMAT = 2
+FORMAT = FileFormat(
+    "headfields.checkpoint", "a checkpoint", 2, "resume with the version that trained it, or start a new run"
+)
 _OF_PARAMETER_SHAPE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 Result = TypeVar("Result")
 
@@ -61,12 +62,12 @@ def save(
     for name, tensor in random.items():
         tensors[f"random/{name}"] = tensor
     header = {
-        "format": FORMAT, "progress": asdict(progress), "ema": ema is not None,
+        "progress": asdict(progress), "ema": ema is not None,
         "optimizer": {
             "class": _class_name(optimizer), "numbers": numbers, "on_host": on_host, "tensors": len(moments),
         },
     }  # fmt: skip
-    write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)}, previous)
+    write_safetensors(path, tensors, {FORMAT: header}, previous)
 
 
 def check_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -91,7 +92,8 @@ def load(
     Raises:
         FileNotFoundError: there is no such file.
         BrokenFileError: it is cut short, or no safetensors file, or a weight, an average or a moment is not finite.
-        ValueError: it is not a checkpoint of this format, its names, shapes or dtypes are not those of `module`, or it
+        FileVersionError: it is a checkpoint of another version.
+        ValueError: it is no checkpoint, its names, shapes or dtypes are not those of `module`, or it
             lacks the optimizer's state.
     """
     with reading(path, "a checkpoint"):
@@ -107,13 +109,17 @@ def _load(
         ema.resized(module)
     own = _module_tensors(module)
     _check_match(path, "tensors", own, groups["module"])
-    if ema is not None and header.get("ema"):
+    if ema is not None and header["ema"]:
         _check_match(path, "averages", ema.average, groups["ema"])
     parameters = dict(module.named_parameters())
-    saved = header.get("optimizer", {})
-    _check_optimizer(path, saved.get("class"), optimizer)
+    saved = header["optimizer"]
+    _check_optimizer(path, saved["class"], optimizer)
     _check_moments(path, parameters, groups["optimizer"])
-    _check_complete(path, groups["optimizer"], saved.get("tensors"))
+    if saved["tensors"] != len(groups["optimizer"]):  # training would go on, to another result
+        raise ValueError(
+            f"{path} has {len(groups['optimizer'])} tensors of the optimizer's state, and was written with "
+            f"{brief(saved['tensors'])}; go back to an earlier checkpoint"
+        )
     _check_finite(path, parameters, groups)
     _check_random(path, groups["random"])
 
@@ -121,18 +127,18 @@ def _load(
         for name, tensor in own.items():
             tensor.copy_(groups["module"][name])
         if ema is not None:
-            ema.load(groups["ema"] if header.get("ema") else {name: parameters[name] for name in ema.average})
+            ema.load(groups["ema"] if header["ema"] else {name: parameters[name] for name in ema.average})
     optimizer.state.clear()
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    on_host = {"step", *saved.get("on_host", ())}  # Adam counts steps on the host unless it is fused
+    on_host = {"step", *saved["on_host"]}  # Adam counts steps on the host unless it is fused
     for entry, tensor in groups["optimizer"].items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
         if id(parameter) in trained:
             device = parameter.device if key not in on_host or id(parameter) in fused else torch.device("cpu")
             optimizer.state[parameter][key] = tensor.to(device)
-    for entry, number in saved.get("numbers", {}).items():
+    for entry, number in saved["numbers"].items():
         name, _, key = entry.rpartition("/")
         if name in parameters and id(parameters[name]) in trained:
             optimizer.state[parameters[name]][key] = number
@@ -198,9 +204,7 @@ def _adopt_sizes(
 
 def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
     """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
-    tensors, header = read_safetensors(path, "headfields.checkpoint")
-    file_format = header.get("format") if isinstance(header, dict) else header
-    check_format(f"{path}: the checkpoint", file_format, FORMAT)
+    tensors, header = read_safetensors(path, FORMAT)
     try:
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
@@ -245,15 +249,6 @@ def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded:
                 f"{path} belongs to another model: {name} has dtype {loaded[name].dtype} there and {tensor.dtype} in "
                 "the model"
             )
-
-
-def _check_complete(path: Path | str, moments: Mapping[str, Tensor], count: int | None) -> None:
-    """Raises ValueError if the optimizer's state is incomplete: training would go on, to another result."""
-    if count != len(moments):
-        raise ValueError(
-            f"{path} has {len(moments)} tensors of the optimizer's state, and was written with {brief(count)}; go back "
-            "to an earlier checkpoint"
-        )
 
 
 def _check_finite(
@@ -314,7 +309,7 @@ def _class_name(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
 
 
-def _check_optimizer(path: Path | str, saved: str | None, optimizer: torch.optim.Optimizer) -> None:
+def _check_optimizer(path: Path | str, saved: Any, optimizer: torch.optim.Optimizer) -> None:
     """Raises ValueError if the file's optimizer is of another class."""
     if saved != _class_name(optimizer):
         raise ValueError(

@@ -13,12 +13,14 @@ from headfields.data.errors import CaptureError
 from headfields.data.projection import project
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.reading import reading
+from headfields.files.versions import FileFormat
 from headfields.ops.rotations import rotation_angle
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
 
 TRUTH = "truth.npz"
+TRUTH_FORMAT = FileFormat("headfields.truth", "the truth of a drawn capture", 1, "write the capture again")
 """Name of the file with the true tracking; readers of the layout ignore it."""
 
 
@@ -54,7 +56,7 @@ def write_truth(
 ) -> None:
     """Writes the true tracking of a capture, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
-    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()})
+    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()}, TRUTH_FORMAT)
 
 
 def tracking_error(
@@ -80,7 +82,7 @@ def tracking_error(
     if not path.is_file():
         raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
     with reading(path, "the truth of a drawn capture", CaptureError, "write the capture again"):
-        arrays = load_numbers(path)
+        arrays = load_numbers(path, CaptureError, TRUTH_FORMAT)
         truth = {name: arrays[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
     shapes = {
         "vertices": (len(capture), *capture.recording.canonical.vertices.shape),
