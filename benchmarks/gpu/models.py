@@ -16,10 +16,10 @@ from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
 from headfields.apps.priors.pictures import scan_camera
 from headfields.cli import presets
 from headfields.models import mononphm
+from headfields.runs.asynchronous import READ_EVERY
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
-from headfields.training.asynchronous_update import READ_EVERY
 from headfields.training.recipes import RecipeName, recipe_of
 
 CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
