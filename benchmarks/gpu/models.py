@@ -61,7 +61,7 @@ class _Clock(Callback):
         self._last = trainer.progress.step, self._now()
 
     def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
-        """Says that `on_step` reads no figures, for which each step would be waited for, and none captured."""
+        """Says that `on_step` reads no losses, for which each step would be waited for, and none captured."""
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         step, (before, began) = trainer.progress.step, self._last
