@@ -16,10 +16,10 @@ from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
 from headfields.apps.priors.pictures import scan_camera
 from headfields.cli.presets import parse_overrides
 from headfields.models import mononphm
+from headfields.runs.asynchronous import READ_EVERY
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
-from headfields.training.asynchronous_update import READ_EVERY
 from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import RecipeName, recipe_of
 
@@ -62,7 +62,7 @@ class _Clock(Callback):
         self._last = trainer.progress.step, self._now()
 
     def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
-        """Says that `on_step` reads no figures, for which each step would be waited for, and none captured."""
+        """Says that `on_step` reads no losses, for which each step would be waited for, and none captured."""
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         step, (before, began) = trainer.progress.step, self._last

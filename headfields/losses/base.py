@@ -22,7 +22,11 @@ from headfields.renderers.padded import PaddedSamples
 
 @runtime_checkable
 class Loss(Protocol):
-    """Protocol of a training loss."""
+    """Protocol of a training loss.
+
+    A loss that reads the step may have `phase(step)`, what of the step its value depends on, as `step >= self.start`:
+    a GPU then replays a step captured once (a CUDA graph) for as long as the phase stays.
+    """
 
     @property
     def name(self) -> str:

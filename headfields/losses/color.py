@@ -44,6 +44,10 @@ class HuberColor:
     def __post_init__(self) -> None:
         labels_of(self.region)
 
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.region_start
+
     def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
         check_rays(self.name, rendering, batch)

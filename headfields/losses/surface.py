@@ -91,6 +91,10 @@ class DepthPrior:
     def __post_init__(self) -> None:
         labels_of(*self.regions)
 
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.start
+
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss in meters; gradients flow to `rendering.depth`."""
         check_rays(self.name, rendering, batch)
@@ -131,6 +135,10 @@ class SurfacePrior:
 
     def __post_init__(self) -> None:
         check_positive("SurfacePrior", samples=self.samples, until=self.until)
+
+    def phase(self, step: int) -> int:
+        """What of the step the loss depends on: see `Loss`."""
+        return min(step, self.until)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; it trains the geometry alone."""

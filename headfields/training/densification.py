@@ -132,6 +132,10 @@ class DensityControl:
 
         self._allocate(gaussians)
 
+    def phase(self, step: int) -> bool:
+        """What of the step `on_launch` depends on: see `Callback`."""
+        return step < self.stop
+
     def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
         """Adds the step's gradients if the optimizer has taken it."""
         if step < self.stop:
