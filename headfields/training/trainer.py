@@ -174,6 +174,11 @@ class Trainer:
         loggers: Sequence[Any] = (),
         bar: bool = True,
     ) -> None:
+        if isinstance(capture, str | Path):
+            raise TypeError(
+                f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture({str(capture)!r}), or "
+                "call headfields.training.train, which takes a folder"
+            )
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
         whole_images = bool(getattr(avatar, "whole_images", False))
         if frames_per_step is None:

@@ -123,3 +123,9 @@ def test_a_capture_is_opened_as_an_avatar_was_trained(run, capture: Path, tmp_pa
         hf.data.load_capture(capture, avatar=avatar)
     with pytest.raises(FileNotFoundError, match="load_run opens a run before that"):
         hf.load_avatar(tmp_path)
+
+
+def test_a_trainer_takes_no_path(capture: Path) -> None:
+    avatar = hf.models.insta(hf.data.load_capture(capture).template, 3, **SIZES)
+    with pytest.raises(TypeError, match=r"capture is the path .*load_capture"):
+        hf.training.Trainer(avatar, str(capture), [hf.losses.SquaredColor()])
