@@ -176,7 +176,7 @@ class Trainer:
     ) -> None:
         if isinstance(capture, str | Path):
             raise TypeError(
-                f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture({str(capture)!r}), or "
+                f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture(...) of it, or "
                 "call headfields.training.train, which takes a folder"
             )
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
