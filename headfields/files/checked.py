@@ -6,26 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headfields.files.reading import brief
 from headfields.files.unpickler import to_array
 
-__all__ = ["WEIGHT_SLACK", "check_format", "check_names", "check_sums", "checked_arrays", "number", "whole_numbers"]
+__all__ = ["WEIGHT_SLACK", "check_names", "check_sums", "checked_arrays", "number", "whole_numbers"]
 
 WEIGHT_SLACK = 1e-3
 """How far weights may be below 0, and their sum off 1: the rounding of 16-bit floats."""
-
-
-def check_format(where: str, found: Any, known: int) -> None:
-    """Raises ValueError unless a file of the library's own has the format that is read; `where` is operation and file.
-
-    Each kind of file counts its formats, and its reader reads one: the number goes up whenever the reader of before
-    would misread the file, or that of now no longer reads those of before.
-    """
-    if found != known or isinstance(found, bool):
-        raise ValueError(
-            f"{where} has format {brief(found)}, this headfields reads {known}: another version wrote it; make it "
-            "again, or read it with that version"
-        )
 
 
 def checked_arrays(

@@ -27,7 +27,6 @@ from headfields.networks.mlp import hidden_layers
 from headfields.parts import Decoder, import_parts, part_class
 from headfields.records import Template
 from headfields.renderers import UniformSampler, VolumeRenderer
-from tests.saved_files import NAMES, samples
 from tests.shapes import uv_sphere
 
 KEY, PRIOR = "headfields.avatar", "headfields.prior"

@@ -16,7 +16,6 @@ from headfields.records import Camera, HeadState
 from headfields.records.display import Displayed
 from headfields.viz.clips import Clip, Grid, show, turn_angles, turntable
 from tests.data.tiny import blob, tiny_frames
-from tests.saved_files import samples
 
 CORNERS = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]])
 MESH = hf.Mesh(CORNERS, torch.tensor([[0, 1, 2]]))

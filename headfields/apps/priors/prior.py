@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from headfields.apps.priors.code_statistics import CodeStatistics, PriorStatistics
 from headfields.apps.priors.codes import PriorCodes, anchors_of
 from headfields.avatar.avatar import Avatar
-from headfields.files.checked import check_format
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.files.versions import FileFormat

@@ -12,7 +12,6 @@ from torch import Tensor
 from headfields.apps.tracking.file_formats import TRACKED_FRAME
 from headfields.apps.tracking.frame_fit import FrameFit
 from headfields.apps.tracking.prior.pose import head_camera
-from headfields.files.checked import check_format
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records import Camera
@@ -79,8 +78,6 @@ class PriorFit(FrameFit):
 
     @classmethod
     def _of(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "PriorFit":
-        check_format("the fit", header.get("format"), _FORMAT)
-
         def group(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 

@@ -30,7 +30,6 @@ from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.apps.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions
 from headfields.apps.tracking.prior.row_adam import RowAdam
 from headfields.apps.tracking.prior.stage1 import finished_fit, mixed_seed
-from headfields.files.checked import check_format
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records.device_copy import send_numbers
@@ -404,7 +403,6 @@ class JointFit:
             self._restore(*read_safetensors(path, JOINT_FIT))
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        check_format("the checkpoint", header.get("format"), _FORMAT)
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
