@@ -7,8 +7,8 @@ checked.
 
 It stands on pickle's implementation in Python. The one in C allocates what a file's numbers say, and overflows the
 stack where a key is a tuple nested deeply enough; a file of arrays has few operations, so its speed is not missed.
-`torch.load(weights_only=True)` is not used: it refuses the NumPy arrays of trackers, allocates what a file claims to hold,
-and overflows the stack on such a key too (`tests/files/test_hostile_files.py`).
+`torch.load(weights_only=True)` is not used: it refuses the NumPy arrays of trackers, allocates what a file claims to
+hold, and overflows the stack on such a key too (`tests/files/test_hostile_files.py`).
 """
 
 import codecs
