@@ -86,7 +86,7 @@ def surface_errors(
             distance[:points], distance[:front], distance[front:], torch.rad2deg(cosine.acos()),
             (values.rgb - batch.front_rgb[0]).abs(), missed.float(),
         )  # fmt: skip
-        rows.append(torch.stack([figure.mean() for metric in metrics]))
+        rows.append(torch.stack([metric.mean() for metric in metrics]))
     table = torch.stack(rows).cpu() if rows else torch.zeros(0, 6)
     return SurfaceErrors(*table.unbind(1))
 
