@@ -71,8 +71,8 @@ def evaluate(
             refined = refine_frame(
                 avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **arguments
             )
-            values = _image_metrics(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
-            row |= {f"{key}_refined": value for key, value in values.items()}
+            better = _image_metrics(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
+            row |= {f"{key}_refined": value for key, value in better.items()}
             row |= {"refined_degrees": refined.rotation, "refined_mm": refined.translation,
                     "seconds_refining": refined.seconds}  # fmt: skip
             left_out |= dict.fromkeys(refined.left_out)
