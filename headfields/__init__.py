@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headfields.ops.dispatch import backends, use_cpu_backend
     from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Rendering, Sampler
     from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Samples, Splats, Template
+    from headfields.training.opened_run import load_run
 
 __version__ = "0.5.0"
 
@@ -48,6 +49,7 @@ _NAMES = {
     "mesh.mesh": ("Mesh",),
     "ops.dispatch": ("backends", "use_cpu_backend"),
     "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
+    "training.opened_run": ("load_run",),
     "records": ("Camera", "Canonical", "FieldValues", "HeadState", "Rays", "Samples", "Splats", "Template"),
 }
 _NAMESPACES = (
@@ -87,6 +89,7 @@ __all__ = [
     "heads",
     "interop",
     "load_avatar",
+    "load_run",
     "losses",
     "mesh",
     "metrics",

@@ -92,7 +92,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "apps.tracking.frame_source": "FrameSource",
         "apps.tracking.head.identity": "HeadIdentity fit_identity",
         "apps.tracking.head.rig": "HeadModel",
-        "apps.tracking.head.tracked_capture": "write_tracked_head",
+        "apps.tracking.head.tracked_head": "write_tracked_head",
         "apps.tracking.pose_from_landmarks": "landmark_pose",
         "apps.tracking.loop": "FrameTracker FrameTurn Tracking",
         "apps.tracking.prior.fit": "PriorFit",

@@ -14,12 +14,13 @@ import headfields as hf
 from benchmarks.gpu.settings import GpuSettings
 from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
 from headfields.apps.priors.pictures import scan_camera
-from headfields.cli import presets
+from headfields.cli.presets import parse_overrides
 from headfields.models import mononphm
 from headfields.runs.asynchronous import READ_EVERY
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
+from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import RecipeName, recipe_of
 
 CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
@@ -109,7 +110,7 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
     if settings.small:
         chosen = [*SMALL[model]]
     torch.manual_seed(0)
-    avatar = presets.build(model, presets.arguments_for(model, chosen, capture, recipe), capture)
+    avatar = build(model, preset_arguments(model, parse_overrides(model, chosen), capture, recipe), capture)
     options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}
     if settings.device == "cpu":
         options["precision"] = "32-true"

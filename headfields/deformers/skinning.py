@@ -136,8 +136,8 @@ class SkinningDeformer(MeshDeformer):
 
     def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: PosedSkeleton) -> Splats:
         corners = self.faces[face]
-        share = barycentric_on(splats.means.detach(), self.canonical_vertices, corners)
-        rows = (prepared.vertices[:, corners] * share[..., None]).sum(-2)
+        barycentric = barycentric_on(splats.means.detach(), self.canonical_vertices, corners)
+        rows = (prepared.vertices[:, corners] * barycentric[..., None]).sum(-2)
         maps, displaced = rows[..., :12].unflatten(-1, (3, 4)), rows[..., 12:]
         means = apply_affine(maps, splats.means + displaced)
         linear = maps[..., :3]

@@ -102,17 +102,17 @@ def align_to_surface(
         )
     if normals is not None and normals.shape != points.shape:
         raise ValueError(f"align_to_surface: normals has shape {tuple(normals.shape)}; expected {tuple(points.shape)}")
-    share = torch.ones_like(points[:, 0]) if weights is None else weights.to(points)
-    if share.shape != points.shape[:1] or bool((share < 0).any()) or not bool(share.isfinite().all()):
+    weight = torch.ones_like(points[:, 0]) if weights is None else weights.to(points)
+    if weight.shape != points.shape[:1] or bool((weight < 0).any()) or not bool(weight.isfinite().all()):
         raise ValueError(
-            f"align_to_surface: weights has shape {tuple(share.shape)}; expected ({len(points)},), finite and not "
+            f"align_to_surface: weights has shape {tuple(weight.shape)}; expected ({len(points)},), finite and not "
             "negative"
         )
-    usable = (share > 0) & points.isfinite().all(-1)
+    usable = (weight > 0) & points.isfinite().all(-1)
     if int(usable.sum()) < 3:
         raise ValueError(f"align_to_surface: {int(usable.sum())} points have weight; pass three or more")
     facing = None if normals is None else (normals[usable].double(), math.cos(math.radians(angle)))
-    search = _Search(points[usable], share[usable].double(), tree, scaling, trim, facing)
+    search = _Search(points[usable], weight[usable].double(), tree, scaling, trim, facing)
     transform = Similarity.identity() if start is None else start.map(lambda part: part.double())
     transform = transform.to(points.device)
     current = search.evaluate(transform)

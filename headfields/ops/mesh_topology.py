@@ -12,7 +12,7 @@ from headfields.ops.functorch_rules import array_of
 __all__ = [
     "directed_edges",
     "edge_neighbors",
-    "edge_rows",
+    "edges_as_arrays",
     "face_neighbors",
     "open_edges",
     "uniform_laplacian",
@@ -48,9 +48,10 @@ def unique_edges(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[Ten
     return torch.stack([key // count, key % count], dim=-1), edge
 
 
-def edge_rows(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "e 2"]:
-    """The first of `unique_edges`, of an array."""
-    return unique_edges(torch.from_numpy(np.ascontiguousarray(faces, np.int64)))[0].numpy()
+def edges_as_arrays(faces: Int[np.ndarray, "f 3"]) -> tuple[Int[np.ndarray, "e 2"], Int[np.ndarray, "f 3"]]:
+    """`unique_edges` of an array."""
+    ends, edge = unique_edges(torch.from_numpy(np.ascontiguousarray(faces, np.int64)))
+    return array_of(ends), array_of(edge)
 
 
 def vertex_components(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, " v"]:
@@ -135,7 +136,7 @@ def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr
 
     Self-edges (from merged vertices) are skipped.
     """
-    edges = edge_rows(array_of(faces))
+    edges = edges_as_arrays(array_of(faces))[0]
     edges = edges[edges[:, 0] != edges[:, 1]]
     half = scipy.sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
     adjacency = (half + half.T).tocsr()

@@ -87,16 +87,16 @@ def undistort_image(
     if image.ndim != 3 or tuple(image.shape[:2]) != camera.size:
         raise ValueError(f"{op}: image has shape {tuple(image.shape)}; expected (H, W, C) of size {camera.size}")
     check_same_device(op, image=image, camera=camera.intrinsics)
-    places = distorted_pixels(camera).to(image)
+    pixels = distorted_pixels(camera).to(image)
     height, width = camera.size
-    x, y = places.unbind(-1)
+    x, y = pixels.unbind(-1)
     inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[..., None]
     # Places that are not finite are outside; they must not reach the sampling, or its gradient.
-    places = torch.where(inside, places, 0.0)
+    pixels = torch.where(inside, pixels, 0.0)
     if mode == "nearest":
-        column, row = places.detach().long().unbind(-1)
+        column, row = pixels.detach().long().unbind(-1)
         return torch.where(inside, image[row, column] if image.numel() else image, 0.0)
-    uv = torch.stack([places[..., 0] / max(width, 1), 1 - places[..., 1] / max(height, 1)], dim=-1)
+    uv = torch.stack([pixels[..., 0] / max(width, 1), 1 - pixels[..., 1] / max(height, 1)], dim=-1)
     return torch.where(inside, sample_texture(image, uv), 0.0) if image.numel() else image
 
 

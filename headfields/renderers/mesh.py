@@ -240,9 +240,9 @@ class MeshRenderer(nn.Module):
         rows = torch.cat([volumes.flatten(1), whole[:, None]], 1).index_select(0, which)
         rows, whole = rows[:, :9].reshape(-1, 3, 3), rows[:, 9]
         center = torch.stack([flat % width + 0.5, flat.div(width, rounding_mode="floor") + 0.5], -1).to(local)
-        share = (rows[..., :2] * center[:, None]).sum(-1) + rows[..., 2]
-        total = share.sum(-1, keepdim=True)
-        barycentric = share / total
+        volume = (rows[..., :2] * center[:, None]).sum(-1) + rows[..., 2]
+        total = volume.sum(-1, keepdim=True)
+        barycentric = volume / total
         with torch.no_grad():
             slope = rows[..., :2]
             steps = (slope - barycentric[..., None] * slope.sum(1, keepdim=True)) / total[..., None]

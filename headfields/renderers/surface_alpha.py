@@ -94,8 +94,7 @@ class NeuSAlpha(SurfaceAlpha):
         return neus_alpha(distance, slope, length, self.sharpness(), self.anneal)
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        sharpness = self.sharpness()
-        return sharpness * torch.sigmoid(-sharpness * distance)
+        return _logistic_density(distance, self.sharpness())
 
 
 class UnclampedAlpha(SurfaceAlpha):
@@ -126,8 +125,7 @@ class UnclampedAlpha(SurfaceAlpha):
         return unclamped_alpha(distance, slope, length, self.sharpness(), self.epsilon)
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        sharpness = self.sharpness()
-        return sharpness * torch.sigmoid(-sharpness * distance)
+        return _logistic_density(distance, self.sharpness())
 
 
 class VolSDFDensity(SurfaceAlpha):
@@ -161,3 +159,7 @@ class VolSDFDensity(SurfaceAlpha):
         self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
         return 0.5 * (self.density(before) + self.density(after)) * length
+
+
+def _logistic_density(distance: Float[Tensor, " m"], sharpness: Tensor) -> Float[Tensor, " m"]:
+    return sharpness * torch.sigmoid(-sharpness * distance)

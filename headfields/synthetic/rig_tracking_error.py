@@ -16,7 +16,7 @@ from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.rotations import rotation_angle, rotation_matrices
-from headfields.synthetic.tracking_error import TRUTH
+from headfields.synthetic.tracking_error import TRUTH, TRUTH_FORMAT
 
 __all__ = ["RigTrackingError", "rig_tracking_error"]
 
@@ -74,7 +74,8 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
     keys = {"vertices": "F V 3", "world_to_camera": "F 4 4", "pose": "F J 3"}
     with reading(path, "the truth of a drawn capture", CaptureError):
-        arrays = checked_arrays(f"rig_tracking_error: {path}", load_numbers(path, CaptureError), keys)
+        raw = load_numbers(path, CaptureError, TRUTH_FORMAT)
+        arrays = checked_arrays(f"rig_tracking_error: {path}", raw, keys)
     truth = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):

@@ -10,14 +10,17 @@ from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.projection import project
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.reading import reading
+from headfields.files.versions import FileFormat
 from headfields.ops.rotations import rotation_angle
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
 
 TRUTH = "truth.npz"
+TRUTH_FORMAT = FileFormat("headfields.truth", "the truth of a drawn capture", 1, "write the capture again")
 """Name of the file with the true tracking; readers of the layout ignore it."""
 
 
@@ -53,7 +56,7 @@ def write_truth(
 ) -> None:
     """Writes the true tracking of a capture, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
-    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()})
+    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()}, TRUTH_FORMAT)
 
 
 def tracking_error(
@@ -79,7 +82,7 @@ def tracking_error(
     if not path.is_file():
         raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
     with reading(path, "the truth of a drawn capture", CaptureError, "write the capture again"):
-        arrays = load_numbers(path)
+        arrays = load_numbers(path, CaptureError, TRUTH_FORMAT)
         truth = {name: arrays[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
     shapes = {
         "vertices": (len(capture), *capture.recording.canonical.vertices.shape),
@@ -118,7 +121,7 @@ def tracking_error(
                 float(rotation_angle(turn).rad2deg()),
                 1000 * np.linalg.norm(_moved(middle, tracked_pose) - _moved(middle, true_pose)),
                 1000 * np.linalg.norm(tracked - true, axis=1).mean(),
-                np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),
+                np.linalg.norm(project(tracked, np.eye(4), k)[0] - project(true, np.eye(4), k)[0], axis=1).mean(),
                 0.0 if differences is None else np.sqrt(np.mean(differences**2)),
             )
         )
@@ -139,9 +142,3 @@ def _in_head_frame(
 def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
     moved: np.ndarray = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     return moved
-
-
-def _projected(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    image = points @ intrinsics.T
-    projected: np.ndarray = image[:, :2] / image[:, 2:]
-    return projected

@@ -16,6 +16,7 @@ from headfields.training.preset_losses import (
 )
 from headfields.training.recipes import recipe_of
 from headfields.training.splat_start import start_from_images
+from headfields.training.train_preset import train
 from headfields.training.trainer import Trainer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "monoavatar_losses",
     "recipe_of",
     "start_from_images",
+    "train",
     "vp360_losses",
 ]
 

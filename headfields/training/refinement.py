@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headfields.avatar.avatar import frozen
 from headfields.data.expression_basis import expression_basis
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
@@ -165,7 +166,7 @@ def refine_frame(
     view, intrinsics = camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3)
     camera = Camera(view, intrinsics, camera.size, lens).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
-    with _frozen(avatar), torch.no_grad():
+    with _evaluated(avatar), torch.no_grad():
         filled = avatar.with_codes(state).codes  # so that codes of the frame are fitted, and those of the person stay
         own = {name: filled[name] for name, table in avatar.codes.items() if table.by == "frame"}
         state = state.replace(codes={**own, **state.codes})
@@ -177,7 +178,7 @@ def refine_frame(
     rates = {"pose": pose_rate, "expression": expression_rate, "codes": code_rate}
     skipped = 0
     if parameters.groups:
-        with _frozen(avatar):
+        with _evaluated(avatar):
             skipped = _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
     refined_camera, refined_state = parameters.frame()
     refined_camera, refined_state = refined_camera.detach(), refined_state.detach()
@@ -327,19 +328,14 @@ def _descend(
 
 
 @contextlib.contextmanager
-def _frozen(avatar: nn.Module) -> Iterator[None]:
+def _evaluated(avatar: nn.Module) -> Iterator[None]:
     """Puts the avatar into evaluation mode and freezes its parameters; enables gradients for everything else."""
     training = avatar.training
-    trained = [p for p in avatar.parameters() if p.requires_grad]
     avatar.eval()
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
+        with frozen(avatar), torch.enable_grad():
             yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
         avatar.train(training)
 
 

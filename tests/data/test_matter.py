@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.cli.presets import arguments_for
 from headfields.data.formats.insta_writer import CapturedFrame
 from headfields.training import recipe_of
+from headfields.training.presets import preset_arguments
 from tests.data.tiny import blob, camera, tiny_frames
 
 CENTER = torch.tensor([0.0, 0.02, 0.01])
@@ -135,8 +135,8 @@ def test_bodies_do_not_count(tmp_path: Path) -> None:
 def test_the_command_looks_as_far_as_the_mattes_show_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     far, near = capture(tmp_path / "far", 0.5), capture(tmp_path / "near", 1.0)
     recipe = recipe_of("insta", "cpu")
-    arguments = arguments_for("insta", [], far, recipe)
+    arguments = preset_arguments("insta", {}, far, recipe)
     assert 0.06 < arguments["shell"] < 0.09 and "off the mesh" in capsys.readouterr().err
-    assert arguments_for("insta", ["shell=0.02"], far, recipe)["shell"] == 0.02
-    assert "shell" not in arguments_for("insta", [], near, recipe)
+    assert preset_arguments("insta", {"shell": 0.02}, far, recipe)["shell"] == 0.02
+    assert "shell" not in preset_arguments("insta", {}, near, recipe)
     assert capsys.readouterr().err == ""

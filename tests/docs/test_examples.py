@@ -41,13 +41,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IMPORTS = "import torch\nimport headfields as hf\n"
 BEFORE = {
-    "README.md": """
-faces, vertices = torch.tensor([[0, 1, 2]]), torch.eye(3).expand(2, 3, 3)
-points, mesh_index = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 0])
-table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
-ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
-density = torch.ones(3)
-""",
     "files.md": """
 shape, expression, pose = torch.zeros(2, 300), torch.zeros(2, 100), torch.zeros(2, 5, 3)
 vertices = hf.synthetic.procedural_head().template_vertices[None]

@@ -80,7 +80,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "c.png": lambda path: write_image(path, np.random.randint(0, 9000, (9, 9), np.uint16)),
     "a.gif": lambda path: hf.viz.write_video(path, _frames()),
     "a.mp4": lambda path: hf.viz.write_video(path, _frames()),
-    "a.safetensors": lambda path: write_safetensors(path, {"a": torch.rand(9)}, {"b": "c"}),
+    "a.safetensors": lambda path: write_safetensors(path, {"a": torch.rand(9)}, {}),
     "a.json": lambda path: hf.runs.folder.write_json(path, {"a": 12345678}),
     "a.ply": lambda path: hf.mesh.save_mesh(path, _mesh()),
     "a.glb": lambda path: hf.mesh.save_mesh(path, _mesh()),

@@ -22,6 +22,7 @@ from headfields.ops.compositing import exclusive_sum, ray_offsets
 from headfields.ops.frequency import frequency_window
 from headfields.ops.grouped import group_rows
 from headfields.ops.interpolate_rows import scatter_rows
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.nearest_vertices import inverse_distance_weights
 from headfields.ops.ray_box import ray_sphere
 from headfields.ops.render_mesh import render_mesh
@@ -34,7 +35,7 @@ from headfields.ops.surface_alpha import laplace_density, unclamped_alpha
 from headfields.ops.texture import fill_texels, mip_pyramid, pad_charts
 from headfields.ops.triangle_frames import deformation_gradients
 from headfields.ops.undistort import undistort_image, undistort_pixels
-from headfields.ops.vertex_geometry import edge_neighbors, triangle_areas, vertex_areas
+from headfields.ops.vertex_geometry import triangle_areas, vertex_areas
 from tests.shapes import uv_sphere
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from headfields.ops import blended_map
 from headfields.ops.blended_map import _blended_map
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.reference.blended_map import blended_map as definition
 from headfields.ops.triangle_frames import deformation_gradients
-from headfields.ops.vertex_geometry import edge_neighbors
 from tests.backends import BACKENDS, running_on
 from tests.shapes import uv_sphere
 

@@ -6,7 +6,7 @@ import torch
 from headfields.ops.mesh_topology import (
     directed_edges,
     edge_neighbors,
-    edge_rows,
+    edges_as_arrays,
     face_neighbors,
     uniform_laplacian,
     unique_edges,
@@ -20,7 +20,7 @@ def test_edges_of_faces_are_listed_once() -> None:
     ends, edge = unique_edges(TETRAHEDRON)
     assert ends.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert torch.equal(ends[edge], directed_edges(TETRAHEDRON).sort(dim=-1).values)
-    assert np.array_equal(edge_rows(TETRAHEDRON.int().numpy()[:, ::-1]), ends.numpy())
+    assert np.array_equal(edges_as_arrays(TETRAHEDRON.int().numpy()[:, ::-1])[0], ends.numpy())
     none, nowhere = unique_edges(TETRAHEDRON[:0])
     assert none.shape == (0, 2) and nowhere.shape == (0, 3)
 

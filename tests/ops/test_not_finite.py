@@ -5,8 +5,8 @@ import torch
 
 import headfields as hf
 from headfields import ops
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.ray_box import ray_sphere
-from headfields.ops.vertex_geometry import edge_neighbors
 from tests.shapes import uv_sphere
 
 torch.manual_seed(0)

@@ -4,7 +4,6 @@ Each keyframe has its own pose, jaw, eyes and expression, all share identity and
 (`headfields.apps.tracking.rig.bundle`).
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.file_formats import HEAD_IDENTITY
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
 from headfields.apps.tracking.pose_from_landmarks import landmark_pose
@@ -32,7 +32,6 @@ from headfields.ops.rotations import axis_angle, rotation_angle
 
 __all__ = ["HeadIdentity", "fit_identity"]
 
-_KEY = "headfields.head_identity"
 _STARTS = (0.8, 2.4)
 """Focal lengths that the fit starts from, as factors of the default: the energy is flat, and steps may be slow."""
 _LEAST_TURN = math.radians(12.0)
@@ -100,7 +99,7 @@ class HeadIdentity:
                   "report": list(self.report)}  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, {name: value.contiguous().clone() for name, value in tensors.items()},
-                          {_KEY: json.dumps(header)})  # fmt: skip
+                          {HEAD_IDENTITY: header})  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> "HeadIdentity":
@@ -110,7 +109,7 @@ class HeadIdentity:
             FileNotFoundError, ValueError: there is no such file, or it holds something else.
         """
         with reading(path, "the identity of a head"):
-            tensors, header = read_safetensors(path, _KEY)
+            tensors, header = read_safetensors(path, HEAD_IDENTITY)
             poses = {
                 int(frame): BodyPose(
                     *(tensors[f"{frame}.{name}"] for name in ("world_to_camera", "turns", "expression"))

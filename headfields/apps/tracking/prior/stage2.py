@@ -1,7 +1,6 @@
 """Stage 2 of tracking with a prior: all frames together, one random frame per step, with smooth motion."""
 
 import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.file_formats import JOINT_FIT
 from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers
 from headfields.apps.tracking.prior.energy import (
     EnergyDraw,
@@ -34,13 +34,11 @@ from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records.device_copy import send_numbers
 from headfields.runs.clock import Clock
-from headfields.runs.disk_names import from_disk, to_disk
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 
 __all__ = ["JointFit"]
 
-_KEY = "headfields.joint_fit"
 SURFACES = 256
 """Frames whose surfaces are held in memory: some 50 MB."""
 
@@ -391,22 +389,22 @@ class JointFit:
             for number, entry in optimizer.state_dict()["state"].items():
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
-        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": to_disk(self.errors)}
-        header["skipped"] = self.skipped.state()
+        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": self.errors,
+                  "skipped": self.skipped.state()}  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-        write_safetensors(path, owned, {_KEY: json.dumps(header)})
+        write_safetensors(path, owned, {JOINT_FIT: header})
 
     def _load(self, path: Path) -> None:
         with reading(path, "a checkpoint of stage 2"):
-            self._restore(*read_safetensors(path, _KEY))
+            self._restore(*read_safetensors(path, JOINT_FIT))
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
-        self.skipped.load(header.get("skipped", {}))
-        self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
+        self.skipped.load(header["skipped"])
+        self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
         device = self.head.center.device
         with torch.no_grad():
             for prefix, group in (("identity", self.identity), ("tables", self.tables)):

@@ -73,7 +73,6 @@ SETS = {
     "an unknown kind": (arrays("topology.npz", kind=np.array([0, 1, 9], np.uint8)), "topology.npz: kind holds 9"),
     "an anchor twice": (arrays("topology.npz", anchor_vertices=np.array([1, 1])), "names a vertex twice"),
     "an anchor out of range": (arrays("topology.npz", anchor_vertices=np.array([1, -2])), "anchor_vertices"),
-    "another format": (index(lambda content: content.update(format=7)), "scans.json: has format 7"),
     "an expression twice": (person(expressions=["000", "001", "001"]), "'001' is listed twice"),
     "an unknown neutral": (person(neutral="open"), "neutral expression 'open'"),
     "a number for an expression": (person(expressions=[0, 1]), "scans.json: 0 is no name"),

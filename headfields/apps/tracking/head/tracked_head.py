@@ -1,5 +1,6 @@
 """The tracked head as a capture in INSTA's layout, with depth and labels of the mesh where the recording has none."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from torch import Tensor
 from headfields.apps.tracking.head.rig import HeadModel
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.fit import RigFit
-from headfields.apps.tracking.rig.tracked_capture import views_of
-from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
+from headfields.apps.tracking.rig.tracked_capture import write_fits
+from headfields.data.formats.insta_writer import InstaWriter
 from headfields.data.formats.transforms import splits_from_end
 from headfields.data.mesh_depth import MeshDepth
 from headfields.data.mesh_labels import MeshLabels
@@ -82,34 +83,16 @@ def write_tracked_head(
         ValueError: there are no fits.
     """
     out, rig = Path(out), body.rig
-    frames = sorted(fits)
-    if not frames:
+    if not fits:
         raise ValueError("write_tracked_head: fits is empty; no frame was tracked")
     template = head_template(model, coefficients, body)
     count = len(rig.template_vertices)
     skinned = not isinstance(model.head, BlendshapeHead)
     writer = InstaWriter(out, Mesh(template.canonical_vertices[:count], rig.faces), _MILLIMETER)
-    draw, depth_of = MeshLabels(template), MeshDepth(template)
-    rows: dict[int, list[int]] = {}
-    for frame in frames:
-        fit = fits[frame]
-        state = body.state([fit.pose])
-        assert state.pose is not None
-        values = fit.pose.expression
-        if skinned:
-            values = torch.cat([state.pose[0, rig.jaw_joint], values])
-        for view in views_of(recording, frame, fit):
-            camera, label = view.camera, view.label
-            drawn = (
-                draw(state.vertices[0].numpy(), camera, view.image[..., 3] > 127) if label is None else label.numpy()
-            )
-            written = CapturedFrame(
-                view.image, state.vertices[0], camera, values if len(values) else None, drawn,
-                _depth(depth_of, state.vertices, camera), view.landmarks,
-                state.pose[0] if skinned else None, rig.from_template(state)[0] if skinned else None,
-            )  # fmt: skip
-            rows.setdefault(frame, []).append(writer.count)
-            writer.add(view.name, written, view.camera_to_world)
+    rows = write_fits(
+        writer, recording, body, fits, {frame: fit.pose.expression for frame, fit in fits.items()},
+        MeshLabels(template), functools.partial(_depth, MeshDepth(template)), skinned,
+    )  # fmt: skip
     frames = sorted(rows)
     if recording.own_splits is None:
         splits = splits_from_end("write_tracked_head", len(frames))
