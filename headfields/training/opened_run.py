@@ -1,5 +1,6 @@
 """A run of training, opened: its avatar, its capture with the run's own options, its configuration and figures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ class Run:
     Attributes:
         folder: its `RunFolder`: where which file is.
         config: its config.json.
-        avatar: the trained avatar, or the averaged weights of the last checkpoint where that is newer.
         result: the `FitResult` of `headfields.training.train`; None of a run that was opened.
     """
 
@@ -37,17 +37,30 @@ class Run:
         self,
         folder: RunFolder,
         config: Mapping[str, Any],
-        avatar: Any,
         capture: Any = None,
         memory_mb: int | float = 2048,
+        device: torch.device | str = "auto",
         result: FitResult | None = None,
     ) -> None:
-        self.folder, self.config, self.avatar, self.result = folder, dict(config), avatar, result
-        self._capture, self._memory = capture, memory_mb
+        self.folder, self.config, self.result = folder, dict(config), result
+        self._capture, self._memory, self._device = capture, memory_mb, str(device)
 
     def __repr__(self) -> str:
         made_by = self.config["model"] or "avatar of your own"
         return f"Run({str(self.folder.path)!r}: {made_by}, step {self.step}, {self.config.get('capture')})"
+
+    @functools.cached_property
+    def avatar(self) -> Any:
+        """The trained avatar, or the averaged weights of the last checkpoint where that is newer; read when it is first
+        asked for.
+
+        Raises:
+            FileNotFoundError: nothing is trained yet.
+            ValueError: the file is damaged.
+        """
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(auto if self._device == "auto" else self._device)
+        return avatar_of_run(self.folder, self.config, lambda: self.capture).to(device).eval()
 
     @property
     def capture(self) -> Any:
@@ -137,9 +150,8 @@ def load_run(
         )
     if isinstance(capture, str | Path):
         config, capture = {**config, "capture": str(capture)}, None
-    run = Run(folder, config, None, capture, memory_mb)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device
-    run.avatar = avatar_of_run(folder, config, lambda: run.capture).to(torch.device(chosen)).eval()
+    run = Run(folder, config, capture, memory_mb, device)
+    _ = run.avatar  # now, and not at its first use
     return run
 
 

@@ -21,7 +21,6 @@ from headfields.training.opened_run import (
     capture_options,
     check_trainer,
     check_unchanged,
-    load_run,
     options_before,
     start_or_resume,
     trainer_of,
@@ -136,18 +135,14 @@ def train(
 
 
 def _fitted(trainer: Any, training: Mapping[str, Any], resume: bool, source: Any) -> Run:
-    """The run after training; on the processes beside the first, with the avatar as it is there."""
+    """The run after training; on the processes beside the first without a result."""
     is_first, result = trainer.processes.is_first, None
     try:
         result = trainer.fit(steps=training["steps"], minutes=training["minutes"], resume=resume)
     except (PeerError, NanLossError):
         if is_first:
             raise  # the others end quietly: the first one reports
-    if not is_first:
-        return Run(trainer.folder, trainer.config, trainer.avatar, source, result=result)
-    run = load_run(trainer.folder.path, source, device=trainer.device)
-    run.result = result
-    return run
+    return Run(trainer.folder, trainer.config, source, device=trainer.device, result=result if is_first else None)
 
 
 def _opened(capture: Any, mouth: str | None, before: Mapping[str, Any], usual: str, memory_mb: int | float) -> Any:

@@ -39,7 +39,7 @@ def run(capture):
     folder = capture.parent / "run"
     avatar.save(folder / "avatar.safetensors")
     config = {"model": "gaussian_avatars", "arguments": {}, "capture": str(capture), "mouth": "close"}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"format": 1, **config}))
     return folder
 
 

@@ -49,7 +49,9 @@ def run(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     avatar.preview = (CAMERA, Frames().state([0]))
     avatar.save(folder / "avatar.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model": "insta", "arguments": {}, "capture": "frames"}))
+    (folder / "config.json").write_text(
+        json.dumps({"format": 1, "model": "insta", "arguments": {}, "capture": "frames"})
+    )
     monkeypatch.setattr(headfields.data, "load_capture", lambda path, **options: Frames())
     monkeypatch.delenv("HEADFIELDS_DEBUG", raising=False)
     return folder

@@ -66,7 +66,7 @@ def test_resume_says_that_nothing_is_there(world, tmp_path, capsys):  # noqa: F8
     arguments = ["train", "disc", "--capture", "disc", "--out", str(tmp_path), "--rays", "16", "--steps", "1"]
     assert main([*arguments, "--resume"]) == 0
     assert "holds no run to resume; a new one starts" in capsys.readouterr().err
-    (tmp_path / "config.json").write_text('{"scans": {}}')
+    (tmp_path / "config.json").write_text('{"format": 1, "scans": {}}')
     assert "holds no run of headfields train" in fails(capsys, *arguments, "--resume")
 
 

@@ -275,8 +275,8 @@ def test_faces_of_the_procedural_head_are_drawn_by_name() -> None:
 
 MUTATIONS = {
     "no index": (lambda f: (f / "scans.json").unlink(), "scans.json does not exist"),
-    "not json": (lambda f: (f / "scans.json").write_text("{"), "scans.json: cannot be read"),
-    "no people": (lambda f: (f / "scans.json").write_text('{"people": {}}'), "has no people"),
+    "not json": (lambda f: (f / "scans.json").write_text("{"), "scans.json: not JSON that can be read"),
+    "no people": (lambda f: (f / "scans.json").write_text('{"format": 1, "people": {}}'), "has no people"),
     "scan gone": (lambda f: (f / "001" / "002.npz").unlink(), "person 001, expression 002"),
     "scan cut": (lambda f: (f / "001" / "002.npz").write_bytes(b"PK\x03\x04half"), "person 001, expression 002"),
     "colors gone": (lambda f: (f / "000" / "person.npz").unlink(), "person 000"),
@@ -299,7 +299,7 @@ MUTATIONS = {
     ),
     "neutral gone": (
         lambda f: (f / "scans.json").write_text(
-            json.dumps({"people": {"000": {"neutral": "009", "expressions": ["000", "001"]}}})
+            json.dumps({"format": 1, "people": {"000": {"neutral": "009", "expressions": ["000", "001"]}}})
         ),
         "neutral expression '009'",
     ),

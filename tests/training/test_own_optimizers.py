@@ -155,7 +155,7 @@ def test_a_schedule_gives_finite_factors(factor, unchecked):
 
 def test_another_optimizer_does_not_resume(tmp_path):
     make(optimizer=torch.optim.SGD, out=tmp_path).fit(steps=1)
-    with pytest.raises(ValueError, match=r"torch\.optim\.sgd\.SGD', and this run has torch\.optim\.adam\.Adam"):
+    with pytest.raises(ValueError, match=r"torch\.optim\.sgd\.SGD, and this run has torch\.optim\.adam\.Adam"):
         make(out=tmp_path).fit(steps=2, resume=True)
 
 

@@ -177,7 +177,7 @@ def test_bad_arguments(arguments: list[str], message: str, tmp_path: Path, capsy
     np.savez(tmp_path / "other.npz", values=np.zeros(3))
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "config.json").write_text("{}")
+    (tmp_path / "begun" / "config.json").write_text('{"format": 1}')
     assert main(["view", *(argument.format(here=tmp_path) for argument in arguments)]) == 1
     assert message in capsys.readouterr().err
 
