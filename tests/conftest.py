@@ -1,6 +1,7 @@
 """Shared fixtures. The test run checks every annotation of the package at each call (`--jaxtyping-packages`)."""
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,6 +12,11 @@ import torch
 from tests import annotation_checks
 
 annotation_checks.install()  # before the library is imported
+
+# Thousands of small files are written and deleted again, which takes a minute on some disks: in memory where there is room.
+_MEMORY = "/dev/shm"
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 # The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew.
 hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None)

@@ -19,7 +19,7 @@ SIDE = 12
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captures") / "head"
-    write_head_capture(folder, frames=5, test_frames=1, size=40, progress=False)
+    write_head_capture(folder, frames=5, test_frames=1, size=40, samples=1, progress=False)
     return hf.data.load_capture(folder)
 
 

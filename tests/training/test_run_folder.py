@@ -17,7 +17,7 @@ SIZES = {"levels": 2, "log2_table_size": 6, "grid_resolution": 8, "finest_resolu
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captures") / "head"
-    write_head_capture(folder, frames=5, test_frames=1, size=32, progress=False)
+    write_head_capture(folder, frames=3, test_frames=1, size=24, samples=1, progress=False)
     return folder
 
 
