@@ -32,20 +32,24 @@ from torch import Tensor
 
 from benchmarks.tracking_truth import LIMIT
 from headfields.apps.priors.scans.meshes import visible_faces
-from headfields.apps.tracking import HeadModel, HeadTracker, HeadTrackingOptions, fit_identity
+from headfields.apps.tracking import HeadTracker, HeadTrackingOptions
+from headfields.apps.tracking.head.identity import fit_identity
 from headfields.apps.tracking.head.recording import opened_head
+from headfields.apps.tracking.head.rig import HeadModel
 from headfields.data import load_capture
-from headfields.data.detectors import DetectionFiles
+from headfields.data.detectors.files import DetectionFiles
 from headfields.data.labels import Label, labels_of
 from headfields.data.prepare import prepare_recording
 from headfields.data.video import open_video
-from headfields.mesh import Mesh, SurfaceTree, align_to_surface
+from headfields.mesh import Mesh, align_to_surface
+from headfields.mesh.distances import SurfaceTree
 from headfields.ops.render_mesh import render_mesh
 from headfields.ops.similarity import fit_similarity
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 from headfields.synthetic import procedural_head
-from headfields.viz import draw_mesh, heat, heat_legend, save_image, side_by_side
+from headfields.viz import draw_mesh, heat, save_image, side_by_side
+from headfields.viz.mesh import heat_legend
 
 POINTS = 8000
 

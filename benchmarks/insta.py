@@ -85,7 +85,7 @@ def main() -> None:
         if not (run / "avatar.safetensors").exists():
             train(model, arguments.capture, run, resume=True, seed=arguments.seed, **limits)
         avatars[MODELS[model]] = hf.Avatar.load(run / "avatar.safetensors")
-    avatars[AVERAGE] = hf.models.AverageTexture(capture.template).fit(capture, capture.splits["train"], True)
+    avatars[AVERAGE] = hf.models.baselines.AverageTexture(capture.template).fit(capture, capture.splits["train"], True)
 
     figures = {name: evaluate(avatar, capture, split="test", bar=True) for name, avatar in avatars.items()}
     print(f"{'':16s} {'PSNR':>7s} {'SSIM':>7s} {'in head':>8s} {'s/frame':>8s}")

@@ -24,7 +24,7 @@ from torch import Tensor
 import headfields as hf
 from benchmarks.regions import FaceRegions, RegionErrors
 from benchmarks.rows import Figures, markdown, reused, summary
-from headfields.data import view_yaw
+from headfields.data.balance import view_yaw
 from headfields.losses import DepthPrior, HuberColor
 from headfields.records import PixelBatch
 from headfields.training import Trainer

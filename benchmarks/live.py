@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.cli import presets
 from headfields.cli.streams import tolerant_stderr
 from headfields.data.live import LEAST, LiveCapture
 from headfields.files.atomic import write_text
 from headfields.training.live import LiveFrames
+from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import recipe_of
 
 
@@ -123,7 +123,7 @@ def main() -> None:
         print(name, flush=True)
         torch.manual_seed(0)
         recipe = recipe_of(arguments.model, "cpu", torch.device("cpu"))
-        avatar = presets.build(arguments.model, presets.arguments_for(arguments.model, [], capture, recipe), capture)
+        avatar = build(arguments.model, preset_arguments(arguments.model, {}, capture, recipe), capture)
         recipe.start(avatar, capture)
         measure = Measure(
             whole, newest, max(round(arguments.every * arguments.speed), 1), arguments.speed, arguments.measured

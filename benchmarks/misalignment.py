@@ -16,7 +16,7 @@ import torch
 import headfields as hf
 from headfields.cli import open_run
 from headfields.synthetic.tracking_error import TRUTH
-from headfields.training import correct_pose, refine_frame
+from headfields.training.refinement import correct_pose, refine_frame
 
 COLUMNS = ("degrees", "across mm", "along mm", "pixels", "PSNR")
 

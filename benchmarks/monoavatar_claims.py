@@ -38,7 +38,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
-from headfields.mesh.unwrapping import unwrapped
+from headfields.mesh.unwrapping import unwrap_template
 from headfields.models.monoavatar import SIZES
 from headfields.training import Trainer, evaluate
 from headfields.training.recipes import MONOAVATAR
@@ -95,7 +95,7 @@ def trained(
     """A row's avatar after `steps` steps on `frames`, and their number."""
     capture.splits["train"] = frames
     torch.manual_seed(seed)
-    template = unwrapped(capture.template)
+    template = unwrap_template(capture.template)
     source = source_of(name, capture, template)
     avatar = hf.models.monoavatar(template, frames=len(capture), source=source, sizes="cpu")
     options = MONOAVATAR.options

@@ -30,8 +30,9 @@ from headfields.data.labels import labels_of
 from headfields.records import PixelBatch
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.tracking_noise import TrackingNoise
-from headfields.training import Trainer, refine_frame
+from headfields.training import Trainer
 from headfields.training.recipes import MONOAVATAR
+from headfields.training.refinement import refine_frame
 from headfields.viz import save_image, side_by_side
 
 ROWS = ("no warp", "warp")

@@ -37,24 +37,17 @@ from torch import Tensor
 
 import headfields as hf
 from benchmarks.rows import Figures, markdown, summary
-from headfields.apps.priors import (
-    SMALL_RECIPE,
-    Prior,
-    PriorCodes,
-    PriorTrainer,
-    fit_scans,
-    load_prior,
-    principal_codes,
-    surface_errors,
-)
-from headfields.apps.priors.codes import anchors_of
-from headfields.apps.priors.evaluate import REACH, onto_surface
+from headfields.apps.priors import SMALL_RECIPE, Prior, PriorTrainer, fit_scans, load_prior, principal_codes
+from headfields.apps.priors.codes import PriorCodes, anchors_of
+from headfields.apps.priors.evaluate import REACH, onto_surface, surface_errors
 from headfields.apps.priors.pictures import draw_field, draw_scan, scan_camera, trace
-from headfields.apps.priors.scans import MeshScans
-from headfields.apps.priors.scans.meshes import FACE, INNER, visible_faces
-from headfields.apps.tracking import PriorFit, PriorHead, PriorTracker, PriorTrackingOptions, TrackingPrior, open_prior
+from headfields.apps.priors.scans.meshes import FACE, INNER, MeshScans, visible_faces
+from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, open_prior
+from headfields.apps.tracking.prior.fit import PriorFit
+from headfields.apps.tracking.prior.head import PriorHead, TrackingPrior
 from headfields.apps.tracking.prior.load import prior_landmarks
-from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.mesh import Mesh, align_to_surface, extract
+from headfields.mesh.distances import SurfaceTree
 from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh
 from headfields.synthetic import generate_scans, procedural_head

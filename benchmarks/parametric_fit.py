@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.apps.tracking import PriorObservation
+from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.apps.tracking.prior.pose import world_points
 from headfields.heads import BlendshapeHead
 from headfields.mesh import Mesh

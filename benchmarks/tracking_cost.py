@@ -26,9 +26,9 @@ import headfields as hf
 from benchmarks.capture_truth import noisy_landmarks
 from benchmarks.rows import Figures, markdown, reused, summary
 from headfields.cli import main as headfields
-from headfields.cli import presets
 from headfields.data import load_capture
 from headfields.training import Trainer, evaluate
+from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import recipe_of
 from headfields.viz import save_image, side_by_side
 
@@ -81,12 +81,12 @@ def trained(model: str, kind: str, seed: int, arguments: argparse.Namespace, fol
     """Figures of one run: trained and measured; a run that was interrupted is continued."""
     name, recipe = MODELS[model], recipe_of(MODELS[model], "cpu")
     capture = opened(kind, model, arguments)
-    values = presets.arguments_for(name, [], capture, recipe)
+    values = preset_arguments(name, {}, capture, recipe)
     if name == "monoavatar":  # the warp begins after an eighth of the steps, or never
         begins = arguments.steps // 8 if model == "MonoAvatar" else NEVER
         values |= {"start": begins, "coarse_to_fine": max(arguments.steps // 2, 1)}
     torch.manual_seed(seed)
-    avatar = presets.build(name, values, capture)
+    avatar = build(name, values, capture)
     recipe.start(avatar, capture)
     options = {key: getattr(arguments, key) for key in ("rays", "samples") if getattr(arguments, key) is not None}
     trainer = Trainer(

@@ -31,14 +31,16 @@ from torch import Tensor
 
 from benchmarks.parametric_fit import fit_parametric
 from headfields.apps.priors.scans.meshes import visible_faces
-from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, Stage2, open_prior
-from headfields.apps.tracking.prior.options import HELD_POSE
+from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, open_prior
+from headfields.apps.tracking.prior.options import HELD_POSE, Stage2
 from headfields.data import load_capture
 from headfields.heads import BlendshapeHead
-from headfields.mesh import Mesh, SurfaceTree, align_to_surface, extract
+from headfields.mesh import Mesh, align_to_surface, extract
+from headfields.mesh.distances import SurfaceTree
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
-from headfields.viz import draw_mesh, heat, heat_legend, side_by_side
+from headfields.viz import draw_mesh, heat, side_by_side
+from headfields.viz.mesh import heat_legend
 
 POINTS = 20_000
 LIMIT = 0.008  # meters: the upper end of the heat map

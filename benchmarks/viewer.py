@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.browser import chromium, count_from_the_start, rates
-from headfields.apps.viewer import ProgressiveRenderer, Scene, Viewer, capture_scene
+from headfields.apps.viewer import Viewer
 from headfields.apps.viewer.gaussian_drawing import GaussianDrawing
 from headfields.apps.viewer.looks import Picture
+from headfields.apps.viewer.progressive import ProgressiveRenderer
+from headfields.apps.viewer.scene import Scene
+from headfields.apps.viewer.subjects import capture_scene
 from headfields.cli import open_run
 
 SECONDS = 4.0

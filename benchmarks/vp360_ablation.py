@@ -24,7 +24,9 @@ import torch
 
 import headfields as hf
 from headfields.apps.rigging import RiggedTemplate
-from headfields.data import REGION_LABELS, load_capture, view_yaw, yaw_balanced_weights
+from headfields.data import load_capture, yaw_balanced_weights
+from headfields.data.balance import view_yaw
+from headfields.data.labels import REGION_LABELS
 from headfields.metrics.image import psnr, ssim
 from headfields.training import Trainer
 from headfields.training.recipes import VP360

@@ -29,8 +29,8 @@ from benchmarks.rows import Figures, markdown, summary
 from benchmarks.vp360_ablation import head_vertices
 from headfields.apps.rigging import RiggedTemplate
 from headfields.cli import main as headfields
-from headfields.data import REGION_LABELS, load_capture, yaw_balanced_weights
-from headfields.data.labels import Label
+from headfields.data import load_capture, yaw_balanced_weights
+from headfields.data.labels import REGION_LABELS, Label
 from headfields.synthetic.rig_captures import write_rig_capture
 from headfields.synthetic.scene.rig_motion import HELD_OUT
 from headfields.training import Trainer
@@ -60,11 +60,11 @@ def prepared(arguments: argparse.Namespace) -> tuple[Path, Path, RiggedTemplate]
     recording, tracking, path = out / "recording", out / "tracking", out / "rig.npz"
     if not (recording / "truth.npz").exists():
         write_rig_capture(
-            hf.synthetic.procedural_rig(IDENTITY), recording, "talk", frames, arguments.size, rate=frames / 12,
-            dressed=True, lowest=LOWEST, noise=hf.synthetic.DetectorNoise(),
+            hf.synthetic.body.person.procedural_rig(IDENTITY), recording, "talk", frames, arguments.size,
+            rate=frames / 12, dressed=True, lowest=LOWEST, noise=hf.synthetic.detector_noise.DetectorNoise(),
         )  # fmt: skip
     if not path.exists():
-        hf.synthetic.procedural_rig(None, BASIS).save(path)
+        hf.synthetic.body.person.procedural_rig(None, BASIS).save(path)
     if not (tracking / "capture" / "transforms.json").exists():
         command = ["track-template", "--rig", path, "--capture", recording, "--out", tracking, "--quick", "--adapt",
                    "--every", arguments.every, *(["--resume"] if tracking.exists() else [])]  # fmt: skip

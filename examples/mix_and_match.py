@@ -36,7 +36,7 @@ def build(name: str, capture: hf.data.Capture) -> hf.Avatar:
     sampler = hf.renderers.OccupancySampler("posed", step=0.0025, warmup=48)
     renderer: hf.Renderer = hf.renderers.VolumeRenderer(sampler)
     if name == "INSTA with a UV CNN":
-        template = hf.mesh.unwrapped(template)
+        template = hf.mesh.unwrap_template(template)
         source = UVDisplacementFeatures(template, width=16, channels=(8, 16, 32), resolution=64)
         condition = SurfaceFeatures(source, template.faces)
     elif name == "INSTA behind a warp":

@@ -15,7 +15,7 @@ import headfields as hf
 
 def procedural_scan() -> hf.Mesh:
     """The procedural body as a textured scan."""
-    body, texture = hf.synthetic.procedural_body(), hf.synthetic.procedural_body_texture()
+    body, texture = hf.synthetic.procedural_body(), hf.synthetic.body.texture.procedural_body_texture()
     return hf.Mesh(
         body.template_vertices, body.faces, uv=body.uv, uv_faces=body.uv_faces,
         texture=torch.from_numpy(texture).float(),

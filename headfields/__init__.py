@@ -8,8 +8,11 @@ Names are imported when they are first used, so that `headfields --help` does no
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from headfields.old_names import deprecated_names
+
 if TYPE_CHECKING:
     from headfields import (
+        apps,
         data,
         decoders,
         deformers,
@@ -24,76 +27,50 @@ if TYPE_CHECKING:
         networks,
         ops,
         renderers,
-        runs,
+        runs,  # noqa: F401
         synthetic,
         training,
         viz,
     )
-    from headfields.apps import export, priors, retargeting, rigging, texturing, tracking, viewer
-    from headfields.apps.priors.prior import Prior, load_prior
+    from headfields.apps import export, priors, retargeting, rigging, texturing, tracking, viewer  # noqa: F401
     from headfields.avatar.avatar import Avatar
     from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
     from headfields.mesh.mesh import Mesh
     from headfields.ops.dispatch import backends, use_cpu_backend
     from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Rendering, Sampler
-    from headfields.records import (
-        Camera,
-        Canonical,
-        Correction,
-        DistortedCameraError,
-        Features,
-        FieldValues,
-        HeadState,
-        ImageBatch,
-        PixelBatch,
-        Rays,
-        Samples,
-        Splats,
-        Template,
-    )
+    from headfields.records import Camera, Canonical, FieldValues, HeadState, Rays, Samples, Splats, Template
+    from headfields.training.opened_run import load_run
 
 __version__ = "0.5.0"
 
-_CORE = (
-    "data", "decoders", "deformers", "encoders", "files", "heads", "interop", "losses", "mesh", "metrics", "models",
-    "networks", "ops", "renderers", "runs", "training", "viz",
-)  # fmt: skip
-_APPS = ("export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer")
-_MODULES = {
-    **{name: f"headfields.{name}" for name in (*_CORE, "synthetic")},
-    **{name: f"headfields.apps.{name}" for name in _APPS},
-}
 _NAMES = {
     "avatar.avatar": ("Avatar",),
     "avatar.splat_avatar": ("SplatAvatar", "load_avatar"),
-    "ops.dispatch": ("backends", "use_cpu_backend"),
     "mesh.mesh": ("Mesh",),
+    "ops.dispatch": ("backends", "use_cpu_backend"),
     "parts": ("Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler"),
-    "apps.priors.prior": ("Prior", "load_prior"),
-    "records": (
-        "Camera", "Canonical", "Correction", "DistortedCameraError", "Features", "FieldValues", "HeadState",
-        "ImageBatch", "PixelBatch", "Rays", "Samples", "Splats", "Template",
-    ),
-}  # fmt: skip
+    "training.opened_run": ("load_run",),
+    "records": ("Camera", "Canonical", "FieldValues", "HeadState", "Rays", "Samples", "Splats", "Template"),
+}
+_NAMESPACES = (
+    "apps", "data", "decoders", "deformers", "encoders", "files", "heads", "interop", "losses", "mesh", "metrics",
+    "models", "networks", "ops", "renderers", "synthetic", "training", "viz",
+)  # fmt: skip
+_SHORT = ("export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer")  # of headfields.apps
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
+_old_name = deprecated_names(__name__)
 
 __all__ = [
     "Avatar",
     "Camera",
     "Canonical",
-    "Correction",
     "Decoder",
     "Deformer",
-    "DistortedCameraError",
     "Encoder",
-    "Features",
     "Field",
     "FieldValues",
     "HeadState",
-    "ImageBatch",
     "Mesh",
-    "PixelBatch",
-    "Prior",
     "Rays",
     "Renderer",
     "Rendering",
@@ -102,34 +79,27 @@ __all__ = [
     "SplatAvatar",
     "Splats",
     "Template",
+    "apps",
     "backends",
     "data",
     "decoders",
     "deformers",
     "encoders",
-    "export",
     "files",
     "heads",
     "interop",
     "load_avatar",
-    "load_prior",
+    "load_run",
     "losses",
     "mesh",
     "metrics",
     "models",
     "networks",
     "ops",
-    "priors",
     "renderers",
-    "retargeting",
-    "rigging",
-    "runs",
     "synthetic",
-    "texturing",
-    "tracking",
     "training",
     "use_cpu_backend",
-    "viewer",
     "viz",
 ]
 
@@ -137,10 +107,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"headfields.{_HOME[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    raise AttributeError(f"module 'headfields' has no attribute {name!r}; it has {', '.join(__all__)}")
+    if name in _NAMESPACES or name in ("records", "runs"):
+        return importlib.import_module(f"headfields.{name}")
+    if name in _SHORT:
+        return importlib.import_module(f"headfields.apps.{name}")
+    try:
+        return _old_name(name)
+    except AttributeError as error:
+        raise AttributeError(f"{error}; it has {', '.join((*__all__, *_SHORT))}") from None
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_SHORT, "__version__"]

@@ -650,9 +650,9 @@ class Rendering(Record):
         gradient: (M, 3) derivative of the distance by the posed point at the samples, of fields of distances.
         splats: the Gaussians in posed space, of an avatar of Gaussians.
         attached: the same in the coordinates of the deformer.
-        splatted: the result of `headfields.ops.splat`, in training mode, for density control.
-        screen, screen_absolute: (B, N, 2) zeros whose gradient, after the backward pass, is that by the projected
-            centers, and the sum of its magnitudes over pixels.
+        rasterized: the result of `headfields.ops.rasterize_gaussians`, in training mode, for density control.
+        means2d_offset, means2d_absgrad: (B, N, 2) zeros whose gradient, after the backward pass, is that by the
+            projected centers, and the sum of its magnitudes over pixels.
     """
 
     rgb: Float[Tensor, "*n 3"]
@@ -667,9 +667,9 @@ class Rendering(Record):
     gradient: Float[Tensor, "m 3"] | None = None
     splats: Splats | None = None
     attached: Splats | None = None
-    splatted: Any = None
-    screen: Float[Tensor, "b n 2"] | None = None
-    screen_absolute: Float[Tensor, "b n 2"] | None = None
+    rasterized: Any = None
+    means2d_offset: Float[Tensor, "b n 2"] | None = None
+    means2d_absgrad: Float[Tensor, "b n 2"] | None = None
 
 
 class Sampler(SizedPart):

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jaxtyping
@@ -35,6 +36,14 @@ def left_to_the_system() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny file of each kind that the library saves (`tests/files/samples.py`)."""
+    from tests.files.samples import write_samples
+
+    return write_samples(tmp_path_factory.mktemp("samples"))
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ torch.testing.assert_close(*results)
 """,
     "nearest_vertices": """
 import torch
-from headfields.ops import VertexTree, inverse_distance_weights
+from headfields.ops import VertexTree
+from headfields.ops.nearest_vertices import inverse_distance_weights
 
 vertices, points, index = torch.randn(2, 9, 3), torch.randn(8, 3), torch.arange(8) % 2
 tree = VertexTree(vertices)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder
-from headfields.deformers import Chain, NearSurface, SkinningWeights, Static, SurfaceCanonicalizer
+from headfields.deformers import Chain, NearSurface, Static, SurfaceCanonicalizer
+from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures
 from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Sampler
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Template

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "headfields"
 PAGE = ROOT / "docs" / "layout.md"
@@ -105,3 +107,57 @@ def test_no_run_folder_is_in_the_root() -> None:
 def test_progress_bars_need_no_widgets() -> None:
     """`tqdm.auto` warns in a notebook without ipywidgets when the module that uses it is imported."""
     assert not [path for path in PACKAGE.rglob("*.py") if "tqdm.auto" in path.read_text()]
+
+
+class _Renamed(ast.NodeTransformer):
+    """A function's body with its own names numbered, so that copies with other names for variables are alike."""
+
+    def __init__(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        names = [node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.append(node.id)
+        self.number = {name: f"name {number}" for number, name in enumerate(dict.fromkeys(names))}
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.number.get(node.id, node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(self.number.get(node.arg, node.arg))
+
+
+def test_no_function_is_written_twice() -> None:
+    """One idea, one implementation: a copied function belongs on a lower floor, from which both import it."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                if sum(1 for statement in body for _ in ast.walk(statement)) >= 25:  # a line or two is no idea
+                    renamed = _Renamed(node)
+                    text = "\n".join(ast.dump(renamed.visit(statement)) for statement in body)
+                    places.setdefault(text, []).append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert len(places) > 2000
+    assert not [copies for copies in places.values() if len(copies) > 1]
+
+
+@pytest.mark.parametrize(
+    ("idiom", "homes", "remedy"),
+    [
+        (r"\[:, \[0, 1\]\], \w+\[:, \[1, 2\]\](?!, \w+\[:, \[2, 3\]\])|def \w*edges_of", ["ops/mesh_topology.py"],
+         "ops.mesh_topology: directed_edges, unique_edges"),
+        (r"connected_components\(", ["ops/mesh_topology.py", "ops/_unwrap_topology.py"], "vertex_components"),
+        (r"def _?(unit|normalized?|unit_vectors?|length|safe_norm|norms?)\(\s*vectors?\b", ["ops/vectors.py"],
+         "ops.vectors"),
+        (r"maximum\(np\.linalg\.norm\(\w+, axis=-?1, keepdims=True\)", ["ops/vectors.py"], "ops.vectors.unit_rows"),
+        (r"scipy\.spatial\.transform|np\.trace|def \w*(rodrigues|rotvec)", ["ops/rotations.py"], "ops.rotations"),
+        (r"torch\.linalg\.inv\((lens|intrinsics)", [], "records.inverse.inverse_3x3, which does not wait for a GPU"),
+    ],
+)  # fmt: skip
+def test_an_idea_has_one_home(idiom: str, homes: list[str], remedy: str) -> None:
+    elsewhere = [
+        str(path.relative_to(ROOT))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(idiom, path.read_text()) and str(path.relative_to(PACKAGE)) not in homes
+    ]
+    assert not elsewhere, f"use {remedy}"

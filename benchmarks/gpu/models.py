@@ -14,12 +14,13 @@ import headfields as hf
 from benchmarks.gpu.settings import GpuSettings
 from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
 from headfields.apps.priors.pictures import scan_camera
-from headfields.cli import presets
+from headfields.cli.presets import parse_overrides
 from headfields.models import mononphm
+from headfields.runs.asynchronous import READ_EVERY
 from headfields.synthetic import generate_scans, procedural_head
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import Callback, Trainer, evaluate
-from headfields.training.asynchronous_update import READ_EVERY
+from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import RecipeName, recipe_of
 
 CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
@@ -61,7 +62,7 @@ class _Clock(Callback):
         self._last = trainer.progress.step, self._now()
 
     def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
-        """Says that `on_step` reads no figures, for which each step would be waited for, and none captured."""
+        """Says that `on_step` reads no losses, for which each step would be waited for, and none captured."""
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         step, (before, began) = trainer.progress.step, self._last
@@ -109,7 +110,7 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
     if settings.small:
         chosen = [*SMALL[model]]
     torch.manual_seed(0)
-    avatar = presets.build(model, presets.arguments_for(model, chosen, capture, recipe), capture)
+    avatar = build(model, preset_arguments(model, parse_overrides(model, chosen), capture, recipe), capture)
     options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}
     if settings.device == "cpu":
         options["precision"] = "32-true"

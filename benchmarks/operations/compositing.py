@@ -9,7 +9,8 @@ from torch import Tensor
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import compiled, need
-from headfields.ops import accumulate, ray_offsets, weights_from_density
+from headfields.ops import accumulate, weights_from_density
+from headfields.ops.compositing import ray_offsets
 
 TITLE = "Compositing"
 TEXT = """Density and color of each sample to the color and opacity of each ray; backward to density and color.

@@ -8,7 +8,9 @@ from torch import Tensor
 
 import headfields as hf
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
-from headfields.deformers import InverseSkinning, SkinningRoots, SkinningWeights, WeightFieldSkinning
+from headfields.deformers import InverseSkinning, WeightFieldSkinning
+from headfields.deformers.skinning import SkinningRoots
+from headfields.deformers.skinning_weights import SkinningWeights
 
 TITLE = "Inverse skinning"
 TEXT = """The procedural head, in FLAME's format (5 joints), with jaw, neck and expression at random, and points within

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need
-from headfields.mesh import isosurface
+from headfields.mesh.isosurface import isosurface
 from headfields.ops import marching_cubes
 from headfields.ops.dispatch import warp as started_warp
 

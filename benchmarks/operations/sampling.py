@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need
-from headfields.ops import TriangleBVH, inverse_cdf, lookup, march
+from headfields.ops import TriangleBVH, inverse_cdf, lookup_occupancy, march_occupancy
 
 TITLE = "Sampling"
 TEXT = """*Importance*: 64 intervals a ray from 64 weighted ones, no jitter; the difference is of quantiles, meters.
@@ -80,7 +80,7 @@ class Grid:
             data, box = self.occupied[None], self.aabb.reshape(-1)
             return Contestant(_NERFACC, lambda: query(points, data, box)[0], _numbers)
 
-        ours = Contestant(OURS, lambda: lookup(points, self.occupied, self.aabb), _numbers)
+        ours = Contestant(OURS, lambda: lookup_occupancy(points, self.occupied, self.aabb), _numbers)
         return {OURS: lambda: ours, _NERFACC: theirs}
 
     def marches(self, side: int) -> dict[str, Maker]:
@@ -93,7 +93,7 @@ class Grid:
 
         def ours() -> Contestant:
             def run() -> Any:
-                return march(origins, directions, near, far, self.occupied, self.aabb, _STEP)
+                return march_occupancy(origins, directions, near, far, self.occupied, self.aabb, _STEP)
 
             return Contestant(OURS, run, lambda samples: counts(samples.ray))
 

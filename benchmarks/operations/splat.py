@@ -12,7 +12,7 @@ import headfields as hf
 from benchmarks import shapes
 from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import need
-from headfields.ops.reference import splat as reference
+from headfields.ops.reference import rasterize_gaussians as reference
 
 TITLE = "Gaussian rasterization"
 TEXT = """Flat Gaussians on the procedural head, which fills the image: "frame" draws color, opacity, depths and normals
@@ -85,7 +85,7 @@ class Scene:
     def overdraw(self) -> float:
         """Gaussians in a pixel of the head, before any is hidden: the mean."""
         means, quaternions, scales, opacities, colors = self.inputs
-        image = hf.ops.splat(means, quaternions, scales, opacities, colors, self.camera)
+        image = hf.ops.rasterize_gaussians(means, quaternions, scales, opacities, colors, self.camera)
         area = np.pi * (3.33 / 3 * image.radii).square().sum()
         return float(area / (image.opacity > 0.5).sum().clamp_min(1))
 
@@ -122,7 +122,7 @@ class Scene:
     def contestants(self, backward: bool, peers: tuple[str, ...]) -> dict[str, Maker]:
         def ours(*inputs: Tensor) -> Tensor:
             means, quaternions, scales, opacities, colors = inputs
-            return hf.ops.splat(means, quaternions, scales, opacities, colors, self.camera).color
+            return hf.ops.rasterize_gaussians(means, quaternions, scales, opacities, colors, self.camera).color
 
         def gsplat() -> Contestant:
             need("gsplat", True, self.device)

@@ -12,7 +12,8 @@ from benchmarks.case import OURS, Case, Contestant, Maker, Settings
 from benchmarks.peers import compiled
 from headfields.encoders import VertexFeatures
 from headfields.encoders.vertex_source import VertexSource
-from headfields.ops import frequency_encoding, inverse_distance_weights
+from headfields.ops import frequency_encoding
+from headfields.ops.nearest_vertices import inverse_distance_weights
 from headfields.records import Canonical, HeadState
 
 TITLE = "Vertex features"

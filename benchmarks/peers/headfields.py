@@ -8,7 +8,8 @@ from torch import Tensor
 
 from benchmarks.peers.mesh_peer import MeshPeer
 from benchmarks.shapes import Mesh
-from headfields.ops import ClosestPoint, TriangleBVH
+from headfields.ops import TriangleBVH
+from headfields.ops.triangle_bvh import ClosestPoint
 
 
 class Headfields(MeshPeer):

@@ -42,9 +42,9 @@ LINKS = {
 
 def modules() -> list[str]:
     """The package, its public modules, and `MODULES`, as `import` takes them."""
-    package = importlib.import_module(PACKAGE)
-    public = [value for name in package.__all__ if isinstance(value := getattr(package, name), ModuleType)]
-    return sorted({PACKAGE, *(module.__name__ for module in public), *MODULES})
+    packages = [importlib.import_module(dotted) for dotted in (PACKAGE, f"{PACKAGE}.apps")]
+    named = [getattr(package, name) for package in packages for name in package.__all__]
+    return sorted({PACKAGE, *(value.__name__ for value in named if isinstance(value, ModuleType)), *MODULES})
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -242,7 +242,8 @@ def possible_link(raw: str, text: str, target: str, page: str, **context: Any) -
 
 
 def public_target(text: str) -> str | None:
-    """The name to look up for code on a Markdown page: `hf.ops.splat` or a class, also where it is called."""
+    """The name to look up for code on a Markdown page: `hf.ops.rasterize_gaussians` or a class, also where it is
+    called."""
     match = re.fullmatch(r"(hf\.|headfields\.)?([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(\(.*\))?", text, re.DOTALL)
     if match is None or not (match[1] or re.match(r"[A-Z]\w*[a-z]", match[2])):
         return None

@@ -97,7 +97,7 @@ def vertex_features(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     pictures = []
     for vertices in head(pose=pose).vertices:
         nearest = hf.ops.VertexTree(vertices).nearest(points, k=4)
-        weights = hf.ops.inverse_distance_weights(nearest.distance)
+        weights = hf.ops.nearest_vertices.inverse_distance_weights(nearest.distance)
         mean = (weights[..., None] * colors[nearest.index]).sum(-2)
         fade = ((nearest.distance[:, :1] - 0.01) / 0.02).clamp(0, 1)
         pictures.append((mean + fade * (1 - mean)).reshape(240, 240, 3))
@@ -143,8 +143,8 @@ def mesh_rendering(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     """A textured head, its normals, and an ear's silhouette: by pixels' centers, and antialiased."""
     vertices = head().vertices[0]
     assert head.uv is not None and head.uv_faces is not None
-    texture = hf.ops.pad_charts(
-        torch.from_numpy(hf.synthetic.procedural_head_texture(256)).float(), head.uv, head.uv_faces
+    texture = hf.ops.texture.pad_charts(
+        torch.from_numpy(hf.synthetic.head.texture.procedural_head_texture(256)).float(), head.uv, head.uv_faces
     )
     view = view_camera(vertices, yaw=30, size=200)
     rendering = hf.renderers.MeshRenderer(head.faces, head.uv, head.uv_faces, texture)(vertices, view)
@@ -160,7 +160,7 @@ def mesh_rendering(head: hf.heads.FlameHead) -> list[torch.Tensor]:
 
 def geometry_metrics(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     """Distances of a coarse surface from the truth as colors, and their scale."""
-    surface, truth = extracted(16), hf.mesh.SurfaceTree(extracted(160))
+    surface, truth = extracted(16), hf.mesh.distances.SurfaceTree(extracted(160))
     look = hf.viz.heat(truth.distances(surface.vertices).distance, 0.003)
     drawn = [hf.viz.draw_mesh(surface, camera(yaw), look, size=240, samples=2) for yaw in (0, 35)]
     return [*drawn, torch.from_numpy(heat_legend(240, 0.003)).float() / 255]
@@ -179,7 +179,7 @@ def splatting(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     colors = 0.5 + 0.3 * torch.sin(40 * places + torch.tensor([0.0, 2.0, 4.0]))
     shape = [each.reshape(len(places), -1) for each in (splats.quaternions, splats.scales, splats.opacities)]
     images = [
-        hf.ops.splat(places, shape[0], size * shape[1], shape[2][:, 0], colors, view, torch.ones(3))
+        hf.ops.rasterize_gaussians(places, shape[0], size * shape[1], shape[2][:, 0], colors, view, torch.ones(3))
         for size in (1 / 3, 1)
     ]
     whole, near = images[1], float((view.center - places.mean(0)).norm())
@@ -195,7 +195,7 @@ def retargeting(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     """A head at rest and in two poses, and another head that makes them."""
     shapes = [torch.zeros(1, 6), torch.zeros(1, 6)]
     shapes[0][0, :3], shapes[1][0, :3] = torch.tensor([-2.0, 1.5, 2.0]), torch.tensor([2.5, -2.0, -1.0])
-    source, target = (hf.retargeting.surface_of_head(head, shape=shape) for shape in shapes)
+    source, target = (hf.retargeting.sources.surface_of_head(head, shape=shape) for shape in shapes)
     pose, expression = torch.zeros(3, 5, 3), torch.zeros(3, 10)
     pose[1, 2, 0] = math.radians(20)
     expression[2, 0] = 2.0
@@ -218,8 +218,8 @@ def head_frame(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     vertices = head(pose=pose, translation=places).vertices
     eye = hf.Camera.orbit((0.0, 0.0, 0.0), 0.6, size=(64, 64), fov=30)
     canonical = head.template_vertices
-    motion = hf.data.head_pose(vertices, canonical, hf.data.rigid_vertices(vertices, canonical))
-    still, eyes = hf.data.to_head_frame(hf.HeadState(vertices), eye, motion)
+    motion = hf.data.head_frame.head_pose(vertices, canonical, hf.data.head_frame.rigid_vertices(vertices, canonical))
+    still, eyes = hf.data.head_frame.to_head_frame(hf.HeadState(vertices), eye, motion)
     return [
         drawn_together(
             [(each, head.faces) for each in state.vertices] + [camera_mesh(each) for each in cameras], colors
@@ -238,7 +238,7 @@ def texturing(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     pixels = photographs(head, cameras)
     for index in range(len(cameras)):
         pixels[index, ..., :3] = hf.texturing.exposure.even_out(pixels[index, ..., :3], 1 / (1 + 0.3 * (-1) ** index))
-    images = hf.texturing.PosedImages(
+    images = hf.texturing.images.PosedImages(
         cameras, to_8_bits(pixels), tuple(f"image {index}" for index in range(len(cameras)))
     )
     made = hf.texturing.texture_proxy(images, hf.Mesh(vertices, head.faces, uv=head.uv, uv_faces=head.uv_faces), 130)
@@ -254,7 +254,8 @@ def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
     import io
 
     from benchmarks.browser import chromium
-    from headfields.apps.viewer import Viewer, head_scene
+    from headfields.apps.viewer import Viewer
+    from headfields.apps.viewer.subjects import head_scene
 
     running = Viewer(head_scene(head, "head"), port=8765)
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), (900, 640)) as browser:
@@ -276,8 +277,8 @@ def viewer(head: hf.heads.FlameHead) -> list[torch.Tensor]:
 def photographs(head: hf.heads.FlameHead, cameras: hf.Camera) -> torch.Tensor:
     """Images (N, H, W, 4) of the textured head, with their mattes."""
     assert head.uv is not None and head.uv_faces is not None
-    texture = hf.ops.pad_charts(
-        torch.from_numpy(hf.synthetic.procedural_head_texture(512)).float(), head.uv, head.uv_faces
+    texture = hf.ops.texture.pad_charts(
+        torch.from_numpy(hf.synthetic.head.texture.procedural_head_texture(512)).float(), head.uv, head.uv_faces
     )
     renderer, images = hf.renderers.MeshRenderer(head.faces, head.uv, head.uv_faces, texture), []
     for index in range(len(cameras)):

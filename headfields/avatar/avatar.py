@@ -27,6 +27,7 @@ from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
+from headfields.ops.vectors import smooth_unit
 from headfields.parts import (
     Decoder,
     Deformer,
@@ -152,7 +153,7 @@ class AvatarField(Field):
         if torch.is_grad_enabled() if create_graph is None else create_graph:
             return self._differentiated(points, directions, frame, color, True)
         chunks = []
-        with _frozen(self.avatar):
+        with frozen(self.avatar):
             for begin in range(0, max(len(points), 1), _CHUNK):
                 chunk = slice(begin, begin + _CHUNK)
                 inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
@@ -171,7 +172,9 @@ class AvatarField(Field):
             values = self.decode(canonical, color=color and not later)
             (distance,) = values.require("distance")
             gradient, inner = _gradients(distance, [points, canonical.points], graph)
-            values = values.replace(gradient=gradient, normal=_unit(gradient), canonical_normal=_unit(inner))
+            values = values.replace(
+                gradient=gradient, normal=smooth_unit(gradient), canonical_normal=smooth_unit(inner)
+            )
         if not graph:
             canonical, values = canonical.detach(), values.detach()
         with torch.set_grad_enabled(graph):
@@ -188,7 +191,7 @@ class AvatarField(Field):
             values = self.decode(canonical, color=False)
             (distance,) = values.require("distance")
             (inner,) = _gradients(distance, [points], graph)
-            values = self.color(values.replace(canonical_normal=_unit(inner)), canonical)
+            values = self.color(values.replace(canonical_normal=smooth_unit(inner)), canonical)
         return values if graph else values.detach()
 
 
@@ -286,13 +289,8 @@ def _single_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def _unit(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-    """Vectors (M, 3) of length 1, near 0 for those near 0; smooth everywhere, unlike PyTorch's `normalize`."""
-    return vectors * (vectors.square().sum(dim=-1, keepdim=True) + 1e-12).rsqrt()
-
-
 @contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """Parameters without `requires_grad` within the block: an operation cannot know that the gradient of a table that
     requires one will not be used, and would spend a third of the time of rendering on it."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]

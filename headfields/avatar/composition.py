@@ -16,6 +16,7 @@ from headfields.avatar.saved_checks import load_state, unsound
 from headfields.avatar.saving import read_parts, write_parts
 from headfields.deformers.chain import Chain
 from headfields.files.reading import brief, reading
+from headfields.files.versions import FileFormat
 from headfields.networks.latent_table import LatentTable
 from headfields.parts import (
     Decoder,
@@ -40,6 +41,8 @@ class Composition(nn.Module, Displayed):
         deformer: posed space to canonical space, or back.
         template: the mesh that the avatar is built on, or None.
         preview: a camera and a frame for a picture of the avatar, or None; saved with it.
+        trained_on: the arguments `head_frame` and `mouth` with which `headfields.data.load_capture` opened the capture
+            that it was trained on, saved with it; None: not known.
     """
 
     _in_file: ClassVar[Mapping[str, bool]]
@@ -47,6 +50,7 @@ class Composition(nn.Module, Displayed):
     deformer: Deformer
     template: Template | None
     preview: tuple[Camera, HeadState] | None
+    trained_on: dict[str, str] | None
 
     @property
     @abstractmethod
@@ -100,6 +104,7 @@ class Composition(nn.Module, Displayed):
         for name, table in (codes or {}).items():
             self._add_codes(name, table)
         self.preview = None
+        self.trained_on = None
 
     def _settle(self, device: torch.device) -> None:
         """Moves the other parts to the device of the deformer; from now on they are an avatar's."""
@@ -145,7 +150,7 @@ class Composition(nn.Module, Displayed):
         for part in made.modules():
             if id(part) not in shared:
                 part.training = self.training
-        made.preview = self.preview
+        made.preview, made.trained_on = self.preview, self.trained_on
         return made
 
     def _add_codes(self, name: str, table: LatentTable) -> None:
@@ -198,14 +203,14 @@ class Composition(nn.Module, Displayed):
         self,
         path: str | Path,
         tensors: Mapping[str, Tensor] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[FileFormat, Mapping[str, Any]] | None = None,
     ) -> None:
         """Writes everything to one safetensors file, atomically: parts, arguments, weights, template, preview.
 
         Args:
             path: the file; its folder is created.
             tensors: further tensors of the file, as a prior has; no name begins with that of a part or with "state.".
-            headers: further entries of its metadata.
+            headers: JSON objects beside the avatar's, by the format of which they are, as a prior has.
 
         Raises:
             TypeError: a part was built with an argument that cannot be saved; the message names it.
@@ -220,7 +225,7 @@ class Composition(nn.Module, Displayed):
         parts = self.composition
         if not self.codes:
             parts.pop("codes")
-        records = {"template": parts.pop("template"), "preview": self.preview}
+        records = {"template": parts.pop("template"), "preview": self.preview, "trained_on": self.trained_on}
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
 
     @classmethod
@@ -232,6 +237,7 @@ class Composition(nn.Module, Displayed):
 
         Raises:
             FileNotFoundError: there is no such file.
+            FileVersionError: another version of the library wrote it.
             ValueError: it is not a file of an avatar, an entry of it is not what it should be (a part whose module has
                 not been imported, a wrong argument, tables of another size or with NaN), or memory would be needed
                 that the tensors of the file do not back. The message names the file and the entry.
@@ -242,10 +248,15 @@ class Composition(nn.Module, Displayed):
             pair = isinstance(preview, tuple) and [type(each) for each in preview] == [Camera, HeadState]
             if not (pair or preview is None):
                 raise ValueError(f"preview is {brief(preview)}; expected a Camera and a HeadState")
+            trained_on = saved.records["trained_on"]
+            if not (trained_on is None or isinstance(trained_on, dict)) or not all(
+                isinstance(value, str) for value in (trained_on or {}).values()
+            ):
+                raise ValueError(f"trained_on is {brief(trained_on)}; expected arguments of load_capture by name")
             with saved.allowance:
                 avatar = cls(**saved.parts, template=saved.records["template"])
                 load_state(avatar, saved.state)
-            avatar.preview = preview
+            avatar.preview, avatar.trained_on = preview, trained_on
             return avatar
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from headfields.files import renamed
 from headfields.files.reading import brief
 from headfields.parts import Part
 from headfields.records import Camera, Record, Template
@@ -143,13 +142,12 @@ def load_state(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
             buffer has NaN, or indices (faces, masks) are not those that the part was made with.
     """
     own = module.state_dict()
-    state = renamed.state(saved, own)
-    lacking, unknown = [name for name in own if name not in state], [name for name in state if name not in own]
+    lacking, unknown = [name for name in own if name not in saved], [name for name in saved if name not in own]
     if lacking or unknown:
         name = (lacking or unknown)[0]
         raise ValueError(f"state.{name} {'is missing' if lacking else 'belongs to no part'}; the file is damaged")
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    for name, tensor in state.items():
+    for name, tensor in saved.items():
         if tensor.shape != own[name].shape or _numbers(tensor) != _numbers(own[name]):
             raise ValueError(
                 f"state.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, and its part, by its arguments, has "
@@ -160,11 +158,11 @@ def load_state(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
     for prefix, part in module.named_modules():
         for name, argument in part.arguments.items() if isinstance(part, Part) else ():
             key = f"{prefix}.{name}"
-            if isinstance(argument, Tensor) and not argument.is_floating_point() and key in state:
-                same = argument.shape == state[key].shape and bool((argument.long() == state[key].long()).all())
+            if isinstance(argument, Tensor) and not argument.is_floating_point() and key in saved:
+                same = argument.shape == saved[key].shape and bool((argument.long() == saved[key].long()).all())
                 if not same:
                     raise ValueError(f"state.{key} differs from the argument {name} of its part")
-    module.load_state_dict(state)
+    module.load_state_dict(dict(saved))
 
 
 def unsound(module: nn.Module) -> list[str]:

@@ -1,11 +1,10 @@
 """Safetensors files of trees of parts: tensors, and as JSON metadata the classes and arguments that build them again.
 
-`Avatar.save` and `Avatar.load` stand on this. Files of earlier versions are read through `headfields.files.renamed`.
+`Avatar.save` and `Avatar.load` stand on this.
 """
 
 import contextlib
 import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from headfields.avatar.saved_checks import Allowance, check_kind, check_record
-from headfields.files import renamed
 from headfields.files.reading import brief
 from headfields.files.safetensors import read_safetensors, write_safetensors
+from headfields.files.versions import FileFormat
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
 
-_FORMAT = 1
-_KEY = "headfields.avatar"
+FORMAT = FileFormat("headfields.avatar", "an avatar", 2, "train it again, or load it with the version that saved it")
 _LARGEST = 2**53  # of a number that is a size, a step or a seed
 _RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
 
@@ -34,7 +32,7 @@ class SavedParts:
     Attributes:
         parts: the parts, or lists of parts, by name; built with their arguments, their parameters not yet loaded.
         records: the other records in the file, by name.
-        state: the state dict, by the names in the file (`headfields.files.renamed.state`).
+        state: the state dict, by the names in the file.
         allowance: for what is built of the parts (`headfields.avatar.saved_checks.Allowance`).
     """
 
@@ -50,7 +48,7 @@ def write_parts(
     records: Mapping[str, Any],
     state: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[FileFormat, Mapping[str, Any]] | None = None,
 ) -> None:
     """Writes parts to `path` through a temporary file next to it, so that a crash leaves the old file intact.
 
@@ -60,7 +58,7 @@ def write_parts(
         records: records, numbers, or tuples of these, by name.
         state: the state dict of the module that holds the parts.
         tensors: further tensors; no name begins with that of a part or with "state.".
-        headers: further entries of the file's metadata.
+        headers: further headers of the file, as `write_safetensors` takes them.
 
     Raises:
         TypeError: a part has an argument that cannot be saved; the message names it.
@@ -70,14 +68,13 @@ def write_parts(
     content |= tensors or {}
     writer = _Writer(content)
     description = {
-        "format": _FORMAT,
         "parts": {name: writer.encode(part, name) for name, part in parts.items()},
         **{name: writer.encode(record, name) for name, record in records.items()},
     }
     # Cloned, because the file format refuses tensors that share memory (a template's and its deformer's do).
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in content.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, owned, {_KEY: json.dumps(description), **(headers or {})})
+    write_safetensors(path, owned, {FORMAT: description, **(headers or {})})
 
 
 def part_names(path: str | Path) -> list[str]:
@@ -85,9 +82,9 @@ def part_names(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a safetensors file of an avatar.
+        ValueError: it is not a safetensors file of an avatar, or of another version (`FileVersionError`).
     """
-    entries = read_safetensors(path, _KEY)[1].get("parts")
+    entries = read_safetensors(path, FORMAT)[1].get("parts")
     return list(entries) if isinstance(entries, dict) else []
 
 
@@ -100,12 +97,10 @@ def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
 
     Raises:
         FileNotFoundError: there is no such file.
+        FileVersionError: it has another version of the format.
         ValueError: it is not a safetensors file of an avatar, or an entry is not what it should be: its name is told.
     """
-    tensors, description = read_safetensors(path, _KEY)
-    if description.get("format") != _FORMAT:
-        number = brief(description.get("format"))
-        raise ValueError(f"Avatar.load: {path} has format {number}, this headfields reads {_FORMAT}")
+    tensors, description = read_safetensors(path, FORMAT)
     reader, entries = _Reader(tensors), description.get("parts")
     if not isinstance(entries, dict):
         raise ValueError(f"parts is {brief(entries)}; expected parts by name")
@@ -115,7 +110,7 @@ def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
     allowance = Allowance(sum(tensor.numel() for tensor in tensors.values()))
     with allowance:
         parts = {name: reader.decode(part, f"parts.{name}") for name, part in entries.items()}
-        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview")}
+        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview", "trained_on")}
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     return SavedParts(parts, records, state, allowance)
 
@@ -222,11 +217,9 @@ class _Reader:
     def _part(self, value: dict[str, Any], entry: str) -> Part:
         if not isinstance(value["part"], str):
             raise ValueError(f"{entry} is a part called {brief(value['part'])}; expected module.Class")
-        name = renamed.part(value["part"])
         with _at(entry):
-            cls = part_class(name)
-        entries = self._entries(value.get("arguments"), entry)
-        arguments = {renamed.argument(name, key): each for key, each in entries.items()}
+            cls = part_class(value["part"])
+        arguments = self._entries(value.get("arguments"), entry)
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
         signature = inspect.Signature(parameters)
         _check_names(entry, arguments, signature)
@@ -236,8 +229,7 @@ class _Reader:
         with _at(entry):
             bound = inspect.BoundArguments(signature, arguments)
             part = cls(*bound.args, **bound.kwargs)
-        if "name" in value:  # files of earlier versions have none, and no part in two places
-            self._parts[str(value["name"])] = part
+        self._parts[str(value.get("name"))] = part
         return part
 
 

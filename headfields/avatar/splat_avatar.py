@@ -312,6 +312,18 @@ class SplatAvatar(Composition):
 def load_avatar(path: str | Path) -> Composition:
     """Reads an avatar of either kind in a file of its `save`: a `SplatAvatar` or an `Avatar`.
 
-    Args, errors: as `Avatar.load`.
+    Args:
+        path: the file, or the folder of a run that has ended, whose avatar.safetensors it is. `headfields.load_run`
+            opens a run that has not, and its capture.
+
+    Errors: as `Avatar.load`.
     """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "avatar.safetensors").is_file():
+            raise FileNotFoundError(
+                f"load_avatar: {path} has no avatar.safetensors; training writes it at its end; headfields.load_run "
+                "opens a run before that, from its checkpoint"
+            )
+        path = path / "avatar.safetensors"
     return (SplatAvatar if "gaussians" in part_names(path) else Avatar).load(path)

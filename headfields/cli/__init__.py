@@ -16,8 +16,8 @@ from inspect import signature
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.cli.presets import PRIORS, did_you_mean
 from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
+from headfields.similar_names import did_you_mean
 
 COMMANDS = (
     "demo", "synth", "capture", "train", "train-prior", "track", "distill", "evaluate", "render", "view", "mesh",
@@ -156,8 +156,11 @@ def _unknown_word(arguments: list[str]) -> str:
         return ""
     if command not in COMMANDS:
         return f"there is no command {command!r}{did_you_mean(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
-    if command == "train" and (prior := next((word for word in arguments[1:2] if word in PRIORS), None)):
-        return f"{prior} is not trained on a capture; it is {PRIORS[prior]}"
+    if command == "train" and arguments[1:2] and not arguments[1].startswith("-"):
+        from headfields.training.presets import PRIORS
+
+        if arguments[1] in PRIORS:
+            return f"{arguments[1]} is not trained on a capture; it is {PRIORS[arguments[1]]}"
     options = [f"--{name.replace('_', '-')}" for name in signature(_function(command)).parameters]
     for word in arguments[1:]:
         option = word.partition("=")[0].replace("_", "-")

@@ -146,7 +146,7 @@ def _crop(crop: str) -> Any:
 
 def _files(source: Path, landmarks: Path | None, mattes: Path | None, labels: Path | None) -> Any:
     """Files of detections as the command line names them; folders beside a source's images count too."""
-    from headfields.data.detectors import DetectionFiles
+    from headfields.data.detectors.files import DetectionFiles
 
     def beside(path: Path | None, *names: str) -> Path | None:
         return path or next((source / name for name in names if (source / name).is_dir()), None)
@@ -176,7 +176,8 @@ def _detectors(
     face_landmarker: Path | None, segmenter: Path | None, landmark_onnx: Path | None, matte_onnx: Path | None
 ) -> list[Any]:
     """Detectors as the command line names them."""
-    from headfields.data.detectors import MediaPipeFaces, MediaPipeSegmenter, OnnxDetector
+    from headfields.data.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
+    from headfields.data.detectors.onnx import OnnxDetector
 
     detectors: list[Any] = []
     if face_landmarker is not None:

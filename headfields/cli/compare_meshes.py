@@ -74,8 +74,9 @@ def _write_heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None
     """Each mesh from the front and both quarters, colored by the distance of its vertices to the other."""
     import torch
 
-    from headfields.mesh import SurfaceTree
-    from headfields.viz import draw_mesh, heat, heat_legend, save_image, side_by_side, view_camera
+    from headfields.mesh.distances import SurfaceTree
+    from headfields.viz import draw_mesh, heat, save_image, side_by_side, view_camera
+    from headfields.viz.mesh import heat_legend
 
     pictures, captions = [], []
     for name, mesh, other in (("surface to truth", surface, truth), ("truth to surface", truth, surface)):

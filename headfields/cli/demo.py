@@ -51,6 +51,7 @@ def demo(
     from headfields.cli.render import render
     from headfields.cli.train import train
     from headfields.files.atomic import write_text
+    from headfields.models.baselines import AverageTexture
 
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def demo(
         _say("3. pictures and figures")
         avatars = {
             "INSTA": hf.load_avatar(run / "avatar.safetensors"),
-            "average texture": hf.models.AverageTexture(capture.template).fit(capture, capture.splits["train"]),
+            "average texture": AverageTexture(capture.template).fit(capture, capture.splits["train"]),
         }
         _compare(capture, avatars, out / "comparison.png")
         render(run, mode="expressions", out=out / "expressions.mp4", seconds=1.0, fps=8, limit=3)

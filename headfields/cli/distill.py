@@ -68,11 +68,13 @@ def distill(
     from headfields.runs.lock import run_lock
     from headfields.training.distillation import TeacherViews, loss_of_quality, view_sheet
     from headfields.training.frames import render_frame
+    from headfields.training.opened_run import check_unchanged, start_or_resume
+    from headfields.training.presets import build, preset_arguments
     from headfields.training.recipes import recipe_of
     from headfields.training.trainer import Trainer
 
-    presets.parse_overrides(MODEL, list(set))
-    target, before = open_run.start_or_resume(out, resume, "distill", "distilled")
+    own = presets.parse_overrides(MODEL, list(set))
+    target, before = start_or_resume(out, resume, "distill", "distilled")
     if target.path.resolve() == run.resolve():
         raise CommandError(f"--out is the teacher's run, {run}; name another folder")
     teacher_run, teacher_config = open_run.open_run(run)
@@ -95,7 +97,7 @@ def distill(
     teacher = open_run.load_avatar(teacher_run, teacher_config, memory).to(torch_device).eval()
     source = open_run.capture_of(teacher_config, capture, memory)
     recipe = recipe_of(MODEL, None, torch_device)
-    arguments = before["arguments"] if before and not set else presets.arguments_for(MODEL, list(set), source, recipe)
+    arguments = before["arguments"] if before and not set else preset_arguments(MODEL, own, source, recipe)
     capture_path = capture.resolve() if capture is not None else teacher_config.get("capture")
     config: dict[str, Any] = {
         "model": MODEL, "arguments": arguments, "capture": None if capture_path is None else str(capture_path),
@@ -104,7 +106,7 @@ def distill(
         "recipe": recipe.name, "teacher": str(run.resolve()), "distilled": drawn,
         "training": {"minutes": limits["minutes"], "steps": limits["steps"]},
     }  # fmt: skip
-    open_run.check_unchanged(target, before, config, FIXED)
+    check_unchanged(target, before, config, FIXED)
     with open_run.one_line_warnings(), open_run.one_line_errors():
         pictures = TeacherViews(
             teacher, source, drawn["views"], drawn["degrees"], size=drawn["size"], folder=target.path / "teacher"
@@ -116,7 +118,7 @@ def distill(
         if not whole:
             raise Interrupted("interrupted while drawing; the same command with --resume continues from there")
         torch.manual_seed(config["seed"])
-        student = presets.build(MODEL, arguments, source)
+        student = build(MODEL, arguments, source)
         if not target.checkpoints:
             recipe.start(student, pictures)
         trainer = Trainer(

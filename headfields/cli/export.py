@@ -126,18 +126,20 @@ def _export_mesh(
     source: _Source, out: Path, motion: Path | None, frames: str | None, arkit: Path | None, in_place: bool, fps: int,
     texture: int, limit: int | None,
 ) -> None:  # fmt: skip
-    from headfields import export as library
+    from headfields.apps.export import rig_of_capture, rig_of_head, save_rigged_gltf, save_usd
+    from headfields.apps.export.arkit import arkit_rig, read_mapping
+    from headfields.apps.export.captures import fit_motion
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
     driver = None if motion is None else source.driver(motion)  # before anything that takes long
     chosen = [] if driver is None else _frames(driver, frames, limit)
-    mapping = None if arkit is None else library.read_mapping(arkit)
+    mapping = None if arkit is None else read_mapping(arkit)
     if source.head is not None:
-        rig = library.rig_of_head(source.head)
+        rig = rig_of_head(source.head)
     else:
-        rig = library.rig_of_capture(source.capture, progress=say)
+        rig = rig_of_capture(source.capture, progress=say)
         if texture:
             rig = rig.replace(mesh=rig.mesh.replace(texture=_texture(source, rig, texture)))
     moving = None
@@ -149,12 +151,12 @@ def _export_mesh(
     if float(dropped.max()) > 1e-3:
         say(f"{int((dropped > 1e-3).sum())} of {len(dropped)} vertices have more than 4 joints; the weakest go")
     if mapping is not None:
-        mapped = library.arkit_rig(rig, mapping)
+        mapped = arkit_rig(rig, mapping)
         still = [
             name for name, target in zip(mapped.target_names, mapped.targets, strict=True) if not bool(target.any())
         ]
         if moving is not None:
-            moving, errors = library.fit_motion(mapped, rig.posed(moving), fps)
+            moving, errors = fit_motion(mapped, rig.posed(moving), fps)
             say(f"in ARKit's blendshapes: {1e3 * float(errors.mean()):.2f} mm from the meshes, root mean square")
         rig = mapped
         if still:
@@ -162,7 +164,7 @@ def _export_mesh(
     else:
         rig, kept = rig.without_still_targets()
         moving = None if moving is None else moving.replace(target_weights=moving.target_weights[:, kept])
-    save = library.save_rigged_gltf if out.suffix.lower() == ".glb" else library.save_usd
+    save = save_rigged_gltf if out.suffix.lower() == ".glb" else save_usd
     print(
         f"{save(out, rig, moving)}: {len(rig.mesh.vertices)} vertices, {len(rig.mesh.faces)} faces, {len(rig.targets)} "
         f"targets, {len(rig.joints)} joints, {0 if moving is None else len(moving)} frames"
@@ -170,36 +172,37 @@ def _export_mesh(
 
 
 def _texture(source: _Source, rig: Any, resolution: int) -> Any:
-    from headfields import export as library
+    from headfields.apps.export.textures import texture_of_avatar, texture_of_capture
 
     capture = source.capture
     if source.avatar is None:
-        return library.texture_of_capture(capture, rig, resolution, progress=True)
+        return texture_of_capture(capture, rig, resolution, progress=True)
     frames = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
     vertices = capture.state(frames).vertices[:, : len(rig.mesh.vertices)]
     calm = frames[int((vertices - rig.mesh.vertices).square().sum(-1).mean(-1).argmin())]
     state = capture.state(calm[None]).to(source.device)
-    return library.texture_of_avatar(source.avatar, state, rig, capture.camera(calm[None]), resolution, progress=True)
+    return texture_of_avatar(source.avatar, state, rig, capture.camera(calm[None]), resolution, progress=True)
 
 
 def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int, in_place: bool) -> tuple[Any, Any]:
-    from headfields import export as library
-    from headfields.apps.export.captures import head_poses
-    from headfields.apps.retargeting import Retargeter, surface_of_capture, surface_of_head
+    from headfields.apps.export.captures import fit_motion, head_poses
+    from headfields.apps.export.heads import motion_of_head
+    from headfields.apps.retargeting import Retargeter
+    from headfields.apps.retargeting.sources import surface_of_capture, surface_of_head
 
     state = driver.state(frames)
     if source.head is not None:
         moving = errors = None
         with contextlib.suppress(ValueError):  # it is of another head: its motion is carried over
-            moving, errors = library.motion_of_head(source.head, state, fps)
+            moving, errors = motion_of_head(source.head, state, fps)
         if errors is None or float(errors.mean()) > 2e-3:
             retargeter = Retargeter(surface_of_capture(driver), surface_of_head(source.head))
-            moving, errors = library.fit_motion(rig, retargeter(state).vertices.detach(), fps)
+            moving, errors = fit_motion(rig, retargeter(state).vertices.detach(), fps)
     else:
         vertices = state.vertices
         if driver is not source.capture:
             vertices = Retargeter.from_captures(driver, source.capture)(state).vertices.detach()
-        moving, errors = library.fit_motion(rig, vertices[:, : len(rig.mesh.vertices)], fps)
+        moving, errors = fit_motion(rig, vertices[:, : len(rig.mesh.vertices)], fps)
     assert moving is not None
     if not in_place:
         placed = head_poses(driver, frames)[:, None] @ moving.joint_transforms
@@ -212,7 +215,7 @@ def _export_gaussians(
 ) -> None:
     from tqdm import tqdm
 
-    from headfields.apps.export import save_gltf_splats
+    from headfields.apps.export.gltf import save_gltf_splats
     from headfields.avatar.splat_avatar import SplatAvatar
     from headfields.data import save_gaussians
 
@@ -267,7 +270,8 @@ def _export_pictures(
     import torch
     from tqdm import tqdm
 
-    from headfields.viz import save_image, write_transparent_video
+    from headfields.viz import save_image
+    from headfields.viz.video import write_transparent_video
 
     avatar = source.needs_avatar("pictures and videos")
     chosen = _frames(source.driver(motion), frames, limit)

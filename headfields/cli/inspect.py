@@ -78,6 +78,6 @@ def _conventions(capture: "Capture") -> list[str]:
 
 
 def _requirements(capture: "Capture") -> list[str]:
-    from headfields.training import capture_requirements
+    from headfields.training.requirements import capture_requirements
 
     return ["models:", *(f"  {each.line()}" for each in capture_requirements(capture))]

@@ -48,7 +48,9 @@ def mesh(
     import torch
 
     from headfields.cli import open_run
-    from headfields.mesh import DENSITY_LEVEL, FORMATS, extract, save_mesh
+    from headfields.mesh import extract, save_mesh
+    from headfields.mesh.field_source import DENSITY_LEVEL
+    from headfields.mesh.files import FORMATS
     from headfields.viz import draw_mesh, save_image
 
     if not frame:

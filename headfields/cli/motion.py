@@ -101,7 +101,8 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
         driver: capture whose motion is used.
         frames: frames of the driver.
     """
-    from headfields.apps.retargeting import Retargeter, rest_camera
+    from headfields.apps.retargeting import Retargeter
+    from headfields.apps.retargeting.retargeter import rest_camera
 
     retargeter = Retargeter.from_captures(driver, capture)
     rests = [rest_camera(each.camera(_training_frames(each))) for each in (driver, capture)]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headfields.apps.priors.scans import NphmScans, read_nphm
+from headfields.apps.priors.scans.nphm import NphmScans, read_nphm
 from headfields.cli.errors import CommandError
 from headfields.files.arrays import load_npy
 from headfields.files.reading import read_json

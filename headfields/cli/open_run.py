@@ -3,13 +3,12 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from headfields.cli import presets
 from headfields.cli.errors import CommandError
 from headfields.data.template import Mouth
 from headfields.runs.folder import RunFolder, RunWriteError
@@ -64,10 +63,10 @@ def open_frames(path: Path, memory: int) -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
     without meshes, with the focal length that `headfields capture` has fitted to it."""
     from headfields.apps.tracking.head.identity import HeadIdentity
-    from headfields.data import load_mononphm, load_nerface, load_untracked
+    from headfields.data import load_mononphm, load_nerface
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
-    from headfields.data.untracked import is_untracked
+    from headfields.data.untracked import is_untracked, load_untracked
 
     if is_untracked(path):
         recording = load_untracked(path)
@@ -117,36 +116,6 @@ def warn_of_frame_codes(avatar: Any, other: Path | None) -> None:
         )
 
 
-def start_or_resume(out: Path, resume: bool, command: str, entry: str) -> tuple[RunFolder, dict[str, Any]]:
-    """The folder of a run to train, and its config.json, empty for a new run.
-
-    A run may have been killed before its first checkpoint; its config.json alone makes it a run.
-
-    Args:
-        out: the folder.
-        resume: whether to continue the run in it.
-        command, entry: the command, and an entry of config.json that only its runs have.
-
-    Raises:
-        CommandError: the folder holds a run, and `resume` is false; or a run of another command.
-    """
-    run = RunFolder(out)
-    if not run.checkpoints and not (run.path / "config.json").exists():
-        return run, {}
-    if not resume:
-        raise CommandError(f"{run.path} holds a run already; --resume continues it, another --out starts a new one")
-    before = run.config()
-    if entry not in before:
-        raise CommandError(f"--resume: {run.path} holds no run of headfields {command}; pass another --out")
-    if before[entry] is None or before.get("capture", "") is None:
-        what = "an avatar that no preset makes" if before[entry] is None else "a capture that has no folder"
-        raise CommandError(
-            f"--resume: {run.path} was trained in Python with {what}; resume it there: "
-            "Trainer(..., out=...).fit(..., resume=True)"
-        )
-    return run, before
-
-
 def write_config(run: RunFolder, config: dict[str, Any], resume: bool, before: dict[str, Any]) -> None:
     """Writes config.json; says so if there was no run to resume."""
     say_if_new(run, resume, before)
@@ -159,44 +128,6 @@ def say_if_new(run: RunFolder, resume: bool, before: dict[str, Any]) -> None:
         print(f"headfields: {run.path} holds no run to resume; a new one starts", file=sys.stderr)
 
 
-def training_before(before: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run that is resumed, by their names in the command; of one made in Python from its trainer's."""
-    if "training" in before or "trainer" not in before:
-        return before.get("training", {})
-    trainer, weights = before["trainer"], before["trainer"]["loss_weights"]
-    return {
-        "rays": trainer["rays_per_step"],
-        "samples": trainer["samples_per_step"] or 0,
-        "frames": trainer["frames_per_step"],
-        **{name: trainer[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
-        "learning_rates": trainer.get("learning_rates", {}),
-        **{name: weights.get(name, 0.0) for name in ("depth", "opacity")},
-    }
-
-
-def check_options(run: RunFolder, before: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuses to resume a run made in Python with options that the command cannot give."""
-    if "training" in before or "trainer" not in before:
-        return
-    now, then = config["trainer"], before["trainer"]
-    changed = [f"{name}={then[name]!r} (now {now[name]!r})" for name in now if name in then and then[name] != now[name]]
-    if changed:
-        raise CommandError(
-            f"--resume: {run.path} was trained in Python with {', '.join(changed)}; resume it there: "
-            "Trainer(..., out=...).fit(..., resume=True)"
-        )
-
-
-def check_unchanged(run: RunFolder, before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> None:
-    """Refuses to resume a run under another value of one of these entries of its config.json."""
-    for name in names:
-        if name in before and before[name] != config[name]:
-            raise CommandError(
-                f"--resume: {run.path} was trained with {name} {before[name]!r}, not {config[name]!r}; "
-                "pass the value it was trained with, or another --out"
-            )
-
-
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     """A run folder and its config.json."""
     run = RunFolder(path)
@@ -204,29 +135,10 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
 
 
 def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
-    """The trained avatar of a run, or the averaged weights of its last checkpoint if that is newer.
+    """The trained avatar of a run; see `headfields.training.opened_run.avatar_of_run`."""
+    from headfields.training.opened_run import avatar_of_run
 
-    Raises:
-        CommandError: the run has neither.
-    """
-    from headfields import decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
-    from headfields.avatar.splat_avatar import load_avatar as load
-    from headfields.runs import checkpoint
-
-    finished = run.avatar.exists()
-    newer = [path for path in run.checkpoints if not finished or path.stat().st_mtime > run.avatar.stat().st_mtime]
-    if finished and not newer:
-        return load(run.avatar)
-    if not newer:
-        raise CommandError(f"{run.path} has neither an avatar nor a checkpoint yet; headfields train makes them")
-    if run.parts.exists():
-        avatar = load(run.parts)
-    elif config["model"] is None:
-        raise CommandError(f"{run.parts} is gone, and config.json of the run names no preset that makes the avatar")
-    else:
-        avatar = presets.build(config["model"], config["arguments"], capture_of(config, None, memory))
-    checkpoint.load_newest(newer, lambda path: checkpoint.load_weights(path, avatar))
-    return avatar
+    return avatar_of_run(run, config, lambda: capture_of(config, None, memory))
 
 
 def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:

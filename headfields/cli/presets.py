@@ -1,50 +1,19 @@
-"""Presets that `headfields train` accepts: their names, their arguments for the help text, and building one.
+"""Presets on the command line: the help text of their arguments, and texts `name=value` for them.
 
-A preset is a function of `headfields.models` whose first parameter is the capture's template. The help text reads their
-signatures from the source, because importing them would import PyTorch.
+The help text reads the signatures from the source, because importing them would import PyTorch.
 """
 
 import ast
-import difflib
 import importlib.util
-import inspect
 import math
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
 from headfields.cli.errors import CommandError
-
-PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
-          "headfields track"}  # fmt: skip
-"""Models that `headfields train` does not train, and what does."""
-
-
-def presets() -> dict[str, Callable[..., Any]]:
-    """The presets by name."""
-    from headfields import models
-
-    functions = {name: getattr(models, name) for name in models.__all__ if inspect.isfunction(getattr(models, name))}
-    return {name: function for name, function in functions.items() if next(_parameters(function)).name == "template"}
-
-
-def preset(model: str) -> Callable[..., Any]:
-    """A preset by name.
-
-    Raises:
-        CommandError: there is none of that name; the message lists those there are.
-    """
-    if model in PRIORS:
-        raise CommandError(f"{model} is not trained on a capture; it is {PRIORS[model]}")
-    known = presets()
-    if model not in known:
-        raise CommandError(
-            f"there is no model {model!r}{did_you_mean(model, known)}; headfields train has {', '.join(sorted(known))}"
-        )
-    return known[model]
+from headfields.similar_names import did_you_mean
 
 
 def listing() -> str:
@@ -65,58 +34,17 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def arguments_for(model: str, overrides: list[str], capture: Any, recipe: Any) -> dict[str, Any]:
-    """Arguments for a preset: those of a recipe, and `name=value` texts, checked against its signature.
-
-    Six parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" in the recipe "cpu" and else
-    "paper", `shell` is a centimeter more than what the mattes show, if that is more than the preset's, and `hair` is
-    what they show.
+def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
+    """The values of `name=value` texts, each of the type that the preset declares; and checked.
 
     Raises:
-        CommandError: there is no such preset or argument, a text is not `name=value`, or the value has another type.
+        ValueError: there is no such preset.
+        CommandError: a text is not `name=value`, names no argument, or its value has another type.
     """
-    from headfields.data import matter_extent
+    from headfields.training.presets import parameters_of, preset
 
-    own = parse_overrides(model, overrides)
-    arguments = {**recipe.arguments, **own}
-    if "small" in own and "sizes" not in own:  # MonoAvatar's older word for sizes
-        arguments.pop("sizes", None)
-    parameters = {parameter.name: parameter for parameter in _parameters(preset(model))}
-    offered = getattr(capture, "expression_width", None)
-    if "expression_width" in parameters and "expression_width" not in own and offered is not None:
-        usual = arguments.get("expression_width", parameters["expression_width"].default)
-        arguments["expression_width"] = min(usual, offered)
-    if "frames" in parameters:
-        arguments.setdefault("frames", len(capture))
-    if "shell" in parameters and "shell" not in arguments:
-        needed = round(matter_extent(capture) + 0.01, 3)
-        if needed > parameters["shell"].default:
-            arguments["shell"] = needed
-            print(
-                f"{model}: a shell of {100 * needed:.1f} cm, because the mattes show matter {100 * needed - 1:.1f} cm "
-                "off the mesh; --set shell=0.045 keeps the preset's",
-                file=sys.stderr,
-            )
-    if "hair" in parameters and "hair" not in arguments:
-        arguments["hair"] = round(matter_extent(capture), 3)
-    if "pose_width" in parameters:
-        arguments.setdefault("pose_width", pose_width(capture))
-    if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():
-        arguments["sizes"] = "cpu" if recipe.name == "cpu" else "paper"
-    return arguments
-
-
-def pose_width(capture: Any) -> int:
-    """Number of pose coefficients that the states of a capture have, 3 for each joint; 0 for none."""
-    pose = capture.state([0]).pose if len(capture) else None
-    return 0 if pose is None else pose[0].numel()
-
-
-def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
-    """The values of `name=value` texts, each of the type that the preset declares; raises as `arguments_for`."""
     function = preset(model)
-    names = [parameter.name for parameter in _parameters(function)][1:]
+    names = [parameter.name for parameter in parameters_of(function)][1:]
     hints = typing.get_type_hints(function)
     arguments: dict[str, Any] = {}
     for text in overrides:
@@ -133,21 +61,6 @@ def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
         if not _has_type(arguments[name], hints.get(name, Any)):
             raise CommandError(f"--set {text}: {model} takes {_type_text(hints[name])} for {name}, not {value!r}")
     return arguments
-
-
-def build(model: str, arguments: dict[str, Any], capture: Any) -> Any:
-    """The avatar of a preset on a capture's template."""
-    return preset(model)(capture.template, **arguments)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?` if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    return iter(inspect.signature(function).parameters.values())
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -38,7 +38,9 @@ def rig(
         inner_mouth: Whether a mouth that is cut open gets a cavity and teeth.
         size: Side of each picture, in pixels.
     """
-    from headfields.apps.rigging import read_scan_landmarks, rig_pictures, rig_template
+    from headfields.apps.rigging import rig_template
+    from headfields.apps.rigging.landmarks import read_scan_landmarks
+    from headfields.apps.rigging.pictures import rig_pictures
     from headfields.mesh import load_mesh
     from headfields.runs.folder import remove_leftovers
 

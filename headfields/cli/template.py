@@ -48,7 +48,8 @@ def template(
         inner_mouth: For the rig: whether a mouth that is cut open gets a cavity and teeth.
         size: Side of each picture, in pixels.
     """
-    from headfields.apps.texturing import read_posed_images, texture_pictures, texture_proxy
+    from headfields.apps.texturing import read_posed_images, texture_proxy
+    from headfields.apps.texturing.proxy import texture_pictures
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh
     from headfields.runs.folder import remove_leftovers

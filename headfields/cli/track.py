@@ -59,7 +59,8 @@ def track(
     """
     from dataclasses import replace
 
-    from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, Stage1, open_prior
+    from headfields.apps.tracking import PriorTracker, PriorTrackingOptions, open_prior
+    from headfields.apps.tracking.prior.options import Stage1
     from headfields.cli import open_run
     from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
     from headfields.synthetic import procedural_head

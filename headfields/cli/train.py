@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,16 +11,6 @@ import tyro
 from headfields.cli import presets
 from headfields.cli.argument_types import Count, NewRun, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
-
-FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe")
-"""Entries of config.json that a resumed run cannot change."""
-
-_SIZES = {
-    "cpu": "sizes for minutes on a CPU; --recipe fast has the paper's or the released",
-    "fast": "the paper's or the released sizes; --recipe cpu has smaller ones",
-    "released": "the authors' sizes and rates; --recipe fast has rates for minutes",
-}
-"""What a new run says of its recipe."""
 
 _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
 {presets.listing()}"""
@@ -107,96 +97,39 @@ def train(
         logger: Also write the figures of log.jsonl to RUN/logs, for other programs: csv, tensorboard, or wandb (Weights
             & Biases); the last two have to be installed.
     """
-    import torch
-
-    from headfields.apps.viewer.listening import require_viser
-    from headfields.apps.viewer.training_view import TrainingView
     from headfields.cli import open_run
-    from headfields.runs.progress import NanLossError
-    from headfields.training.live import LiveFrames
-    from headfields.training.processes import PeerError
-    from headfields.training.recipes import recipe_of
-    from headfields.training.trainer import Trainer
+    from headfields.training.train_preset import train as train_preset
 
     model = model.replace("-", "_")
     folder = _one_folder(capture, live)
-    presets.parse_overrides(model, list(set))  # before a large capture is read
-    run, before = open_run.start_or_resume(out, resume, "train", "model")
+    arguments = presets.parse_overrides(model, list(set))  # before a large capture is read
     torch_device = open_run.choose_device(device)
-    chosen = recipe_of(model, recipe or before.get("recipe", "cpu" if before else None), torch_device)
-    requested = {
-        "rays": rays, "samples": samples, "frames": frames, "learning_rate": learning_rate,
-        "network_learning_rate": network_learning_rate, "schedule": schedule, "depth": depth,
-        "depth_start": depth_start, "opacity": opacity, "precision": precision,
-    }  # fmt: skip
-    options = _training_options(requested, open_run.training_before(before), chosen.options)
-    options["learning_rates"] = {
-        **chosen.trainer.get("learning_rates", {}),
-        **open_run.training_before(before).get("learning_rates", {}),
-        **_part_rates(learning_rates),
-    }
-    options |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}), chosen.steps)
-    for name in ("depth", "depth_start", "opacity", "samples"):
-        if not options[name] >= 0:
-            raise CommandError(f"--{name} is {options[name]}; expected 0 (none) or more")
-    run.check_writable()
-    treatment = mouth or before.get("mouth", "close" if before else chosen.mouth)
-    head_frame = open_run.head_frame(before) if before else "auto"
     if live is not None and devices > 1:
         raise CommandError(f"--live with --devices {devices}: frames would join at different steps; use one device")
-    source = (
-        open_run.open_capture(folder, memory, head_frame, treatment)
-        if live is None
-        else _open_live(folder, memory, head_frame, treatment)
-    )
-    arguments = presets.arguments_for(model, list(set), source, chosen)
-    if before.get("model") == model and not set:
-        arguments = before["arguments"]
-    config: dict[str, Any] = {
-        "model": model,
-        "arguments": arguments,
-        "capture": str(folder.resolve()),
-        "head_frame": "keep" if getattr(source, "head_frame", None) is None else "normalize",
-        "mouth": getattr(source, "mouth", treatment),
-        "seed": before.get("seed", 0) if seed is None else seed,
-        "recipe": chosen.name,
-        "training": options,
-    }
-    open_run.check_unchanged(run, before, config, FIXED)
-    torch.manual_seed(config["seed"])
-    avatar = presets.build(model, arguments, source)
-    if not before:
-        chosen.start(avatar, source)
+    callbacks: list[Any] = []
+    if view:
+        from headfields.apps.viewer.listening import require_viser
+        from headfields.apps.viewer.training_view import TrainingView
+
+        require_viser()
+        callbacks = [TrainingView(port=port)]
+    source: Any = folder if live is None else _open_live(folder, memory, out, mouth, model, recipe, torch_device)
     with open_run.one_line_warnings(), open_run.one_line_errors():
-        own = chosen.trainer_arguments(avatar, source, **{name: options[name] for name in requested})
-        own |= {"learning_rates": options["learning_rates"]}
-        if live is not None:
-            own["callbacks"] = [*own.get("callbacks", ()), LiveFrames()]
-        if view:
-            require_viser()
-            own["callbacks"] = [*own.get("callbacks", ()), TrainingView(port=port)]
-        trainer = Trainer(
-            avatar, source, seed=config["seed"], out=out, device=torch_device, devices=devices,
-            loggers=[] if logger is None else [logger], **own,
+        run = train_preset(
+            model, source, out, minutes=minutes, steps=steps, resume=resume, seed=seed, recipe=recipe,
+            arguments=arguments, mouth=mouth if live is None else None, memory_mb=memory, device=torch_device,
+            devices=devices, callbacks=callbacks, loggers=[] if logger is None else [logger], rays=rays,
+            samples=samples, frames=frames, learning_rate=learning_rate, network_learning_rate=network_learning_rate,
+            learning_rates=_part_rates(learning_rates), schedule=schedule, depth=depth, depth_start=depth_start,
+            opacity=opacity, precision=precision,
         )  # fmt: skip
-        trainer.config = {**config, "trainer": trainer.config["trainer"]}
-        open_run.check_options(run, before, trainer.config)
-        if trainer.processes.is_first:
-            open_run.say_if_new(run, resume, before)
-            if not before:
-                print(f"{model}: recipe {chosen.name}, on {torch_device} ({_SIZES[chosen.name]})", file=sys.stderr)
-        try:
-            result = trainer.fit(steps=options["steps"], minutes=options["minutes"], resume=resume)
-        except (PeerError, NanLossError):
-            if trainer.processes.is_first:
-                raise
-            return  # process 0 reports the error; it would be killed first if this process exited with 1
-        if not trainer.processes.is_first:
-            return
+    result = run.result
+    if result is None:
+        return  # a process beside the first, which reports
     if result.interrupted:
         raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
     psnr = "" if math.isnan(result.psnr) else f", {result.psnr:.2f} dB in training"
-    print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.avatar}", file=sys.stderr)
+    print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.folder.avatar}", file=sys.stderr)
 
 
 def _one_folder(capture: Path | None, live: Path | None) -> Path:
@@ -207,26 +140,25 @@ def _one_folder(capture: Path | None, live: Path | None) -> Path:
     return folder
 
 
-def _open_live(folder: Path, memory: int, head_frame: Any, mouth: Any) -> Any:
-    """A capture that is being written, once it has frames."""
+def _open_live(folder: Path, memory: int, out: Path, mouth: Any, model: str, recipe: Any, device: Any) -> Any:
+    """A capture that is being written, once it has frames, with the options of the run that goes on, if one does."""
+    from headfields.cli import open_run
     from headfields.data.live import LEAST, LiveCapture, wait_for_frames
+    from headfields.runs.folder import RunFolder
+    from headfields.training.recipes import recipe_of
 
+    config = out / "config.json"
+    before = RunFolder(out).config() if config.exists() else {}
+    treatment = mouth or before.get("mouth", recipe_of(model, recipe, device).mouth)
     print(f"waiting for {LEAST} frames in {folder} ...", file=sys.stderr)
     wait_for_frames(folder, LEAST)
-    source = LiveCapture(folder, memory, head_frame=head_frame, mouth="close" if mouth == "auto" else mouth)
+    source = LiveCapture(
+        folder, memory, head_frame=open_run.head_frame(before) if before else "auto",
+        mouth="close" if treatment == "auto" else treatment,
+    )  # fmt: skip
     for line in source.warnings:
         print(f"warning: {line}", file=sys.stderr)
     return source
-
-
-def _training_options(
-    requested: Mapping[str, Any], before: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Each option from the command line, else from the run, else the model's default."""
-    return {
-        name: before.get(name, default) if requested[name] is None else requested[name]
-        for name, default in defaults.items()
-    }
 
 
 def _part_rates(texts: Sequence[str]) -> dict[str, float]:
@@ -241,13 +173,3 @@ def _part_rates(texts: Sequence[str]) -> dict[str, float]:
         if not (name and 0 < rates[name] < math.inf):
             raise CommandError(f"--learning-rates got {text!r}; expected the name of a group and a positive rate")
     return rates
-
-
-def _limits(requested: Mapping[str, Any], before: Mapping[str, Any], made_for: int | None) -> dict[str, Any]:
-    """The limits of training from the command line, else from the run."""
-    limits = dict(requested)
-    if all(limit is None for limit in limits.values()):
-        limits = {name: before.get(name) for name in limits}
-    if all(limit is None for limit in limits.values()):
-        raise CommandError(f"pass a limit: --minutes 10 or --steps {made_for or 20000}")
-    return limits

@@ -41,7 +41,8 @@ def train_prior(
     The scans are synthetic, people and expressions of the procedural head or of a blendshape rig; or they are read,
     registered meshes in a folder or the output of NPHM's preprocessing. RUN receives config.json, scans/ (synthetic
     ones), log.csv, images/ (truth | model of a few people, and of held-out people), checkpoint/, and at the end
-    prior.safetensors, for `headfields.load_prior`, and metrics.json. Ctrl-C saves a checkpoint; the same command with
+    prior.safetensors, for `headfields.apps.priors.load_prior`, and metrics.json. Ctrl-C saves a checkpoint; the same
+    command with
     --resume continues from it.
 
     Args:
@@ -77,8 +78,9 @@ def train_prior(
     from headfields.cli import open_run
     from headfields.runs.folder import writing
     from headfields.runs.lock import run_lock
+    from headfields.training.opened_run import check_unchanged, start_or_resume
 
-    run, before = open_run.start_or_resume(out, resume, "train-prior", "scans")
+    run, before = start_or_resume(out, resume, "train-prior", "scans")
     torch_device = open_run.choose_device(device)
     sources = {"data": data, "nphm": nphm, "head": head, "blendshapes": blendshapes}
     nphm_options = {"nphm_data": nphm_data, "nphm_anchors": nphm_anchors, "nphm_neutrals": nphm_neutrals}
@@ -92,7 +94,7 @@ def train_prior(
         "seed": before.get("seed", 0) if seed is None else seed,
         "scans_per_step": before.get("scans_per_step") if scans_per_step is None else scans_per_step,
     }
-    open_run.check_unchanged(run, before, config, FIXED)
+    check_unchanged(run, before, config, FIXED)
     run.check_writable()
 
     torch.manual_seed(config["seed"])
@@ -222,7 +224,8 @@ def _divided(scans: Any, held_out: int) -> tuple[Any, Any]:
 
 def _recipe(config: dict[str, Any]) -> Any:
     """The training recipe for the sizes and the kind of scans."""
-    from headfields.apps.priors import PAPER_RECIPE, SMALL_POINTS_RECIPE, SMALL_RECIPE
+    from headfields.apps.priors import PAPER_RECIPE, SMALL_RECIPE
+    from headfields.apps.priors.recipes import SMALL_POINTS_RECIPE
 
     if not config["small"]:
         return PAPER_RECIPE
@@ -254,8 +257,7 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
 
     from headfields.apps.priors.fit import fit_scans
     from headfields.apps.priors.pictures import comparison
-    from headfields.apps.priors.scans import MeshScans
-    from headfields.runs.disk_names import to_disk
+    from headfields.apps.priors.scans.meshes import MeshScans
     from headfields.runs.folder import write_json, write_picture
 
     count = len(trainer.scans)
@@ -269,7 +271,7 @@ def _measure(run: Any, trainer: Any, prior: Any, held_out: Any) -> None:
             if trainer.pictures and isinstance(held_out, MeshScans):
                 sheet = comparison(prior.avatar, held_out, scans, fitted.codes)
                 write_picture(run.images / f"held_out_{name}.png", sheet)
-    write_json(run.path / "metrics.json", to_disk(metrics))
+    write_json(run.path / "metrics.json", metrics)
     print(f"training people: {metrics['training']['front_mm']:.2f} mm in front", file=sys.stderr)
     for name, errors in metrics["held_out"].items():
         print(f"held-out person {name}: {errors['front_mm']:.2f} mm in front", file=sys.stderr)

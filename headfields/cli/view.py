@@ -88,7 +88,7 @@ def _scene(
     memory: int, device: str,
 ) -> Any:  # fmt: skip
     """The scene of whatever lies at a path."""
-    from headfields.apps import viewer
+    from headfields.apps.viewer import subjects
     from headfields.cli import open_run
 
     suffix = what.suffix.lower()
@@ -103,11 +103,11 @@ def _scene(
         return _prior(what, background)
     if what.is_file():
         if suffix == ".npz":
-            return viewer.head_scene(load_head(what), what.stem, background)
+            return subjects.head_scene(load_head(what), what.stem, background)
         if suffix in MESHES:
             from headfields.mesh import load_mesh
 
-            return viewer.mesh_scene(load_mesh(what), what.stem, background)
+            return subjects.mesh_scene(load_mesh(what), what.stem, background)
         if suffix != ".safetensors":
             raise CommandError(f"{what} is no head model (.npz), mesh ({', '.join(MESHES)}) or avatar (.safetensors)")
     avatar: Any = None
@@ -122,7 +122,7 @@ def _scene(
             return _prior(what, background)
         avatar = load_avatar(what)
         if capture is None:
-            return viewer.avatar_scene(avatar, what.stem, background)
+            return subjects.avatar_scene(avatar, what.stem, background)
     if avatar is not None:
         avatar = avatar.to(open_run.choose_device(device)).eval()
         open_run.warn_of_frame_codes(avatar, capture)
@@ -135,7 +135,7 @@ def _scene(
             raise CommandError(f"--proxy {proxy} is no avatar of Gaussians; headfields distill makes one")
     print("reading the capture's meshes ...", file=sys.stderr)
     model = None if head is None else load_head(head)
-    return viewer.capture_scene(source, avatar, drivers, model, stand_in, background)
+    return subjects.capture_scene(source, avatar, drivers, model, stand_in, background)
 
 
 def _prior(path: Path, background: float) -> Any:

@@ -50,10 +50,10 @@ def view_yaw(
     """The yaw of each frame's camera around the head: 0 before the face, π/2 at the head's left, ±π behind it.
 
     The head's pose in a frame is the rigid motion that takes the head of the template's canonical mesh to the frame's,
-    by a robust fit that disregards what moves otherwise (`headfields.data.head_pose`). So it does not matter whether
-    the capture keeps head motion in the vertices or in the cameras, nor whether jaw, lids, neck and body move. The yaw
-    is the angle about y of the direction from the head's center to the camera, in the canonical frame (y up, face
-    toward +z).
+    by a robust fit that disregards what moves otherwise (`headfields.data.head_frame.head_pose`). So it does not matter
+    whether the capture keeps head motion in the vertices or in the cameras, nor whether jaw, lids, neck and body move.
+    The yaw is the angle about y of the direction from the head's center to the camera, in the canonical frame (y up,
+    face toward +z).
 
     Args:
         capture: the capture.

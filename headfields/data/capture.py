@@ -252,8 +252,8 @@ class Capture(Displayed):
             count: N, number of pixels; 0 is legal.
             generator: a CPU generator; the same state gives the same batch.
             background: behind the foreground; `"random"` draws a color for each pixel.
-            weights: sampling weights of pixels by label, or by region of `headfields.data.REGION_LABELS`, relative
-                to 1 for all others: `{"mouth": 4, "background": 0.5}`.
+            weights: sampling weights of pixels by label, or by region of `headfields.data.labels.REGION_LABELS`,
+                relative to 1 for all others: `{"mouth": 4, "background": 0.5}`.
 
         Returns:
             The batch, whose `rays.frame` indexes `frames`, and `frames` as a tensor, for `state(...)`.

@@ -18,7 +18,7 @@ from torch import Tensor
 from headfields.data.recording import Recording
 from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.rigid import fit_rigid, rigid_transform
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import rotation_angle
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
 
@@ -113,7 +113,7 @@ def head_pose(
     Source: Kabsch 1976; weights: Geman and McClure 1987.
 
     >>> import torch
-    >>> from headfields.data import head_pose
+    >>> from headfields.data.head_frame import head_pose
     >>> canonical = torch.rand(50, 3)
     >>> pose = head_pose(canonical[None] + torch.tensor([0.0, 0.0, 2.0]), canonical)
     >>> pose.shape, round(float(pose[0, 2, 3]), 3)
@@ -146,7 +146,7 @@ def to_head_frame(state: HeadState, camera: Camera, pose: Float[Tensor, "b 4 4"]
     Differentiable to any order.
 
     >>> import torch
-    >>> from headfields.data import to_head_frame
+    >>> from headfields.data.head_frame import to_head_frame
     >>> from headfields.records import Camera, HeadState
     >>> pose = torch.eye(4)[None].clone()
     >>> pose[0, 2, 3] = 2.0  # the head is 2 m before the camera
@@ -194,7 +194,7 @@ def head_motion(pose: Float[Tensor, "b 4 4"], center: Float[Tensor, "3"]) -> Hea
         center: (3,) of the head, in its own frame, meters.
 
     >>> import torch
-    >>> from headfields.data import head_motion
+    >>> from headfields.data.head_frame import head_motion
     >>> pose = torch.eye(4).repeat(2, 1, 1)
     >>> pose[1, 0, 3] = 0.01
     >>> print(head_motion(pose, torch.zeros(3)))
@@ -204,7 +204,7 @@ def head_motion(pose: Float[Tensor, "b 4 4"], center: Float[Tensor, "3"]) -> Hea
     if not len(pose):
         return HeadMotion(0.0, 0.0)
     turn, place = pose[:, :3, :3].double(), (pose[:, :3, :3] @ center.to(pose) + pose[:, :3, 3]).double()
-    angles = torch.linalg.vector_norm(axis_angle(turn[:, None].transpose(-1, -2) @ turn[None]), dim=-1)
+    angles = rotation_angle(turn[:, None].transpose(-1, -2) @ turn[None])
     apart = torch.linalg.vector_norm(place[:, None] - place[None], dim=-1)
     return HeadMotion(float(torch.rad2deg(angles.amax())), 1000 * float(apart.amax()))
 

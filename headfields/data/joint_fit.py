@@ -37,7 +37,7 @@ def fit_joint_transforms(
     Differentiable in the meshes to second order, as `headfields.ops.fit_rigid`.
 
     >>> import torch
-    >>> from headfields.data import fit_joint_transforms
+    >>> from headfields.data.joint_fit import fit_joint_transforms
     >>> canonical = torch.rand(20, 3)
     >>> fit_joint_transforms(canonical, canonical.repeat(4, 1, 1), torch.ones(20, 1)).shape
     torch.Size([4, 1, 4, 4])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -44,6 +44,7 @@ def load_capture(
     head: SkinnedHead | None = None,
     root: Path | str | None = None,
     eyelids: tuple[Path | str, Path | str] | None = None,
+    avatar: Any = None,
 ) -> Capture:
     """Opens a capture in the layout of INSTA (a mesh for each frame), or in one with FLAME parameters for each frame:
     those of VHAP and GaussianAvatars (exported or not), of IMavatar and PointAvatar, of metrical-tracker, of Pixel3DMM,
@@ -75,12 +76,17 @@ def load_capture(
             (`../OTHER/images/...`), as those that join several sequences do. VHAP's layout.
         eyelids: blendshapes of the left and the right eyelid, `l_eyelid.npy` and `r_eyelid.npy` of metrical-tracker's
             repository; None: those of the capture's folder, if it has them. Layouts of metrical-tracker and Pixel3DMM.
+        avatar: an avatar that was trained by a `Trainer` with a folder, or read from its file: the capture is opened as
+            its own was, with its `head_frame` and `mouth`, so that the meshes have the same vertices.
 
     Raises:
-        ValueError: head_frame is an unknown word, or a mask of another number of vertices.
+        ValueError: head_frame is an unknown word, or a mask of another number of vertices; or `avatar` is given and
+            does not know its capture, or with `head_frame` or `mouth`.
         CaptureError: the folder is missing or in no known layout, or a file is wrong; the message names the frame and
             the field.
     """
+    if avatar is not None:
+        head_frame, mouth = _as_trained(avatar, head_frame, mouth)
     folder = Path(path)
     if not folder.is_dir():
         video = folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES
@@ -105,6 +111,20 @@ def load_capture(
             capture.mouth = "close"
             capture.report.append(f"mouth without an inside: {error}")
     return capture
+
+
+def _as_trained(avatar: Any, head_frame: HeadFrameChoice, mouth: str) -> tuple[Any, Any]:
+    """`head_frame` and `mouth` of the capture that an avatar was trained on."""
+    if head_frame != "auto" or mouth != "close":
+        raise ValueError("load_capture: avatar is given, which says head_frame and mouth; leave these out")
+    known = getattr(avatar, "trained_on", None)
+    if known is None:
+        raise ValueError(
+            f"load_capture: the avatar ({type(avatar).__name__}) does not say how its capture was opened, which a "
+            "Trainer with out= notes at its end; give head_frame and mouth, or open the run: "
+            "headfields.load_run(RUN).capture"
+        )
+    return known.get("head_frame", "keep"), known.get("mouth", "close")
 
 
 _LAYOUTS = (
@@ -203,8 +223,8 @@ def _describe(folder: Path) -> str:
         return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
     if is_untracked(folder):
         return (
-            "It is a recording without tracked meshes (headfields.data.load_untracked), which headfields track and "
-            "track-template take; headfields capture writes such a one into tracking/recording of its capture"
+            "It is a recording without tracked meshes (headfields.data.untracked.load_untracked), which headfields "
+            "track and track-template take; headfields capture writes such a one into tracking/recording of its capture"
         )
     if has_images(folder) or any((folder / name).is_file() for name in CALIBRATIONS):
         return f"It has images, and no tracked meshes; {_MAKES_ONE}"

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from headfields.data.labels import REGION_LABELS
-from headfields.ops.vertex_geometry import face_neighbors
+from headfields.ops.mesh_topology import face_neighbors
 from headfields.records import Camera
 
 __all__ = ["LabeledView", "visible_points", "vote_regions"]

@@ -19,10 +19,12 @@ from headfields.data.image_files import decode_image
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import write_image, write_text
 from headfields.files.reading import read_json, reading
+from headfields.files.versions import FileFormat
 from headfields.records import Camera
 
 __all__ = ["UntrackedRecording", "is_untracked", "load_untracked", "write_untracked"]
 
+FORMAT = FileFormat("headfields.recording", "a recording", 1, "run headfields capture again on its video")
 _FILE = "recording.json"
 _KEPT = 16  # decoded images in memory
 _CAMERAS = "cameras"
@@ -34,7 +36,7 @@ _JOINED = "cameras.json"
 @dataclass(frozen=True)
 class UntrackedRecording:
     """A recording without tracked meshes, from one or several cameras, as trackers read it
-    (`headfields.apps.tracking.FrameSource`).
+    (`headfields.apps.tracking.frame_source.FrameSource`).
 
     `headfields capture` makes one from a video or a folder of images; readers of layouts that have images and cameras
     but no meshes return one.
@@ -245,7 +247,7 @@ def write_recording_file(folder: Path, recording: UntrackedRecording, has_label:
         "report": list(recording.report),
         "cameras": len(recording.cameras),
     }
-    write_text(folder / _FILE, json.dumps(content, indent=1) + "\n")
+    write_text(folder / _FILE, json.dumps(FORMAT.stamp(content), indent=1) + "\n")
 
 
 def write_joined(folder: Path, names: Sequence[str], scale: float, report: Sequence[str]) -> None:
@@ -258,11 +260,12 @@ def write_joined(folder: Path, names: Sequence[str], scale: float, report: Seque
         report: lines on the cameras.
     """
     content = {"cameras": list(names), "scale": scale, "report": list(report)}
-    write_text(folder / _JOINED, json.dumps(content, indent=1) + "\n")
+    write_text(folder / _JOINED, json.dumps(FORMAT.stamp(content), indent=1) + "\n")
 
 
 def _joined(folder: Path) -> UntrackedRecording:
     content = read_json(folder / _JOINED, CaptureError)
+    FORMAT.check(folder / _JOINED, content)
     with reading(folder / _JOINED, "a recording from several cameras", CaptureError):
         names, scale = [str(name) for name in content["cameras"]], float(content["scale"])
         placed = []
@@ -281,12 +284,14 @@ def load_untracked(folder: str | Path) -> UntrackedRecording:
 
     Raises:
         FileNotFoundError: there is no recording.json.
+        FileVersionError: another version of the library wrote it.
         CaptureError: it is damaged.
     """
     folder = Path(folder)
     if (folder / _JOINED).is_file():
         return _joined(folder)
     content = read_json(folder / _FILE, CaptureError)
+    FORMAT.check(folder / _FILE, content)
     with reading(folder / _FILE, "a recording", CaptureError):
         landmarks = load_numbers(folder / "landmarks.npz", CaptureError)
         points, counts = landmarks["landmarks"], landmarks["counts"]
@@ -315,5 +320,5 @@ def load_untracked(folder: str | Path) -> UntrackedRecording:
             None if center is None else (float(center[0]), float(center[1])), None if focal is None else float(focal),
             {int(frame): str(reason) for frame, reason in content["failed"].items()}, tuple(content["cuts"]),
             content["splits"], tuple(content["report"]),
-            tuple(load_untracked(folder / _CAMERAS / f"{row:02d}") for row in range(1, content.get("cameras", 1))),
+            tuple(load_untracked(folder / _CAMERAS / f"{row:02d}") for row in range(1, content["cameras"])),
         )  # fmt: skip

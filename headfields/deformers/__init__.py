@@ -1,5 +1,7 @@
 """Deformers: posed space to canonical space."""
 
+from typing import TYPE_CHECKING
+
 from headfields.deformers.blendfield import Blendfield
 from headfields.deformers.chain import Chain
 from headfields.deformers.embedded_binding import EmbeddedBinding
@@ -7,19 +9,13 @@ from headfields.deformers.error_warp import ErrorWarp
 from headfields.deformers.hyper import HyperDeformer
 from headfields.deformers.inverse import invert
 from headfields.deformers.jacobian import jacobian
-from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.deformers.near_surface import NearSurface
-from headfields.deformers.skinning import (
-    InverseSkinning,
-    SkinningDeformer,
-    SkinningRoots,
-    SkinningSolution,
-    WeightFieldSkinning,
-)
+from headfields.deformers.skinning import InverseSkinning, SkinningRoots, WeightFieldSkinning
 from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.deformers.static import Static
 from headfields.deformers.surface import SurfaceCanonicalizer
 from headfields.deformers.triangle_binding import TriangleBinding
+from headfields.old_names import deprecated_names
 
 __all__ = [
     "Blendfield",
@@ -28,11 +24,8 @@ __all__ = [
     "ErrorWarp",
     "HyperDeformer",
     "InverseSkinning",
-    "MeshDeformer",
     "NearSurface",
-    "SkinningDeformer",
     "SkinningRoots",
-    "SkinningSolution",
     "SkinningWeights",
     "Static",
     "SurfaceCanonicalizer",
@@ -41,3 +34,6 @@ __all__ = [
     "invert",
     "jacobian",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.mesh_deformer import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshBinding
 from headfields.ops.barycentric import barycentric_on, plane_barycentric
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.rotations import quaternion_from_rotation, quaternion_product
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, triangle_areas, vertex_normals
-from headfields.records import Canonical, HeadState, Rays, Splats
+from headfields.ops.vertex_geometry import triangle_areas, vertex_normals
+from headfields.records import Canonical, HeadState, Splats
 
 _HOPS = 4
 """Triangles that a Gaussian crosses in one walk, at most; an optimizer's step is smaller than one."""
@@ -38,7 +39,7 @@ class PosedEmbedding:
     trees: list[TriangleBVH]
 
 
-class EmbeddedBinding(MeshDeformer):
+class EmbeddedBinding(MeshBinding):
     """Each Gaussian sits at barycentric coordinates (u, v) of a triangle and a height d along the interpolated normal.
 
     μ = (1 − u − v) a + u b + v c + d n(u, v). n is interpolated from the vertices, so that the surface of Gaussians has
@@ -83,12 +84,12 @@ class EmbeddedBinding(MeshDeformer):
             face = self._bvh.closest(splats.means.detach()).face
         corners = self.faces[face]
         normals = self._canonical_normals()
-        share = barycentric_on(splats.means, self.canonical_vertices, corners)
+        barycentric = barycentric_on(splats.means, self.canonical_vertices, corners)
         for _ in range(_HOPS):  # the foot along the interpolated normal, which is not that of the plane
-            height, normal = self._height(splats.means, share, corners, normals)
-            share = plane_barycentric(splats.means - height * normal, self.canonical_vertices, corners)
-        height, _ = self._height(splats.means, share, corners, normals)
-        return splats.replace(means=torch.cat([share[..., 1:], height / self.unit], dim=-1)), face
+            height, normal = self._height(splats.means, barycentric, corners, normals)
+            barycentric = plane_barycentric(splats.means - height * normal, self.canonical_vertices, corners)
+        height, _ = self._height(splats.means, barycentric, corners, normals)
+        return splats.replace(means=torch.cat([barycentric[..., 1:], height / self.unit], dim=-1)), face
 
     def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
         means, _ = self._place(splats.means, face, self.canonical_vertices, self._canonical_normals())
@@ -112,13 +113,13 @@ class EmbeddedBinding(MeshDeformer):
         position, face = position.clone(), face.clone()
         neighbors = edge_neighbors(self.faces)
         for _ in range(_HOPS):
-            share = torch.cat([1 - position[:, :1] - position[:, 1:2], position[:, :2]], dim=-1)
-            least, corner = share.min(dim=-1)
+            barycentric = torch.cat([1 - position[:, :1] - position[:, 1:2], position[:, :2]], dim=-1)
+            least, corner = barycentric.min(dim=-1)
             gone = (least < 0).nonzero()[:, 0]
             if not len(gone):
                 break
             across = neighbors[face[gone], (corner[gone] + 1) % 3]  # the edge opposite to that corner
-            own = share[gone]
+            own = barycentric[gone]
             point = (self.canonical_vertices[self.faces[face[gone]]] * own[..., None]).sum(1)
             there = plane_barycentric(point, self.canonical_vertices, self.faces[across.clamp_min(0)])
             inside = own.clamp_min(0)
@@ -127,15 +128,15 @@ class EmbeddedBinding(MeshDeformer):
             position[gone, :2] = torch.where(moves, there, inside)[:, 1:]
             face[gone] = torch.where(moves[:, 0], across, face[gone])
         else:
-            share = torch.cat([1 - position[:, :1] - position[:, 1:2], position[:, :2]], dim=-1).clamp_min(0)
-            position[:, :2] = (share / share.sum(-1, keepdim=True))[:, 1:]
+            barycentric = torch.cat([1 - position[:, :1] - position[:, 1:2], position[:, :2]], dim=-1).clamp_min(0)
+            position[:, :2] = (barycentric / barycentric.sum(-1, keepdim=True))[:, 1:]
         return position, face
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
         prepared: PosedEmbedding,
     ) -> Canonical:  # fmt: skip
-        nearest = self._tree(prepared).closest(points, frame, max_distance=self.shell)
+        nearest = self.tree(prepared).closest(points, frame, max_distance=self.shell)
         valid, face = nearest.face >= 0, nearest.face.clamp_min(0)
         local = torch.cat([nearest.barycentric[:, 1:], torch.zeros_like(points[:, :1])], dim=-1)
         index = frame[:, None] * prepared.vertices.shape[1] + self.faces[face]
@@ -151,23 +152,15 @@ class EmbeddedBinding(MeshDeformer):
             barycentric=nearest.barycentric, distance=nearest.distance,
         )  # fmt: skip
 
-    def near_far(self, rays: Rays, prepared: PosedEmbedding) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return self.shell_of(rays, self._tree(prepared))
-
-    def _tree(self, prepared: PosedEmbedding) -> TriangleBVH:
-        if not prepared.trees:
-            prepared.trees.append(self.posed(prepared.state))
-        return prepared.trees[0]
-
     def _canonical_normals(self) -> Float[Tensor, "v 3"]:
         return vertex_normals(self.canonical_vertices, self.faces)
 
     def _height(
-        self, points: Tensor, share: Tensor, corners: Tensor, normals: Tensor
+        self, points: Tensor, barycentric: Tensor, corners: Tensor, normals: Tensor
     ) -> tuple[Float[Tensor, "*b n 1"], Float[Tensor, "*b n 3"]]:
         """Height of points over the places with these barycentric coordinates, and the interpolated unit normals."""
-        normal = torch.nn.functional.normalize((normals[corners] * share[..., None]).sum(-2), dim=-1)
-        foot = (self.canonical_vertices[corners] * share[..., None]).sum(-2)
+        normal = torch.nn.functional.normalize((normals[corners] * barycentric[..., None]).sum(-2), dim=-1)
+        foot = (self.canonical_vertices[corners] * barycentric[..., None]).sum(-2)
         return ((points - foot) * normal).sum(-1, keepdim=True), normal
 
     def _place(
@@ -183,9 +176,9 @@ class EmbeddedBinding(MeshDeformer):
 def _on_rows(
     local: Tensor, corners: Tensor, normals: Tensor, unit: float = 1.0
 ) -> tuple[Float[Tensor, "*b 3"], Float[Tensor, "*b 3 3"]]:
-    share = torch.cat([1 - local[..., :1] - local[..., 1:2], local[..., :2]], dim=-1)[..., None]
-    normal = torch.nn.functional.normalize((normals * share).sum(-2), dim=-1, eps=1e-20)
+    barycentric = torch.cat([1 - local[..., :1] - local[..., 1:2], local[..., :2]], dim=-1)[..., None]
+    normal = torch.nn.functional.normalize((normals * barycentric).sum(-2), dim=-1, eps=1e-20)
     edge = corners[..., 1, :] - corners[..., 0, :]
     across = torch.nn.functional.normalize(torch.linalg.cross(normal, edge.expand_as(normal)), dim=-1, eps=1e-20)
     frame = torch.stack([torch.linalg.cross(across, normal), across, normal], dim=-1)
-    return (corners * share).sum(-2) + unit * local[..., 2:] * normal, frame
+    return (corners * barycentric).sum(-2) + unit * local[..., 2:] * normal, frame

@@ -14,6 +14,7 @@ from headfields.ops.implicit import implicit_root
 from headfields.parts import Deformer
 from headfields.records import Inverse
 from headfields.records.device_copy import any_directions, send
+from headfields.records.inverse import inverse_3x3
 
 _FIXED = 8192
 """A GPU searches up to so many points without being waited for, all of them in all steps. Of more, those that have
@@ -240,18 +241,7 @@ def _sent_shift(
 
 def _inverse(matrix: Float[Tensor, "n 3 3"]) -> tuple[Float[Tensor, "n 3 3"], Bool[Tensor, " n"]]:
     """Inverses, and which of them are usable."""
-    if not matrix.is_cpu:
-        return _inverse_by_cofactors(matrix)
-    inverse, failed = torch.linalg.inv_ex(matrix)
-    return inverse, (failed == 0) & inverse.isfinite().all(dim=(-1, -2))
-
-
-def _inverse_by_cofactors(matrix: Float[Tensor, "n 3 3"]) -> tuple[Float[Tensor, "n 3 3"], Bool[Tensor, " n"]]:
-    """As `_inverse`, in a few launches that can be captured."""
-    first, second, third = matrix.unbind(dim=-2)
-    cofactors = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
-    determinant = (first * cofactors[0]).sum(dim=-1)[:, None, None]
-    inverse = torch.stack(cofactors, dim=-1) / determinant
+    inverse = inverse_3x3(matrix)
     return inverse, inverse.isfinite().all(dim=(-1, -2))
 
 

@@ -123,3 +123,17 @@ class MeshDeformer(Deformer):
 
     def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
         return prepared.box
+
+
+class MeshBinding(MeshDeformer):
+    """A mesh deformer whose Gaussians need no BVH: one of `prepared.state` is built, in the list `prepared.trees`,
+    where points are to be canonicalized."""
+
+    def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return self.shell_of(rays, self.tree(prepared))
+
+    def tree(self, prepared: Any) -> TriangleBVH:
+        """The BVH of the posed meshes."""
+        if not prepared.trees:
+            prepared.trees.append(self.posed(prepared.state))
+        return prepared.trees[0]

@@ -22,8 +22,10 @@ from headfields.ops.implicit import implicit_root
 from headfields.ops.interpolate_rows import interpolate_rows
 from headfields.ops.rotations import quaternion_from_rotation, quaternion_product, rotation_from_6d
 from headfields.ops.triangle_bvh import ClosestPoint, TriangleBVH
+from headfields.ops.vectors import safe_norm
 from headfields.parts import Deformer
 from headfields.records import Canonical, HeadState, Record, Splats
+from headfields.records.inverse import inverse_3x3
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ class SkinningDeformer(MeshDeformer):
 
     def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: PosedSkeleton) -> Splats:
         corners = self.faces[face]
-        share = barycentric_on(splats.means.detach(), self.canonical_vertices, corners)
-        rows = (prepared.vertices[:, corners] * share[..., None]).sum(-2)
+        barycentric = barycentric_on(splats.means.detach(), self.canonical_vertices, corners)
+        rows = (prepared.vertices[:, corners] * barycentric[..., None]).sum(-2)
         maps, displaced = rows[..., :12].unflatten(-1, (3, 4)), rows[..., 12:]
         means = apply_affine(maps, splats.means + displaced)
         linear = maps[..., :3]
@@ -430,7 +432,7 @@ class SkinningRoots(_FieldSkinning):
         return Canonical(
             points=root, directions=turned, posed_points=points, frame=frame, valid=valid & regular,
             face=torch.where(valid, nearest.face, -1), barycentric=nearest.barycentric,
-            distance=torch.where(valid, _length(points - foot), torch.inf),
+            distance=torch.where(valid, safe_norm(points - foot), torch.inf),
         )  # fmt: skip
 
     def jacobian(
@@ -445,7 +447,7 @@ class SkinningRoots(_FieldSkinning):
         _, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], root)
         identity = torch.eye(3, dtype=root.dtype, device=root.device).expand_as(slope)
         good = (solution.converged & usable)[:, None, None]
-        return root, torch.where(good, torch.linalg.inv(torch.where(good, slope, identity)), identity)
+        return root, torch.where(good, inverse_3x3(torch.where(good, slope, identity)), identity)
 
     def _with_gradient(
         self, solution: SkinningSolution, points: Tensor, frame: Tensor, prepared: PosedSkeleton
@@ -460,9 +462,8 @@ class SkinningRoots(_FieldSkinning):
             with torch.set_grad_enabled(self.derivatives == 2):
                 image, slope = point_jacobian(lambda x: self.pose_points(x, frame, prepared)[0], x)
             with torch.no_grad():
-                regular = torch.linalg.inv_ex(slope)[1] == 0
-                usable = usable & solution.converged & regular & slope.isfinite().all(dim=-1).all(dim=-1)
-            inverse = torch.linalg.inv(torch.where(usable[:, None, None], slope, identity))
+                usable = usable & solution.converged & inverse_3x3(slope).isfinite().all(dim=-1).all(dim=-1)
+            inverse = inverse_3x3(torch.where(usable[:, None, None], slope, identity))
             if self.derivatives == 1:
                 off = self.pose_points(x, frame, prepared)[0] - points
                 x = implicit_root(x, off, torch.where(usable[:, None, None], inverse, 0.0))
@@ -493,10 +494,3 @@ class _Forward(Deformer):
         posed = self._skinning[0].pose_points(points, frame, prepared)[0]
         valid = torch.ones(len(points), dtype=torch.bool, device=points.device)
         return Canonical(points=posed, directions=directions, posed_points=points, frame=frame, valid=valid)
-
-
-def _length(vectors: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:
-    """Lengths whose gradient at zero is zero instead of NaN."""
-    squared = vectors.square().sum(-1)
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

@@ -137,8 +137,8 @@ class SkinningWeights(Part):
         if not bool(areas.sum() > 0):
             return self.logits_table.sum() * 0
         face = torch.multinomial(areas, points, replacement=True)
-        share = -torch.rand(points, 3, device=areas.device, dtype=areas.dtype).clamp_min(1e-12).log()
-        share = share / share.sum(dim=-1, keepdim=True)
-        places = interpolate_rows(self.canonical_vertices, self.faces[face], share)
-        target = interpolate_rows(self.weights, self.faces[face], share)
-        return (self(places) - target).square().sum(dim=-1).mean()
+        barycentric = -torch.rand(points, 3, device=areas.device, dtype=areas.dtype).clamp_min(1e-12).log()
+        barycentric = barycentric / barycentric.sum(dim=-1, keepdim=True)
+        positions = interpolate_rows(self.canonical_vertices, self.faces[face], barycentric)
+        target = interpolate_rows(self.weights, self.faces[face], barycentric)
+        return (self(positions) - target).square().sum(dim=-1).mean()

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.ops.blended_map import blended_map
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.reference.blended_map import ring_weights
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.triangle_frames import Scaling, deformation_gradients, triangle_frames
-from headfields.ops.vertex_geometry import edge_neighbors
 from headfields.records import Canonical, HeadState
+from headfields.records.inverse import inverse_3x3
 
 BlendFormula = Literal["published", "released"]
 
@@ -34,15 +35,16 @@ class SurfaceCanonicalizer(MeshDeformer):
 
     Args:
         canonical_vertices: (V, 3), meters.
-        faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.close_mouth`).
+        faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.mouth.closing.close_mouth`).
         blend_neighbors: average with the triangles across the three edges, which removes discontinuities at edges.
         formula: formula of the average. `"published"`: the deformation gradients are averaged, each with weight
             exp(−β‖x − centroid‖), β = 4. `"released"`: the frames are averaged on each side (weights 4 and, for the
             nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
             canonical side, as the released code does) and the posed one is inverted afterwards.
         blended_faces: (F,) mask of the triangles that blend; all of them if None (INSTA's code: its face region).
-        scaling: see `headfields.ops.deformation_gradients`; with `"affine"` a point of a triangle is mapped to the same
-            point of its canonical one, however far the triangle is stretched. `scaled_faces` (F,) limits it (INSTA's
+        scaling: see `headfields.ops.triangle_frames.deformation_gradients`; with `"affine"` a point of a triangle is
+            mapped to the same point of its canonical one, however far the triangle is stretched. `scaled_faces` (F,)
+            limits it (INSTA's
             code: `"area"` in the eye region).
         shell: meters; a point farther than this from the surface is not valid, and rays are sampled only within it.
             Our own choice: INSTA samples its whole box and learns the empty space from random backgrounds.
@@ -106,7 +108,7 @@ class SurfaceCanonicalizer(MeshDeformer):
         if self.blend_neighbors and self.formula == "released":
             # L_posed with its scale, so that L_canonical L_posed⁻¹ is the gradient above.
             canonical_linear = triangle_frames(self.canonical_vertices, self.faces)[..., :3]
-            linear = torch.linalg.inv(gradients[..., :3]) @ canonical_linear
+            linear = inverse_3x3(gradients[..., :3]) @ canonical_linear
             frames = torch.cat([linear, vertices[:, self.faces[:, 0], :, None]], dim=-1)
         centroids = vertices[:, self.faces].mean(dim=-2)
         return PosedSurface(bvh, gradients, centroids, frames, self.box_around(vertices))
@@ -147,5 +149,5 @@ class SurfaceCanonicalizer(MeshDeformer):
         assert prepared.frames is not None
         posed = torch.einsum("mk,mkij->mij", posed_weights, prepared.frames.flatten(0, 1)[posed_index])
         canonical = torch.einsum("mk,mkij->mij", canonical_weights, canonical_frames[index])
-        linear = canonical[..., :3] @ torch.linalg.inv(posed[..., :3])
+        linear = canonical[..., :3] @ inverse_3x3(posed[..., :3])
         return torch.cat([linear, canonical[..., 3:] - linear @ posed[..., 3:]], dim=-1)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.deformers.mesh_deformer import MeshDeformer
+from headfields.deformers.mesh_deformer import MeshBinding
 from headfields.ops.bound_gaussians import bind_gaussians, triangle_similarities
 from headfields.ops.reference.bound_gaussians import similarity_parts
 from headfields.ops.rotations import quaternion_product
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.records import Canonical, HeadState, Rays, Splats
+from headfields.records import Canonical, HeadState, Splats
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrianglePoses:
     trees: list[TriangleBVH]
 
 
-class TriangleBinding(MeshDeformer):
+class TriangleBinding(MeshBinding):
     """Each Gaussian is attached to a triangle, whose frame and size it follows: μ' = k R μ + T, r' = R r, s' = k s.
 
     T is the triangle's centroid; the columns of R are the direction of its first edge, its normal, and the cross
@@ -84,7 +84,7 @@ class TriangleBinding(MeshDeformer):
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"],
         prepared: TrianglePoses,
     ) -> Canonical:  # fmt: skip
-        nearest = self._tree(prepared).closest(points, frame, max_distance=self.shell)
+        nearest = self.tree(prepared).closest(points, frame, max_distance=self.shell)
         valid = nearest.face >= 0
         face = nearest.face.clamp_min(0)
         size, linear, origin, _ = similarity_parts(prepared.table[frame, face])
@@ -96,15 +96,6 @@ class TriangleBinding(MeshDeformer):
             points=moved, directions=turned, posed_points=points, frame=frame, valid=valid, face=nearest.face,
             barycentric=nearest.barycentric, distance=nearest.distance,
         )  # fmt: skip
-
-    def near_far(self, rays: Rays, prepared: TrianglePoses) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        return self.shell_of(rays, self._tree(prepared))
-
-    def _tree(self, prepared: TrianglePoses) -> TriangleBVH:
-        """The BVH of the posed meshes, made where points are to be canonicalized."""
-        if not prepared.trees:
-            prepared.trees.append(self.posed(prepared.state))
-        return prepared.trees[0]
 
     def _canonical_table(self) -> Float[Tensor, "1 f 17"]:
         if self._canonical is None or self._canonical.device != self.canonical_vertices.device:

@@ -1,5 +1,7 @@
 """Encoders: canonical points, or the state, to features; and the sources of vertex features that some stand on."""
 
+from typing import TYPE_CHECKING
+
 from headfields.encoders.color_fields import ColorFields
 from headfields.encoders.coordinates import Coordinates
 from headfields.encoders.frame_code import FrameCode
@@ -17,6 +19,7 @@ from headfields.encoders.vertex_tables import (
     StaticFeatures,
     SubdividedFeatures,
 )
+from headfields.old_names import deprecated_names
 
 __all__ = [
     "BlendedTableFeatures",
@@ -36,3 +39,6 @@ __all__ = [
     "VertexFeatures",
     "VertexSource",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

@@ -16,7 +16,7 @@ class ColorFields(Encoder):
 
     Args:
         coefficients: the mapping network; its `fields` is K. It may be shared with a `Blendfield`.
-        kind, options: kind and options of the basis, see `headfields.networks.BasisFields`.
+        kind, options: kind and options of the basis, see `headfields.networks.field_basis.BasisFields`.
 
     Differentiable in points, state and parameters to second order, except across the cells of a grid.
 

@@ -229,7 +229,7 @@ def _check_sizes(part: str, width: int, channels: Sequence[int], resolution: int
 def _rasterizer(part: str, template: Template, resolution: int | tuple[int, int], padding: float) -> UVRasterizer:
     if template.uv is None or template.uv_faces is None:
         raise ValueError(
-            f"{part}: the template has no texture coordinates; headfields.mesh.unwrapped(template) makes them"
+            f"{part}: the template has no texture coordinates; headfields.mesh.unwrap_template(template) makes them"
         )
     count = len(template.canonical_vertices)
     return UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, padding, count)

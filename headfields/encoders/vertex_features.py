@@ -15,6 +15,7 @@ from headfields.ops.mlp import mlp
 from headfields.ops.nearest_vertices import VertexTree, inverse_distance_weights
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS
 from headfields.ops.triangle_frames import triangle_frames
+from headfields.ops.vectors import unit_vectors
 from headfields.ops.vertex_geometry import triangle_areas
 from headfields.parts import Encoder
 from headfields.records import Canonical, HeadState
@@ -41,7 +42,8 @@ class VertexFeatures(Encoder):
     """Features of the k nearest vertices and their offsets from the point, averaged by inverse distance.
 
     For a point q and its nearest vertices v_j with features z_j: ẑ_j = MLP0(PE((v_j − q) / unit), z_j),
-    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`headfields.ops.inverse_distance_weights`), and the result is MLP1(ẑ).
+    ẑ = Σ_j w_j ẑ_j with w_j ∝ 1 / ‖v_j − q‖ (`inverse_distance_weights` of
+    `headfields.ops.nearest_vertices`), and the result is MLP1(ẑ).
     Both networks have ReLU after every layer. The paper's decoder is `headfields.decoders.RadianceHead`.
 
     A point without neighbors (one that is not finite) has ẑ = 0.
@@ -183,8 +185,8 @@ class VertexFeatures(Encoder):
             total = total.index_add(1, self.faces[:, corner], weighted)
         x, y = total.unflatten(-1, (3, 2)).unbind(-1)
         axes = torch.eye(3, dtype=posed.dtype, device=posed.device)
-        x = _unit(x, axes[0])
-        y = _unit(y - (y * x).sum(-1, keepdim=True) * x, torch.linalg.cross(axes[2].expand_as(x), x))
+        x = unit_vectors(x, axes[0])
+        y = unit_vectors(y - (y * x).sum(-1, keepdim=True) * x, torch.linalg.cross(axes[2].expand_as(x), x))
         return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
 
     def forward(self, canonical: Canonical, prepared: AnchoredFeatures) -> Float[Tensor, "m width"]:
@@ -214,10 +216,3 @@ def _rectified(*widths: int) -> MLP:
     last: Any = network[-1]
     nn.init.kaiming_uniform_(last.weight, nonlinearity="relu")
     return network
-
-
-def _unit(vector: Tensor, otherwise: Tensor) -> Tensor:
-    """The direction, or `otherwise` where there is none."""
-    squared = vector.square().sum(-1, keepdim=True)
-    short = squared <= 1e-30
-    return torch.where(short, otherwise, vector / torch.where(short, 1.0, squared).sqrt())

@@ -185,7 +185,7 @@ class BlendedTableFeatures(VertexSource):
 
 
 class SubdividedFeatures(VertexSource):
-    """A source of features of a subdivided mesh (`headfields.mesh.subdivided`), for states of the mesh as tracked.
+    """A source of features of a subdivided mesh (`headfields.mesh.subdivide`), for states of the mesh as tracked.
 
     More features where they are needed, at the lids and lips for example, without another mesh in the capture. The
     features of the V tracked vertices come first, in their order.

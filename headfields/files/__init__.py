@@ -1,15 +1,14 @@
 """Array files, safetensors and pickles, read without running code from them."""
 
-from headfields.files.arrays import load_arrays
-from headfields.files.reading import UnsafePickleError
-from headfields.files.safetensors import BrokenFileError
-from headfields.files.unpickler import load_pickle, load_torch, to_array
+from typing import TYPE_CHECKING
+
+from headfields.files.unpickler import load_pickle, load_torch
+from headfields.old_names import deprecated_names
 
 __all__ = [
-    "BrokenFileError",
-    "UnsafePickleError",
-    "load_arrays",
     "load_pickle",
     "load_torch",
-    "to_array",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

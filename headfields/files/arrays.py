@@ -13,6 +13,7 @@ from headfields.files.atomic import write_bytes
 from headfields.files.inert import Budget
 from headfields.files.reading import file_bytes, reading
 from headfields.files.unpickler import is_legacy_torch, load_pickle, load_torch, unpickle
+from headfields.files.versions import FileFormat
 
 __all__ = ["load_arrays", "load_npy", "load_numbers", "read_npy", "save_array", "save_arrays"]
 
@@ -77,11 +78,19 @@ def load_npy(path: str | Path, error: type[ValueError] = ValueError) -> np.ndarr
         return array
 
 
-def load_numbers(path: str | Path, error: type[ValueError] = ValueError) -> dict[str, np.ndarray]:
+def load_numbers(
+    path: str | Path, error: type[ValueError] = ValueError, kind: FileFormat | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of numbers, or of text, in an npz file by name.
+
+    Args:
+        path: the file.
+        error: the class of the errors about its content.
+        kind: the format of a file of the library's own, whose version is checked; None: a published format.
 
     Raises:
         FileNotFoundError: no such file.
+        FileVersionError: it has another version of the format.
         error: it is no npz file, is cut short, or an entry is no array, or one of Python objects.
     """
     with reading(path, "an npz file", error):
@@ -92,6 +101,9 @@ def load_numbers(path: str | Path, error: type[ValueError] = ValueError) -> dict
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype.hasobject:
                 raise ValueError(f"{path}: {name} holds Python objects; expected numbers")
+        if kind is not None:
+            kind.check(path, arrays)
+            del arrays["format"]
         return arrays
 
 
@@ -114,7 +126,7 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Its entries by name: NumPy arrays, scipy.sparse matrices, tensors on the CPU, containers of them, and chumpy
-        stand-ins. `hf.files.to_array` turns each into a dense array. Keys of a dict become strings.
+        stand-ins. `hf.files.unpickler.to_array` turns each into a dense array. Keys of a dict become strings.
 
     Raises:
         FileNotFoundError: no such file.
@@ -123,7 +135,7 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
         ValueError: the file has none of these formats, is truncated, or holds no dict.
 
     >>> import tempfile, numpy as np
-    >>> from headfields.files import load_arrays
+    >>> from headfields.files.arrays import load_arrays
     >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
     ...     np.savez(file, weights=np.ones((2, 3)))
     ...     _ = file.seek(0)
@@ -150,12 +162,13 @@ def _content(data: bytes, where: str) -> Any:
     return load_torch(data, where) if is_legacy_torch(data) else load_pickle(data, where)
 
 
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], kind: FileFormat | None = None) -> Path:
     """Writes named arrays as a compressed npz; the file appears whole, or an older one stays.
 
     Args:
         path: the file; the suffix `.npz` is added if it is missing, and the folder is created.
         arrays: the arrays by name.
+        kind: the format of a file of the library's own, whose version is added; None: a published format.
 
     Returns:
         The path of the file, with its suffix.
@@ -166,7 +179,8 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     compressed = io.BytesIO()
-    np.savez_compressed(compressed, **arrays)  # type: ignore[arg-type]
+    arrays = arrays if kind is None else kind.stamp(arrays)
+    np.savez_compressed(compressed, **arrays)
     return write_bytes(path, compressed.getvalue())
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UnsafePickleError", "brief", "check_file", "file_bytes", "read_json", "reading"]
+__all__ = ["FileVersionError", "UnsafePickleError", "brief", "check_file", "file_bytes", "read_json", "reading"]
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 2, 60, 40, 60
@@ -20,6 +20,10 @@ _NAMED = "_names_a_file"  # attribute of an error that has been through `reading
 
 class UnsafePickleError(pickle.UnpicklingError, ValueError):
     """The pickle names something other than NumPy, scipy.sparse, tensors, plain containers and chumpy."""
+
+
+class FileVersionError(ValueError):
+    """The file has another version of its format than the one this library reads (`headfields.files.versions`)."""
 
 
 def brief(value: Any) -> str:
@@ -37,7 +41,8 @@ def reading(
     """Within the `with` block every failure is a documented error, and names the file.
 
     A parser of a damaged file may raise anything. An OSError of the file system stays what it is, as does a refusal to
-    run code, and an `error` of a class of its own, or one that names the file or comes from within another `reading`.
+    run code or to read another version, and an `error` of a class of its own, or one that names the file or comes from
+    within another `reading`.
 
     Args:
         path: the file or folder.
@@ -65,7 +70,7 @@ def reading(
             raise  # it names frame and field, as errors of its class do
         if isinstance(failure, ValueError) and (name in text or hasattr(failure, _NAMED)):
             setattr(failure, _NAMED, True)
-            if isinstance(failure, error | UnsafePickleError):
+            if isinstance(failure, error | UnsafePickleError | FileVersionError):
                 raise
             raise error(text + (f"; {remedy}" if remedy else "")) from failure
         reasons = {EOFError: "it is cut short", MemoryError: "it needs more memory than there is"}

@@ -376,7 +376,7 @@ def to_array(value: Any, name: str = "value") -> Shaped[np.ndarray, "..."]:
             objects; the message has `name`.
 
     >>> import scipy.sparse
-    >>> from headfields.files import to_array
+    >>> from headfields.files.unpickler import to_array
     >>> to_array(scipy.sparse.eye(2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """

@@ -3,44 +3,36 @@
 None of these libraries is needed to import this module; a function that needs one says how to get it.
 """
 
+from typing import TYPE_CHECKING
+
 from headfields.interop import cameras, kaolin, open3d, pytorch3d, trimesh
 from headfields.interop.cameras import (
-    NerfstudioCameras,
-    PyTorch3DCameras,
-    SmplifyCamera,
     from_gsplat,
     from_nerfstudio,
     from_opengl,
     from_pytorch3d,
-    from_smplify,
-    from_weak_perspective,
-    to_clip,
     to_gsplat,
     to_nerfstudio,
     to_opengl,
     to_pytorch3d,
-    to_smplify,
 )
+from headfields.old_names import deprecated_names
 
 __all__ = [
-    "NerfstudioCameras",
-    "PyTorch3DCameras",
-    "SmplifyCamera",
     "cameras",
     "from_gsplat",
     "from_nerfstudio",
     "from_opengl",
     "from_pytorch3d",
-    "from_smplify",
-    "from_weak_perspective",
     "kaolin",
     "open3d",
     "pytorch3d",
-    "to_clip",
     "to_gsplat",
     "to_nerfstudio",
     "to_opengl",
     "to_pytorch3d",
-    "to_smplify",
     "trimesh",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

@@ -142,7 +142,7 @@ def to_clip(camera: Camera, near: float | int = 0.01, far: float | int = 100.0) 
 
     >>> import torch, headfields as hf
     >>> camera = hf.Camera.look_at((0, 0, 1.0), (0, 0, 0), size=(100, 100), focal=100)
-    >>> point = hf.interop.to_clip(camera) @ torch.tensor([0.25, 0.5, 0.0, 1.0])
+    >>> point = hf.interop.cameras.to_clip(camera) @ torch.tensor([0.25, 0.5, 0.0, 1.0])
     >>> (point / point[3])[:2].tolist()  # a quarter of the image to the right, at the top
     [0.5, 1.0]
     """

@@ -1,23 +1,21 @@
 """Training losses: callables with a name and a weight, for the list of a trainer."""
 
+from typing import TYPE_CHECKING
+
 from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.losses.codes import CodePrior
 from headfields.losses.color import HuberColor, SquaredColor
 from headfields.losses.function import FunctionLoss
 from headfields.losses.image import L1DSSIM, LPIPSLoss, SSIMLoss
-from headfields.losses.silhouette import (
-    ObservedSilhouette,
-    OpacityLoss,
-    SoftJaccard,
-    observe_silhouette,
-    silhouette_distance,
-)
+from headfields.losses.sampling import Distortion, Interlevel
+from headfields.losses.silhouette import OpacityLoss, SoftJaccard
 from headfields.losses.skinning import SkinningPrior
 from headfields.losses.splat_sparsity import SplatExtent, SplatOpacity
 from headfields.losses.splats import SplatPosition, SplatScale
 from headfields.losses.surface import DepthPrior, Eikonal, SurfacePrior
 from headfields.losses.warp import Elastic, WarpMagnitude
+from headfields.old_names import deprecated_names
 
 __all__ = [
     "L1DSSIM",
@@ -26,13 +24,14 @@ __all__ = [
     "CodePrior",
     "CoefficientSmoothness",
     "DepthPrior",
+    "Distortion",
     "Eikonal",
     "Elastic",
     "FunctionLoss",
     "HuberColor",
+    "Interlevel",
     "LPIPSLoss",
     "Loss",
-    "ObservedSilhouette",
     "OpacityLoss",
     "SSIMLoss",
     "SkinningPrior",
@@ -44,6 +43,7 @@ __all__ = [
     "SquaredColor",
     "SurfacePrior",
     "WarpMagnitude",
-    "observe_silhouette",
-    "silhouette_distance",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

@@ -22,7 +22,11 @@ from headfields.renderers.padded import PaddedSamples
 
 @runtime_checkable
 class Loss(Protocol):
-    """Protocol of a training loss."""
+    """Protocol of a training loss.
+
+    A loss that reads the step may have `phase(step)`, what of the step its value depends on, as `step >= self.start`:
+    a GPU then replays a step captured once (a CUDA graph) for as long as the phase stays.
+    """
 
     @property
     def name(self) -> str:
@@ -115,7 +119,7 @@ def drawn_evenly(rendering: Rendering, rows: int, count: int) -> tuple[Int[Tenso
 
 
 def in_regions(label: Integer[Tensor, " n"], *regions: str) -> Bool[Tensor, " n"]:
-    """Mask (N,) of the labels that belong to one of the regions, keys of `headfields.data.REGION_LABELS`.
+    """Mask (N,) of the labels that belong to one of the regions, keys of `headfields.data.labels.REGION_LABELS`.
 
     >>> import torch
     >>> from headfields.losses.base import in_regions

@@ -22,6 +22,7 @@ from headfields.deformers.blendfield import Blendfield
 from headfields.encoders.color_fields import ColorFields
 from headfields.losses.base import check_positive, drawn_by_weight, field_of, samples_of, zero_of
 from headfields.networks.field_basis import blend_fields
+from headfields.ops.vectors import safe_norm
 from headfields.parts import Field, Rendering
 from headfields.records import HeadState, PixelBatch
 
@@ -89,7 +90,7 @@ class BlendSparsity(_BlendfieldLoss):
         state: HeadState,
     ) -> Float[Tensor, ""]:
         """Σ over points of Σ_k |α_k| ‖D_k(x)‖ / unit."""
-        length = _length(_in_meters(blendfield, points)) / self.unit
+        length = safe_norm(_in_meters(blendfield, points)) / self.unit
         return (blendfield.coefficients(state).abs().index_select(0, frame) * length).sum()
 
 
@@ -197,10 +198,3 @@ def _in_meters(blendfield: Blended, points: Float[Tensor, "m 3"]) -> Float[Tenso
     """The K fields at M points; colors in meters too."""
     fields = blendfield.fields_at(points)
     return _LOGIT * fields if isinstance(blendfield, ColorFields) else fields
-
-
-def _length(vectors: Float[Tensor, "m k 3"]) -> Float[Tensor, "m k"]:
-    """Lengths whose gradient at zero is zero instead of NaN."""
-    squared = vectors.square().sum(-1)
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

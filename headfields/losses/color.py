@@ -23,7 +23,7 @@ class HuberColor:
 
     Attributes:
         delta: color difference at which the loss turns from quadratic to linear.
-        region: the region whose rays are weighted, a key of `headfields.data.REGION_LABELS`.
+        region: the region whose rays are weighted, a key of `headfields.data.labels.REGION_LABELS`.
         region_weight: w of rays with a label of the region, from step `region_start` on; 1 elsewhere. A batch without
             labels is weighted uniformly.
         region_start: the first step with the weighting.
@@ -43,6 +43,10 @@ class HuberColor:
 
     def __post_init__(self) -> None:
         labels_of(self.region)
+
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.region_start
 
     def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""

@@ -150,8 +150,8 @@ def silhouette_distance(
     without a graph. Zero, with a gradient of zero, where either has no outline.
 
     Args:
-        crossings: crossings of `MeshRendering`, or `headfields.ops.silhouette_crossings`; only those against the
-            background count.
+        crossings: crossings of `MeshRendering`, or `headfields.ops.antialias.silhouette_crossings`; only those against
+            the background count.
         observed: outline of an image of the same size.
         scale: scale of the distance, pixels.
         both_ways: whether to add the second way.

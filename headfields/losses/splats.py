@@ -77,12 +77,12 @@ class SplatScale:
 
 def _in_view(name: str, rendering: Rendering) -> tuple[Splats, Bool[Tensor, "b n"]]:
     """The Gaussians in the coordinates of the deformer, and which are drawn in each image."""
-    if rendering.attached is None or rendering.splatted is None:
+    if rendering.attached is None or rendering.rasterized is None:
         raise ValueError(
             f"{name} loss: the rendering has no Gaussians in the coordinates of a deformer; a headfields.SplatAvatar "
             "gives them in training mode (avatar.train())"
         )
-    return rendering.attached, rendering.splatted.radii > 0
+    return rendering.attached, rendering.rasterized.radii > 0
 
 
 def _mean(values: Float[Tensor, "*b n"], visible: Bool[Tensor, "b n"], rendering: Rendering) -> Float[Tensor, ""]:

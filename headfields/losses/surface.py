@@ -68,7 +68,8 @@ class DepthPrior:
     nothing, because hair and clothes off the mesh are not known then; `Trainer` warns of it.
 
     Attributes:
-        regions: those that the mesh models, keys of `headfields.data.REGION_LABELS`; hair, hat and cloth are not.
+        regions: those that the mesh models, keys of `headfields.data.labels.REGION_LABELS`; hair, hat and cloth are
+            not.
         min_alpha: matte below which a pixel is background.
         start: the first step with the term. The expected depth of a ray that is still half transparent falls far
             short, and the nearest minimum is to make all of space opaque, from which training does not recover:
@@ -89,6 +90,10 @@ class DepthPrior:
 
     def __post_init__(self) -> None:
         labels_of(*self.regions)
+
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.start
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss in meters; gradients flow to `rendering.depth`."""
@@ -130,6 +135,10 @@ class SurfacePrior:
 
     def __post_init__(self) -> None:
         check_positive("SurfacePrior", samples=self.samples, until=self.until)
+
+    def phase(self, step: int) -> int:
+        """What of the step the loss depends on: see `Loss`."""
+        return min(step, self.until)
 
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; it trains the geometry alone."""

@@ -56,6 +56,10 @@ class Elastic:
     def __post_init__(self) -> None:
         check_positive("Elastic", weight=self.weight, scale=self.scale, samples=self.samples)
 
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.after
+
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss; gradients flow to the correction's parameters alone."""
         check_rays(self.name, rendering, batch)

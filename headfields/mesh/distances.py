@@ -19,6 +19,7 @@ class SurfaceDistances:
         offset: (N, 3) from each point to its nearest point, meters; NaN where there is none.
         distance: (N,) length of the offset; NaN where there is none.
         normal: (N, 3) unit normal of the surface at the nearest point; 0 where it is unknown.
+        face: (N,) the face, or without faces the vertex, that the nearest point is on; 0 where there is none.
         corners: (N, 3) vertices of the face that the nearest point is on.
         barycentric: (N, 3) its position on the face; 0 where there is none.
     """
@@ -26,6 +27,7 @@ class SurfaceDistances:
     offset: Float[Tensor, "n 3"]
     distance: Float[Tensor, " n"]
     normal: Float[Tensor, "n 3"]
+    face: Int[Tensor, " n"]
     corners: Int[Tensor, "n 3"]
     barycentric: Float[Tensor, "n 3"]
 
@@ -45,7 +47,7 @@ class SurfaceTree:
 
     >>> import torch, headfields as hf
     >>> mesh = hf.Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
-    >>> hf.mesh.SurfaceTree(mesh).distances(torch.tensor([[0.25, 0.25, 2.0]])).offset.tolist()
+    >>> hf.mesh.distances.SurfaceTree(mesh).distances(torch.tensor([[0.25, 0.25, 2.0]])).offset.tolist()
     [[0.0, 0.0, -2.0]]
     """
 
@@ -86,6 +88,7 @@ class SurfaceTree:
             offset=torch.where(exists[:, None], nearest.point - points, torch.nan),
             distance=torch.where(exists, nearest.distance, torch.nan),
             normal=torch.where(exists[:, None], self._normals[face], 0.0),
+            face=face,
             corners=self._bvh.faces[face],
             barycentric=nearest.barycentric,
         )

@@ -44,7 +44,8 @@ def extract(
             level).
         bounds: (2, 3) corners of the box to search, meters; for a field, the box that holds its matter if None.
         resolution: cells along the box's longest side.
-        level: the value on the surface. If None: 0, or `headfields.mesh.DENSITY_LEVEL` for a field of density.
+        level: the value on the surface. If None: 0, or `headfields.mesh.field_source.DENSITY_LEVEL` for a field of
+            density.
         space: space of a field: `"posed"` or `"canonical"` (see `FieldSource`).
         frame: for a field, the row of its state.
         colors: for a field, whether to evaluate its colors, viewed along the surface's normal. For a function: a second
@@ -171,7 +172,8 @@ def on_surface(
 
     >>> import torch, headfields as hf
     >>> radius = torch.tensor(0.7, requires_grad=True)
-    >>> point = hf.mesh.on_surface(lambda points: points.norm(dim=-1) - radius, torch.tensor([[0.7, 0.0, 0.0]]))
+    >>> from headfields.mesh.extract import on_surface
+    >>> point = on_surface(lambda points: points.norm(dim=-1) - radius, torch.tensor([[0.7, 0.0, 0.0]]))
     >>> torch.autograd.grad(point[0, 0], radius)[0].item()
     1.0
     """

@@ -20,6 +20,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
 from headfields.mesh.seams import split_at_seams
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
+from headfields.ops.vectors import unit_vectors
 
 FORMATS = (".ply", ".obj", ".glb")
 """Endings of the files that `save_mesh` writes."""
@@ -174,7 +175,7 @@ def _from_trimesh(part: Any, placement: np.ndarray, linear: bool) -> Mesh | None
         vertices = vertices @ placement[:3, :3].T + placement[:3, 3]
         if normals is not None:
             normals = normals @ np.linalg.inv(placement[:3, :3])
-            normals = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
+            normals = unit_vectors(torch.from_numpy(normals)).numpy()
         if np.linalg.det(placement[:3, :3]) < 0:
             faces = faces[:, ::-1]
     return Mesh(
@@ -299,7 +300,7 @@ def gltf_primitive(document: GltfDocument, mesh: Mesh) -> dict[str, Any]:
         uv = (split.uv.float() * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])).numpy()  # v is down in glTF
     attributes = {"POSITION": document.accessor(vertices[rows], ATTRIBUTE, bounds=True)}
     if normals is not None:
-        attributes["NORMAL"] = document.accessor(_unit(normals)[rows], ATTRIBUTE)
+        attributes["NORMAL"] = document.accessor(_unit_normals(normals)[rows], ATTRIBUTE)
     if uv is not None:
         attributes["TEXCOORD_0"] = document.accessor(uv, ATTRIBUTE)
     if colors is not None and mesh.texture is None:
@@ -316,11 +317,10 @@ def gltf_primitive(document: GltfDocument, mesh: Mesh) -> dict[str, Any]:
     return primitive
 
 
-def _unit(normals: np.ndarray) -> np.ndarray:
+def _unit_normals(normals: np.ndarray) -> np.ndarray:
     """Unit normals; of a vertex without one, whose normal is 0, any: glTF demands that all have length 1."""
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    usable = np.isfinite(length) & (length > 1e-20)
-    return np.where(usable, normals / np.where(usable, length, 1), np.array([0.0, 0.0, 1.0])).astype(np.float32)
+    ahead = torch.tensor([0.0, 0.0, 1.0])
+    return unit_vectors(torch.from_numpy(normals).float().nan_to_num(0.0, 0.0, 0.0), ahead).numpy()
 
 
 def _pixels(texture: Tensor) -> np.ndarray:

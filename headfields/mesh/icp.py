@@ -11,10 +11,12 @@ from torch import Tensor
 from headfields.mesh.distances import SurfaceDistances, SurfaceTree
 from headfields.mesh.mesh import Mesh
 from headfields.ops._checks import check_floating, check_shape
-from headfields.ops.rigid import nearest_rotation
+from headfields.ops.mesh_topology import open_edges
 from headfields.ops.rotations import rotation_matrices
-from headfields.ops.similarity import Similarity
+from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.records import Record
+
+_ON_EDGE = 1e-4  # barycentric coordinate below which a nearest point lies on an edge
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def align_to_surface(
     start: Similarity | None = None,
     steps: int = 100,
     tolerance: float = 1e-7,
+    normals: Float[Tensor, "n 3"] | None = None,
+    angle: float | int = 45.0,
 ) -> Alignment:
     """Aligns points to a surface by a rigid motion or a similarity (iterative closest points).
 
@@ -65,11 +69,15 @@ def align_to_surface(
         start: the initial transform; the identity if None.
         steps: maximum number of steps.
         tolerance: meters; the points are at rest once none moves by more.
+        normals: (N, 3) unit normals of points on a surface of their own. Each step then leaves out those whose normal
+            differs from that of their nearest point, and those beyond an open border, and keeps the rest even where the
+            cost, which is then that of other points, increases.
+        angle: greatest angle between these normals, degrees.
 
     Raises:
         TypeError: points are not floating point.
         ValueError: a shape does not fit, an argument is out of range, fewer than three points have weight, or the
-            surface has no vertices (or, for `"plane"`, no normals).
+            surface has no vertices (or, for `"plane"` and with `normals`, no normals).
 
     Not differentiable. Source: Besl and McKay 1992 (point), Chen and Medioni 1992 (plane), Chetverikov et al. 2002
     (trimmed).
@@ -88,30 +96,35 @@ def align_to_surface(
     if not 0 <= trim < 1 or steps < 1:
         raise ValueError(f"align_to_surface: trim is {trim} and steps {steps}; expected [0, 1) and at least 1")
     tree = SurfaceTree(surface)
-    if method == "plane" and not tree.has_normals:
-        raise ValueError("align_to_surface: the surface has neither faces nor normals; use method='point'")
-    share = torch.ones_like(points[:, 0]) if weights is None else weights.to(points)
-    if share.shape != points.shape[:1] or bool((share < 0).any()) or not bool(share.isfinite().all()):
+    if (method == "plane" or normals is not None) and not tree.has_normals:
         raise ValueError(
-            f"align_to_surface: weights has shape {tuple(share.shape)}; expected ({len(points)},), finite and not "
+            "align_to_surface: the surface has neither faces nor normals; use method='point' and pass no normals"
+        )
+    if normals is not None and normals.shape != points.shape:
+        raise ValueError(f"align_to_surface: normals has shape {tuple(normals.shape)}; expected {tuple(points.shape)}")
+    weight = torch.ones_like(points[:, 0]) if weights is None else weights.to(points)
+    if weight.shape != points.shape[:1] or bool((weight < 0).any()) or not bool(weight.isfinite().all()):
+        raise ValueError(
+            f"align_to_surface: weights has shape {tuple(weight.shape)}; expected ({len(points)},), finite and not "
             "negative"
         )
-    usable = (share > 0) & points.isfinite().all(-1)
+    usable = (weight > 0) & points.isfinite().all(-1)
     if int(usable.sum()) < 3:
         raise ValueError(f"align_to_surface: {int(usable.sum())} points have weight; pass three or more")
-    search = _Search(points[usable], share[usable].double(), tree, scaling, trim)
+    facing = None if normals is None else (normals[usable].double(), math.cos(math.radians(angle)))
+    search = _Search(points[usable], weight[usable].double(), tree, scaling, trim, facing)
     transform = Similarity.identity() if start is None else start.map(lambda part: part.double())
     transform = transform.to(points.device)
     current = search.evaluate(transform)
     converged, count = False, 0
-    while count < steps and not converged:
+    while count < steps and not converged and int(current.inliers.sum()) >= 3:
         count += 1
         following = search.evaluate(search.plane(current)) if method == "plane" else None
-        if following is None or not following.cost <= current.cost:
+        if following is None or (normals is None and not following.cost <= current.cost):
             following = search.evaluate(search.point(current))
         moved = float((following.moved - current.moved).norm(dim=-1).max())
-        converged = moved <= tolerance or following.cost >= current.cost  # the rest is rounding
-        if following.cost <= current.cost:
+        converged = moved <= tolerance or (normals is None and following.cost >= current.cost)  # the rest is rounding
+        if following.cost <= current.cost or normals is not None:
             current = following
     inliers = int(current.inliers.sum())
     return Alignment(current.transform, math.sqrt(current.cost), inliers / len(current.inliers), count, converged)
@@ -129,31 +142,45 @@ class _Candidate:
 
 
 class _Search:
-    def __init__(self, points: Tensor, weights: Tensor, tree: SurfaceTree, scaling: bool, trim: float) -> None:
+    def __init__(
+        self,
+        points: Tensor,
+        weights: Tensor,
+        tree: SurfaceTree,
+        scaling: bool,
+        trim: float,
+        facing: tuple[Tensor, float] | None,
+    ) -> None:
         self.points, self.weights, self.tree, self.scaling, self.trim = points.double(), weights, tree, scaling, trim
-        self.count = max(math.ceil((1 - trim) * len(points)), 3)
+        self.facing = facing
+        faces = tree.surface.faces
+        self.open = open_edges(faces) if facing is not None and len(faces) else None
 
     def evaluate(self, transform: Similarity) -> _Candidate:
         moved = transform.apply(self.points)
         nearest = self.tree.distances(moved)
         distance = nearest.distance.double().nan_to_num(math.inf)
         inliers = torch.ones_like(distance, dtype=torch.bool)
-        if self.count < len(distance):
-            inliers = distance <= distance.kthvalue(self.count).values
+        if self.facing is not None:
+            normals, cosine = self.facing
+            turned = normals @ transform.rotation.to(normals).transpose(0, 1)
+            inliers = (nearest.normal.double() * turned).sum(-1) > cosine
+            if self.open is not None:
+                inliers &= ~((nearest.barycentric < _ON_EDGE) & self.open[nearest.face]).any(-1)
+            distance = torch.where(inliers, distance, math.inf)
+        count = max(math.ceil((1 - self.trim) * int(inliers.sum())), 3)
+        if count < len(distance):
+            inliers = inliers & (distance <= distance.kthvalue(count).values)
         weights = self.weights[inliers]
         cost = float((weights * distance[inliers].square()).sum() / weights.sum())
         return _Candidate(transform, moved, nearest, inliers, cost)
 
     def point(self, candidate: _Candidate) -> Similarity:
         """The transform that minimizes the squared distances of the kept points to their nearest points."""
-        x, weights = self.points[candidate.inliers], self.weights[candidate.inliers]
-        y = (candidate.moved + candidate.nearest.offset.double())[candidate.inliers]
-        share = (weights / weights.sum())[:, None]
-        middle_x, middle_y = (share * x).sum(0), (share * y).sum(0)
-        x, y = x - middle_x, y - middle_y
-        rotation, stretch = nearest_rotation((share * y).transpose(0, 1) @ x)
-        scale = stretch / (share * x * x).sum().clamp_min(1e-30) if self.scaling else candidate.transform.scale
-        return Similarity(rotation, middle_y - scale * rotation @ middle_x, scale)
+        inliers, scale = candidate.inliers, candidate.transform.scale
+        nearest = (candidate.moved + candidate.nearest.offset.double())[inliers]
+        fit = fit_similarity(scale * self.points[inliers], nearest, self.scaling, self.weights[inliers])
+        return fit.replace(scale=fit.scale * scale)
 
     def plane(self, candidate: _Candidate) -> Similarity:
         """The transform that minimizes the squared distances to the tangent planes, to first order."""

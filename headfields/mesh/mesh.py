@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.ops.mesh_topology import vertex_components
 from headfields.ops.similarity import Similarity
 from headfields.ops.vertex_geometry import face_normals, triangle_areas, vertex_normals
 from headfields.records import Record
@@ -76,13 +77,7 @@ class Mesh(Record):
 
     def components(self) -> Int[Tensor, " f"]:
         """The connected component of each face (F,): 0 has most faces, and so on. Components share no vertex."""
-        from scipy import sparse
-
-        faces = self.faces.cpu().numpy()
-        count = len(self.vertices)
-        ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-        graph = sparse.coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (count, count))
-        label = sparse.csgraph.connected_components(graph, directed=False)[1][faces[:, 0]]
+        label = vertex_components(self.faces, len(self.vertices))[self.faces[:, 0].long()].cpu().numpy()
         component, sizes = np.unique(label, return_counts=True)
         rank = np.empty(int(label.max(initial=-1)) + 1, np.int64)
         rank[component[np.argsort(-sizes, kind="stable")]] = np.arange(len(component))

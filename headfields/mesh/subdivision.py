@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.ops.interpolate_rows import extend_vertices
+from headfields.ops.mesh_topology import unique_edges
 from headfields.records import Template
 
 _PATTERNS = (
@@ -41,7 +42,7 @@ class Subdivision:
         return extend_vertices(vertices, self.index, self.weights)
 
 
-def subdivided(template: Template, region: Bool[Tensor, " f"], longest: float, rounds: int = 2) -> Subdivision:
+def subdivide(template: Template, region: Bool[Tensor, " f"], longest: float, rounds: int = 2) -> Subdivision:
     """Splits the edges of a region that are longer than `longest` in half, up to `rounds` times.
 
     Neighboring faces share the new vertices, so the mesh stays closed where it was. New vertices lie in the middle of
@@ -58,17 +59,17 @@ def subdivided(template: Template, region: Bool[Tensor, " f"], longest: float, r
 
     >>> import torch, headfields as hf
     >>> template = hf.Template(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]))
-    >>> fine = hf.mesh.subdivided(template, torch.tensor([True]), longest=0.9, rounds=1)
+    >>> fine = hf.mesh.subdivide(template, torch.tensor([True]), longest=0.9, rounds=1)
     >>> fine.template.faces.shape, fine.extend(template.canonical_vertices[None]).shape
     (torch.Size([4, 3]), torch.Size([1, 6, 3]))
     """
     if region.shape != (len(template.faces),) or region.dtype != torch.bool:
         raise ValueError(
-            f"subdivided: region has shape {tuple(region.shape)} and dtype {region.dtype}; expected a mask "
+            f"subdivide: region has shape {tuple(region.shape)} and dtype {region.dtype}; expected a mask "
             f"({len(template.faces)},), one flag per face"
         )
     if not longest > 0 or rounds < 0:
-        raise ValueError(f"subdivided: longest is {longest} and rounds {rounds}; expected a length > 0 and 0 or more")
+        raise ValueError(f"subdivide: longest is {longest} and rounds {rounds}; expected a length > 0 and 0 or more")
     count = len(template.canonical_vertices)
     index = torch.arange(count)[:, None]  # of all vertices, old and new, in the old ones
     weights = torch.ones(count, 1)
@@ -89,7 +90,7 @@ def _split(
 ) -> tuple[Int[Tensor, " g"], Int[Tensor, "e 2"], Template]:
     """One round: each new face's old one, the edges that are split, and the mesh."""
     faces, vertices = template.faces.cpu(), template.canonical_vertices.detach().cpu()
-    edges, edge = _edges_of(faces)
+    edges, edge = unique_edges(faces)
     long = (vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=-1) > longest
     chosen = torch.zeros(len(edges), dtype=torch.bool)
     chosen[edge[region].reshape(-1)] = True
@@ -113,17 +114,10 @@ def _split(
     }  # fmt: skip
     if template.uv is not None and template.uv_faces is not None:
         uv, uv_faces = template.uv.cpu(), template.uv_faces.cpu()
-        uv_edges, uv_edge = _edges_of(uv_faces)
+        uv_edges, uv_edge = unique_edges(uv_faces)
         ids = torch.cat([uv_faces, len(uv) + uv_edge], dim=1)
         used, compact = ids[parent[:, None], corner].unique(return_inverse=True)
         changes |= {"uv": torch.cat([uv, uv[uv_edges].mean(1)])[used], "uv_faces": compact}
     device = template.faces.device
     moved = template.replace(**changes)
     return parent, edges, moved if device.type == "cpu" else moved.to(device)
-
-
-def _edges_of(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[Tensor, "f 3"]]:
-    """The edges, each once, and the edge from each corner of a face to the next."""
-    pairs = torch.stack([faces, faces.roll(-1, 1)], dim=-1).sort(dim=-1).values
-    edges, edge = pairs.reshape(-1, 2).unique(dim=0, return_inverse=True)
-    return edges, edge.reshape(-1, 3)

@@ -4,7 +4,7 @@ from headfields.ops.unwrap import unwrap
 from headfields.records import Template
 
 
-def unwrapped(template: Template, margin: float | int = 1 / 64, detail: float | int = 0.5) -> Template:
+def unwrap_template(template: Template, margin: float | int = 1 / 64, detail: float | int = 0.5) -> Template:
     """The template with texture coordinates: its own, or those of `headfields.ops.unwrap` if it has none.
 
     Args:
@@ -20,7 +20,7 @@ def unwrapped(template: Template, margin: float | int = 1 / 64, detail: float | 
 
     >>> import headfields as hf
     >>> head = hf.synthetic.procedural_head()
-    >>> template = hf.mesh.unwrapped(hf.Template(head.template_vertices, head.faces))
+    >>> template = hf.mesh.unwrap_template(hf.Template(head.template_vertices, head.faces))
     >>> template.uv_faces.shape == head.faces.shape
     True
     """

@@ -49,10 +49,10 @@ def insta(
             meters.
         scaling: how a triangle's change of size scales space: `"length"` is our reading of the paper's Λ, for all
             faces; `"area"` the released code's, for the faces of the region `"eyes"`; `"none"`, the default, only turns
-            it; `"affine"` maps triangles onto triangles (see `headfields.ops.deformation_gradients`).
+            it; `"affine"` maps triangles onto triangles (see `headfields.ops.triangle_frames.deformation_gradients`).
         formula: formula by which neighbors are averaged; see `SurfaceCanonicalizer`.
         shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
-            train` measures it in the mattes (`headfields.data.matter_extent`).
+            train` measures it in the mattes (`headfields.data.matter.matter_extent`).
         behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
 
     Raises:

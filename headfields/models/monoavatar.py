@@ -15,8 +15,8 @@ from headfields.encoders import (
     VertexFeatures,
     VertexSource,
 )
-from headfields.mesh.subdivision import subdivided
-from headfields.mesh.unwrapping import unwrapped
+from headfields.mesh.subdivision import subdivide
+from headfields.mesh.unwrapping import unwrap_template
 from headfields.models.preset import preset
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
@@ -96,7 +96,7 @@ def monoavatar(
     if sizes not in SIZES:
         raise ValueError(f"monoavatar: sizes is {sizes!r}; expected one of {', '.join(SIZES)}")
     parts = SIZES[sizes]
-    template = unwrapped(template)
+    template = unwrap_template(template)
     if source is None:
         fields = {"expression": expression_width, **({"pose": pose_width} if pose_width else {})}
         source = vertex_source(template, variant, fields, sizes)
@@ -136,7 +136,7 @@ def vertex_source(
     fine = None
     if "edges" in parts and {"mouth", "eyes"} & template.regions.keys():
         region = torch.stack([template.regions[name] for name in ("mouth", "eyes") if name in template.regions]).any(0)
-        fine = subdivided(template, region, **parts["edges"])
+        fine = subdivide(template, region, **parts["edges"])
         template = fine.template
     source: VertexSource = (
         UVDisplacementFeatures(template, **network) if variant == "D" else UVCodeFeatures(template, fields, **network)

@@ -13,7 +13,7 @@ _MOST = 100.0  # largest stretch, relative to the median
 _POWER = 0.5  # exponent of the stretch by which the weights are divided
 
 
-def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f"]) -> Float[_Array, "n 2"]:
+def flatten(mesh: Corners, positions: Float[_Array, "n 3"], room: Float[_Array, " f"]) -> Float[_Array, "n 2"]:
     """Positions in the unit disc, for a piece without handles: its longest boundary on the circle, the rest inside.
 
     `room` is the target share of the disc of each face, in any unit.
@@ -25,31 +25,31 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
     Source of the rounds: Yoshizawa, Belyaev and Seidel 2004, "A fast and simple stretch-minimizing mesh
     parameterization".
     """
-    count, edges = len(places), loops(mesh)
-    outer = max(range(len(edges)), key=lambda k: _lengths(places[edges[k]]).sum())
+    count, edges = len(positions), loops(mesh)
+    outer = max(range(len(edges)), key=lambda k: _lengths(positions[edges[k]]).sum())
     faces, shares = [mesh.faces], [room]
     for k, loop in enumerate(edges):
         if k != outer:
-            middle = np.full(len(loop), len(places))
+            middle = np.full(len(loop), len(positions))
             faces.append(np.stack([np.roll(loop, -1), loop, middle], 1))
-            places = np.concatenate([places, places[loop].mean(0, keepdims=True)])
+            positions = np.concatenate([positions, positions[loop].mean(0, keepdims=True)])
             shares.append(np.full(len(loop), float(np.median(room))))
     every = np.concatenate(faces)
     # A few faces of a scan have no area: least lengths and areas take their place.
-    side = np.linalg.norm(places[every] - places[np.roll(every, -1, 1)], axis=2)
+    side = np.linalg.norm(positions[every] - positions[np.roll(every, -1, 1)], axis=2)
     least = max(1e-3 * float(np.median(side)), 1e-12)
-    weights = _mean_value(places, every, least)
+    weights = _mean_value(positions, every, least)
     share = np.concatenate(shares) / np.concatenate(shares).sum()
     # Each face is measured as if scaled to its target area.
-    corners = places[every] * np.sqrt(share / np.maximum(sizes(places[every]), least**2))[:, None, None]
-    rim = _circle(places[edges[outer]])
+    corners = positions[every] * np.sqrt(share / np.maximum(sizes(positions[every]), least**2))[:, None, None]
+    rim = _circle(positions[edges[outer]])
     flat = _solve(weights, edges[outer], rim)
     for _ in range(_ROUNDS):
         stretch = _stretch(corners, flat[every], share)
         # A sliver can have any stretch; it must not outweigh the rest.
         stretch = np.minimum(stretch, _MOST * np.median(stretch))
         total, weight = (
-            np.bincount(every.reshape(-1), np.repeat(values, 3), len(places)) for values in (share * stretch, share)
+            np.bincount(every.reshape(-1), np.repeat(values, 3), len(positions)) for values in (share * stretch, share)
         )
         node = total / weight
         node = np.maximum(node / max(float(np.median(node)), 1e-300), 1e-6) ** (0.5 * _POWER)  # stretch is squared
@@ -58,10 +58,10 @@ def flatten(mesh: Corners, places: Float[_Array, "n 3"], room: Float[_Array, " f
     return flat[:count]
 
 
-def upright(flat: Float[_Array, "n 2"], places: Float[_Array, "n 3"]) -> Float[_Array, "n 2"]:
+def upright(flat: Float[_Array, "n 2"], positions: Float[_Array, "n 3"]) -> Float[_Array, "n 2"]:
     """The disc, rotated so that its front part has x to the right and y up as nearly as possible."""
-    front = places[:, 2] >= np.quantile(places[:, 2], 0.7)
-    a, b = flat[front] - flat[front].mean(0), places[front, :2] - places[front, :2].mean(0)
+    front = positions[:, 2] >= np.quantile(positions[:, 2], 0.7)
+    a, b = flat[front] - flat[front].mean(0), positions[front, :2] - positions[front, :2].mean(0)
     angle = np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum())
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     turned: np.ndarray = flat @ turn
@@ -129,11 +129,11 @@ def _circle(loop: Float[_Array, "k 3"]) -> Float[_Array, "k 2"]:
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def _mean_value(places: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: float) -> sparse.csr_matrix:
+def _mean_value(positions: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: float) -> sparse.csr_matrix:
     rows, columns, values = [], [], []
     for k in range(3):
         i, j, m = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
-        a, b = places[j] - places[i], places[m] - places[i]
+        a, b = positions[j] - positions[i], positions[m] - positions[i]
         angle = np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), (a * b).sum(1))
         half = np.tan(np.clip(angle, 0.02, 3.1) / 2)
         for other, edge in ((j, a), (m, b)):
@@ -141,7 +141,7 @@ def _mean_value(places: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: 
             columns.append(other)
             values.append(half / np.maximum(np.linalg.norm(edge, axis=1), least))
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    matrix = sparse.csr_matrix(entries, shape=(len(places),) * 2)
+    matrix = sparse.csr_matrix(entries, shape=(len(positions),) * 2)
     matrix.setdiag(0)
     return matrix
 

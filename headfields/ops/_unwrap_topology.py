@@ -7,6 +7,8 @@ import scipy.sparse as sparse
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, dijkstra
 
+from headfields.ops.mesh_topology import edges_as_arrays
+
 _Array = np.ndarray
 _FRONT = 30.0  # cost of an edge at the very front, relative to one at the back
 
@@ -30,9 +32,8 @@ def joined_faces(faces: Int[_Array, "f 3"]) -> Int[_Array, "f 3"]:
     """The face across each edge, where exactly two faces share it and run along it in opposite directions; else -1."""
     count = len(faces)
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    _, edge, uses = np.unique(np.stack([low, high], 1), axis=0, return_inverse=True, return_counts=True)
-    edge = edge.reshape(-1)
+    edge = edges_as_arrays(faces)[1].reshape(-1)
+    uses = np.bincount(edge)
     order = np.argsort(edge, kind="stable")
     begin = np.concatenate([[0], np.cumsum(uses)])[:-1][uses == 2]
     one, other = order[begin], order[begin + 1]
@@ -85,7 +86,7 @@ def loops(mesh: Corners) -> list[Int[_Array, " k"]]:
     return boundary
 
 
-def cut_handles(mesh: Corners, places: Float[_Array, "n 3"], seed: int) -> Bool[_Array, "f 3"]:
+def cut_handles(mesh: Corners, positions: Float[_Array, "n 3"], seed: int) -> Bool[_Array, "f 3"]:
     """Edges to cut so that the mesh flattens onto a disc: none if there are no handles and at most one boundary.
 
     A tree over the faces, by distance from face `seed`, joins them all without a cycle; cutting every other edge
@@ -94,7 +95,7 @@ def cut_handles(mesh: Corners, places: Float[_Array, "n 3"], seed: int) -> Bool[
     Source: Gu, Gortler and Hoppe 2002, "Geometry images", section 3.
     """
     count = len(mesh.faces)
-    center = places[mesh.faces].mean(1)
+    center = positions[mesh.faces].mean(1)
     face, side = np.nonzero(mesh.across >= 0)
     other = mesh.across[face, side]
     length = np.linalg.norm(center[face] - center[other], axis=1) + 1e-12
@@ -127,13 +128,11 @@ def cut(mesh: Corners, where: Bool[_Array, "f 3"], faces: Int[_Array, "f 3"]) ->
     return split(faces, np.where(where, -1, mesh.across))
 
 
-def edge_graph(mesh: Corners, places: Float[_Array, "n 3"]) -> sparse.csr_matrix:
+def edge_graph(mesh: Corners, positions: Float[_Array, "n 3"]) -> sparse.csr_matrix:
     """Graph of the nodes along edges, weighted by length, which costs more toward the front."""
-    start, end = mesh.faces.reshape(-1), np.roll(mesh.faces, -1, axis=1).reshape(-1)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    edges = np.unique(np.stack([low, high], 1), axis=0)
-    length = np.linalg.norm(places[edges[:, 0]] - places[edges[:, 1]], axis=1) + 1e-12
-    depth = places[:, 2] - places[:, 2].min()
+    edges = edges_as_arrays(mesh.faces)[0]
+    length = np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1) + 1e-12
+    depth = positions[:, 2] - positions[:, 2].min()
     forward = depth[edges].mean(1) / max(float(depth.max()), 1e-12)
     weight = length * (1 + _FRONT * forward**2)
     return sparse.csr_matrix((weight, (edges[:, 0], edges[:, 1])), shape=(len(mesh.vertex),) * 2)

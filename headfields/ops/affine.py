@@ -6,6 +6,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_same_device, check_shape
 from headfields.ops.dispatch import checks_indices
+from headfields.records.inverse import inverse_3x3
 from headfields.records.precision import full_precision
 
 __all__ = ["affine_inverse", "apply_affine", "skin_points"]
@@ -38,9 +39,7 @@ def affine_inverse(maps: Float[Tensor, "*batch 3 4"]) -> tuple[Float[Tensor, "*b
         usable = (usable > _SINGULAR * size**1.5) & maps.isfinite().all(dim=-1).all(dim=-1)
         identity = torch.eye(3, 4, dtype=maps.dtype, device=maps.device)
     safe = torch.where(usable[..., None, None], maps, identity)
-    a, b, c = safe[..., :3].unbind(-2)
-    bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
-    inverse = torch.stack([bc, ca, ab], dim=-1) / (a * bc).sum(-1)[..., None, None]
+    inverse = inverse_3x3(safe[..., :3])
     shift = -(inverse * safe[..., None, :, 3]).sum(-1)
     return torch.cat([inverse, shift[..., None]], dim=-1), usable
 
@@ -77,7 +76,7 @@ def skin_points(
     >>> import torch, headfields as hf
     >>> joints = torch.eye(4).repeat(1, 2, 1, 1)  # one frame, two joints
     >>> joints[0, 1, :3, 3] = torch.tensor([0.0, 0.0, 2.0])  # the second moves by 2 m
-    >>> posed, maps = hf.ops.skin_points(torch.zeros(1, 3), torch.tensor([[0.25, 0.75]]), joints)
+    >>> posed, maps = hf.ops.affine.skin_points(torch.zeros(1, 3), torch.tensor([[0.25, 0.75]]), joints)
     >>> posed.tolist(), maps.shape
     ([[0.0, 0.0, 1.5]], torch.Size([1, 3, 4]))
     """

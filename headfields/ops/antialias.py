@@ -21,6 +21,7 @@ from headfields.ops._checks import (
     check_same_device,
     check_shape,
 )
+from headfields.ops.mesh_topology import unique_edges
 from headfields.records import Record
 
 
@@ -74,11 +75,8 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     check_integer("mesh_edges", "faces", faces)
     check_shape("mesh_edges", "faces", faces, "F 3")
     check_index("mesh_edges", "faces", faces, MOST_VERTICES)
-    faces = faces.long()
-    sides = torch.stack([faces.roll(-1, 1), faces.roll(-2, 1)], -1).reshape(-1, 2).sort(-1).values
-    count = int(faces.max()) + 1 if faces.numel() else 1
-    key, which = (sides[:, 0] * count + sides[:, 1]).unique(return_inverse=True)
-    return MeshEdges(torch.stack([key // count, key % count], -1), which, faces.reshape(-1))
+    ends, edge = unique_edges(faces)
+    return MeshEdges(ends, edge.roll(-1, 1).reshape(-1), faces.long().reshape(-1))
 
 
 def silhouette_crossings(

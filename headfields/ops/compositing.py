@@ -52,7 +52,7 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
             device, with HEADFIELDS_CHECK_INDICES=1.
 
     >>> import torch, headfields as hf
-    >>> hf.ops.ray_offsets(torch.tensor([0, 0, 2]), rays=3).tolist()  # ray 1 has no samples
+    >>> hf.ops.compositing.ray_offsets(torch.tensor([0, 0, 2]), rays=3).tolist()  # ray 1 has no samples
     [0, 2, 2, 3]
     """
     check_integer("ray_offsets", "ray", ray)
@@ -82,7 +82,7 @@ def exclusive_sum(
         ValueError: the packing does not fit the values; TypeError: `values` is not floating-point.
 
     >>> import torch, headfields as hf
-    >>> hf.ops.exclusive_sum(torch.tensor([1.0, 2, 4, 8]), ray=torch.tensor([0, 0, 0, 1]), rays=2).tolist()
+    >>> hf.ops.compositing.exclusive_sum(torch.tensor([1.0, 2, 4, 8]), ray=torch.tensor([0, 0, 0, 1]), rays=2).tolist()
     [0.0, 1.0, 3.0, 0.0]
     """
     values = _widen("exclusive_sum", "values", values)

@@ -99,7 +99,7 @@ def group_rows(
         IndexError: a group is out of range (not checked on CUDA).
 
     >>> import torch, headfields as hf
-    >>> rows = hf.ops.group_rows(torch.tensor([1, 0, 1]), groups=2, block=2)
+    >>> rows = hf.ops.grouped.group_rows(torch.tensor([1, 0, 1]), groups=2, block=2)
     >>> rows.group.tolist(), rows.place.tolist()  # group 0 in a block of its own, group 1 in another
     ([0, 1], [2, 0, 3])
     >>> weights = torch.tensor([[[10.0]], [[100.0]]])  # (G, in, out)

@@ -192,7 +192,8 @@ def scatter_rows(
 
     >>> import torch, headfields as hf
     >>> values, index = torch.tensor([[1.0], [10.0]]), torch.tensor([[0, 2], [0, -1]])
-    >>> hf.ops.scatter_rows(values, index, torch.tensor([[0.5, 0.5], [1.0, 1.0]]), rows=3).tolist()
+    >>> from headfields.ops.interpolate_rows import scatter_rows
+    >>> scatter_rows(values, index, torch.tensor([[0.5, 0.5], [1.0, 1.0]]), rows=3).tolist()
     [[10.5], [0.0], [0.5]]
     """
     index, weights, values = _checked("scatter_rows", "values", values, index, weights)

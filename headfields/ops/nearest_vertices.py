@@ -208,6 +208,34 @@ class VertexTree:
         return NearestVertices(index.reshape(*batch, k), distance.reshape(*batch, k))
 
 
+def knn(
+    points: Float[Tensor, "*batch 3"], vertices: Float[Tensor, "v 3"], k: int, max_distance: float = torch.inf
+) -> NearestVertices:
+    """The k nearest of V vertices to each point, nearest first: a `VertexTree` for one call.
+
+    Keep the tree for many queries of the same or of moving vertices; building it takes most of the time here.
+
+    Args:
+        points: (..., 3) meters.
+        vertices: (V, 3) meters, in the frame of the points.
+        k: number of neighbors, 1 to 16 and at most V.
+        max_distance: vertices farther than this are left out, meters.
+
+    Returns:
+        `index` and `distance` (..., k); -1 and infinity where fewer were found. Distances are differentiable to second
+        order in points and vertices.
+
+    Raises:
+        TypeError, ValueError: as `VertexTree.nearest`.
+
+    >>> import torch, headfields as hf
+    >>> hf.ops.knn(torch.zeros(1, 3), torch.tensor([[3.0, 0, 0], [0, 1, 0], [0, 0, 2]]), k=2).index
+    tensor([[1, 2]])
+    """
+    check_shape("knn", "vertices", vertices, "V 3")
+    return VertexTree(vertices).nearest(points, k, max_distance=max_distance)
+
+
 def inverse_distance_weights(
     distance: Float[Tensor, "*batch k"], power: float = 1.0, epsilon: float = 1e-6
 ) -> Float[Tensor, "*batch k"]:
@@ -236,7 +264,7 @@ def inverse_distance_weights(
     >>> nearest = tree.nearest(torch.tensor([[0.25, 0.0, 0.0]]), k=2)
     >>> nearest.index.tolist(), nearest.distance.tolist()
     ([[0, 1]], [[0.25, 0.75]])
-    >>> hf.ops.inverse_distance_weights(nearest.distance).round(decimals=4).tolist()
+    >>> hf.ops.nearest_vertices.inverse_distance_weights(nearest.distance).round(decimals=4).tolist()
     [[0.75, 0.25]]
     """
     check_floating("inverse_distance_weights", "distance", distance)

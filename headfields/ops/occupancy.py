@@ -31,7 +31,7 @@ _MOST_EDGES = 1 << 26  # of one ray's lattice, where the definition in PyTorch m
 _MOST_PADDED = 1 << 24  # of one ray, where a CPU marches into padded buffers
 
 
-def march(
+def march_occupancy(
     origins: Float[Tensor, "n 3"],
     directions: Float[Tensor, "n 3"],
     near: Float[Tensor, " n"],
@@ -74,17 +74,19 @@ def march(
     >>> box = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
     >>> origins, directions = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]])
     >>> near, far = torch.tensor([0.0]), torch.tensor([2.0])
-    >>> samples = hf.ops.march(origins, directions, near, far, occupied, box, step=0.5)
+    >>> samples = hf.ops.march_occupancy(origins, directions, near, far, occupied, box, step=0.5)
     >>> samples.ray.tolist(), samples.start.tolist(), samples.end.tolist()
     ([0, 0], [0.0, 0.5], [0.5, 1.0])
     """
-    check_range("march", near, far, jitter)
+    check_range("march_occupancy", near, far, jitter)
     for name, tensor in (("origins", origins), ("directions", directions)):
-        check_floating("march", name, tensor)
-        check_shape("march", name, tensor, f"{near.shape[0]} 3")
-    _check_grid("march", occupied, aabb)
-    check_step("march", step, cone_angle, near.dtype)
-    check_same_device("march", origins=origins, directions=directions, near=near, occupied=occupied, aabb=aabb)
+        check_floating("march_occupancy", name, tensor)
+        check_shape("march_occupancy", name, tensor, f"{near.shape[0]} 3")
+    _check_grid("march_occupancy", occupied, aabb)
+    check_step("march_occupancy", step, cone_angle, near.dtype)
+    check_same_device(
+        "march_occupancy", origins=origins, directions=directions, near=near, occupied=occupied, aabb=aabb
+    )
     dtype = near.dtype
     return Samples(
         *march_lattice(
@@ -98,7 +100,7 @@ def march(
             step,
             cone_angle,
             budget,
-            "march",
+            "march_occupancy",
         )
     )
 
@@ -114,12 +116,13 @@ def march_padded(
     aabb: Float[Tensor, "2 3"] | None = None,
     jitter: Float[Tensor, " n"] | None = None,
 ) -> tuple[Samples, Int[Tensor, " offsets"], Int[Tensor, ""]]:
-    """As `march`, into buffers of a fixed size, so that a GPU is not waited for; space outside the grid is not culled.
+    """As `march_occupancy`, into buffers of a fixed size, so that a GPU is not waited for; space outside the grid is
+    not culled.
 
     Args:
-        origins, directions, near, far, step, jitter: as in `march`.
+        origins, directions, near, far, step, jitter: as in `march_occupancy`.
         capacity: C, rows of the result.
-        occupied, aabb: the grid, as in `march`; None: every interval is kept.
+        occupied, aabb: the grid, as in `march_occupancy`; None: every interval is kept.
 
     Returns:
         C rows, of which those behind the last offset are no samples: they are of ray 0 and have no length. The offsets
@@ -152,7 +155,7 @@ def march_padded(
     return Samples(ray, start, end), offsets, needed
 
 
-def lookup(
+def lookup_occupancy(
     points: Float[Tensor, "*batch 3"], occupied: Bool[Tensor, "x y z"], aabb: Float[Tensor, "2 3"]
 ) -> Bool[Tensor, "*batch"]:
     """Whether the cell that contains each point is occupied; False outside the box and for non-finite points.
@@ -169,10 +172,10 @@ def lookup(
         ValueError: a shape does not fit, or the box is not finite or upside down (checked on the CPU only).
         TypeError: a dtype does not fit.
     """
-    check_floating("lookup", "points", points)
-    check_shape("lookup", "points", points, "... 3")
-    _check_grid("lookup", occupied, aabb)
-    check_same_device("lookup", points=points, occupied=occupied, aabb=aabb)
+    check_floating("lookup_occupancy", "points", points)
+    check_shape("lookup_occupancy", "points", points, "... 3")
+    _check_grid("lookup_occupancy", occupied, aabb)
+    check_same_device("lookup_occupancy", points=points, occupied=occupied, aabb=aabb)
     if points.dtype in (torch.float16, torch.bfloat16):
         points = points.float()
     flat = points.detach().reshape(-1, 3)
@@ -248,7 +251,7 @@ def march_lattice(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
     occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """`march`, or without a grid `uniform_step`, which keeps every interval. Two passes: count, then fill."""
+    """`march_occupancy`, or without a grid `uniform_step`, which keeps every interval. Two passes: count, then fill."""
     arguments: list[Any] = [None if t is None else t.contiguous() for t in (origins, directions, near, far, jitter)]
     cells = None if occupied is None else occupied.contiguous().view(torch.uint8)
     box = None if aabb is None else aabb.contiguous()

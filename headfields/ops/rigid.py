@@ -59,9 +59,9 @@ def _fit_rigid(source: Tensor, posed: Tensor, weights: Tensor | None) -> tuple[T
         return rotation, centers - rotation @ center
     if weights.shape != posed.shape[:2]:
         raise ValueError(f"fit_rigid: weights has shape {tuple(weights.shape)}; expected {tuple(posed.shape[:2])}")
-    share = (weights / weights.sum(1, keepdim=True))[..., None]
-    center, centers = (share * source).sum(1), (share * posed).sum(1)
-    covariance = (share * (posed - centers[:, None])).transpose(1, 2) @ (source - center[:, None])
+    normalized = (weights / weights.sum(1, keepdim=True))[..., None]
+    center, centers = (normalized * source).sum(1), (normalized * posed).sum(1)
+    covariance = (normalized * (posed - centers[:, None])).transpose(1, 2) @ (source - center[:, None])
     rotation, _ = nearest_rotation(covariance)
     return rotation, centers - (rotation @ center[..., None])[..., 0]
 

@@ -17,7 +17,9 @@ __all__ = [
     "RotationForm",
     "axis_angle",
     "left_jacobian",
+    "rotation_angle",
     "rotation_from_6d",
+    "rotation_from_euler",
     "rotation_from_log_quaternion",
     "rotation_from_quaternion",
     "rotation_matrices",
@@ -44,14 +46,9 @@ def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
     """
     check_floating("rotation_matrices", "axis_angle", axis_angle)
     check_shape("rotation_matrices", "axis_angle", axis_angle, "... 3")
-    square = (axis_angle * axis_angle).sum(-1)
-    small = square < _SERIES_BELOW
-    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    near = torch.where(small, square, torch.zeros_like(square))
+    angle, near, small = _angle((axis_angle * axis_angle).sum(-1))
     a = torch.where(small, _series(near, 1), angle.sin() / angle)
-    half = (0.5 * angle).sin() / angle
-    b = torch.where(small, _series(near, 2), 2 * half * half)
+    b = _versine(angle, near, small)
     x, y, z = axis_angle.unbind(-1)
     ax, ay, az = a * x, a * y, a * z
     bxy, bxz, byz = b * x * y, b * x * z, b * y * z
@@ -80,9 +77,9 @@ def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool 
 
     >>> import torch, headfields as hf
     >>> quarter = torch.tensor([0.0, 0.0, torch.pi / 2])  # about z: x to y
-    >>> (hf.ops.rotations_from(quarter, "axis_angle") @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
+    >>> (hf.ops.rotations.rotations_from(quarter, "axis_angle") @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
     [0.0, 1.0, 0.0]
-    >>> hf.ops.rotations_from(torch.tensor([1.0, 0.0, 0.0, 1.0]), "quaternion")[:, 0].tolist()  # w first
+    >>> hf.ops.rotations.rotations_from(torch.tensor([1.0, 0.0, 0.0, 1.0]), "quaternion")[:, 0].tolist()  # w first
     [0.0, 1.0, 0.0]
     """
     if form == "axis_angle":
@@ -245,12 +242,8 @@ def left_jacobian(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batc
     check_floating("left_jacobian", "axis_angle", axis_angle)
     check_shape("left_jacobian", "axis_angle", axis_angle, "... 3")
     square = (axis_angle * axis_angle).sum(-1)
-    small = square < _SERIES_BELOW
-    # Both branches are evaluated, so each sees an argument at which it and its derivatives are finite.
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    near = torch.where(small, square, torch.zeros_like(square))
-    half = (0.5 * angle).sin() / angle
-    b = torch.where(small, _series(near, 2), 2 * half * half)
+    angle, near, small = _angle(square)
+    b = _versine(angle, near, small)
     c = torch.where(small, _series(near, 3), (angle - angle.sin()) / angle**3)
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
@@ -275,29 +268,16 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
 
     Differentiability: any order below pi, 0 included; at pi the axis may jump to its opposite.
 
-    Method: the unit quaternion of the largest of its four components (Shepperd 1978), then the angle by atan2.
+    Method: the unit quaternion, then the angle by atan2.
 
     >>> import torch, headfields as hf
     >>> turns = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
-    >>> hf.ops.axis_angle(hf.ops.rotation_matrices(turns)).allclose(turns)
+    >>> hf.ops.rotations.axis_angle(hf.ops.rotation_matrices(turns)).allclose(turns)
     True
     """
     check_floating("axis_angle", "rotations", rotations)
     check_shape("axis_angle", "rotations", rotations, "... 3 3")
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.unbind(-2))
-    # Four times the products of the quaternion's components (w, x, y, z); each row is a multiple of the quaternion.
-    rows = torch.stack(
-        [
-            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
-            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
-            torch.stack([c - g, b + d, 1 - a + e - i, f + h], -1),
-            torch.stack([d - b, c + g, f + h, 1 - a - e + i], -1),
-        ],
-        -2,
-    )
-    largest = rows.diagonal(dim1=-2, dim2=-1).detach().argmax(-1)
-    quaternion = rows.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4))[..., 0, :]
-    quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
+    quaternion = torch.nn.functional.normalize(quaternion_from_rotation(rotations), dim=-1)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
     w, vector = quaternion[..., 0], quaternion[..., 1:]
     square = (vector * vector).sum(-1)
@@ -310,6 +290,55 @@ def axis_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
     for k in range(9, -1, -1):  # 2 asin(s) / s = 2 sum_k (2k)! / (4^k k!^2 (2k + 1)) s^2k
         series = series * near + _ARCSINE[k]
     return vector * torch.where(small, series, far)[..., None]
+
+
+def rotation_angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angles (...), radians in [0, pi], by which rotation matrices (..., 3, 3) turn, exact near 0 and near pi.
+
+    Of the rotation between two, `rotation_angle(a.mT @ b)`. Differentiable as `axis_angle`, and not at 0.
+    """
+    return torch.linalg.vector_norm(axis_angle(rotations), dim=-1)
+
+
+def rotation_from_euler(angles: Float[Tensor, "*batch 3"], axes: str) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of Euler angles about moving axes: R = R₁ R₂ R₃, the last about its axis first.
+
+    Args:
+        angles: (..., 3), radians, in the order of `axes`.
+        axes: three of "x", "y" and "z", as "xyz".
+
+    Returns:
+        (..., 3, 3) matrices that act on column vectors.
+
+    Raises:
+        TypeError: `angles` is not a floating-point tensor.
+        ValueError: its last axis is not 3, or `axes` are others.
+
+    Differentiability: any order.
+    """
+    check_floating("rotation_from_euler", "angles", angles)
+    check_shape("rotation_from_euler", "angles", angles, "... 3")
+    if len(axes) != 3 or not set(axes) <= set("xyz"):
+        raise ValueError(f"rotation_from_euler: axes is {axes!r}; expected three of x, y and z, as 'xyz'")
+    unit = torch.eye(3, dtype=angles.dtype, device=angles.device)[["xyz".index(axis) for axis in axes]]
+    first, second, third = rotation_matrices(angles[..., None] * unit).unbind(-3)
+    return first @ second @ third
+
+
+def _angle(square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of squared angles: the angle, 1 where it is small; the square, 0 where not; and where it is small.
+
+    Both branches of a `where` are evaluated, so each needs an argument at which it and its derivatives are finite.
+    """
+    small = square < _SERIES_BELOW
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    return angle, torch.where(small, square, torch.zeros_like(square)), small
+
+
+def _versine(angle: Tensor, near: Tensor, small: Tensor) -> Tensor:
+    """(1 − cos θ) / θ² of `_angle`."""
+    half = (0.5 * angle).sin() / angle
+    return torch.where(small, _series(near, 2), 2 * half * half)
 
 
 def _series(square: Tensor, first: int) -> Tensor:

@@ -195,7 +195,7 @@ def inverse_cdf(
     return _from_edges(ray, edges[ray])
 
 
-def merge(first: Samples, second: Samples, rays: int) -> Samples:
+def merge_samples(first: Samples, second: Samples, rays: int) -> Samples:
     """The union of two sets of samples, cut at the edges of both.
 
     Each piece between two neighboring edges (of either set) that an interval of either set covers is one sample of the
@@ -213,13 +213,13 @@ def merge(first: Samples, second: Samples, rays: int) -> Samples:
     >>> ray = torch.zeros(1, dtype=torch.long)
     >>> first = hf.Samples(ray, torch.tensor([0.0]), torch.tensor([2.0]))
     >>> second = hf.Samples(ray, torch.tensor([1.0]), torch.tensor([3.0]))
-    >>> union = hf.ops.merge(first, second, rays=1)
+    >>> union = hf.ops.merge_samples(first, second, rays=1)
     >>> union.start.tolist(), union.end.tolist()
     ([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
     """
     for name, samples in (("first", first), ("second", second)):
-        check_floating("merge", name, samples.start)
-    check_same_device("merge", first=first.start, second=second.start)
+        check_floating("merge_samples", name, samples.start)
+    check_same_device("merge_samples", first=first.start, second=second.start)
     dtype = torch.promote_types(first.start.dtype, second.start.dtype)
     packed = []
     for samples in (first, second):
@@ -236,7 +236,8 @@ def uniform_step(
     budget: int = DEFAULT_BUDGET,
     cone_angle: float = 0.0,
 ) -> Samples:
-    """Intervals of one length that tile [near, far] of each ray: the lattice of `headfields.ops.occupancy.march`.
+    """Intervals of one length that tile [near, far] of each ray: the lattice of
+    `headfields.ops.occupancy.march_occupancy`.
 
     The edges are `near`, then `near + (1 - jitter) * step` and every step from there, the last cut off at `far`.
 
@@ -302,8 +303,8 @@ def _merge(
         fits = fits and start_a.shape == end_a.shape and start_b.shape == end_b.shape
         require_shapes("merge_samples", fits, offsets_a=offsets_a, start_a=start_a, end_a=end_a, offsets_b=offsets_b,
                        start_b=start_b, end_b=end_b)  # fmt: skip
-        check_offsets("merge", offsets_a, len(start_a))
-        check_offsets("merge", offsets_b, len(start_b))
+        check_offsets("merge_samples", offsets_a, len(start_a))
+        check_offsets("merge_samples", offsets_b, len(start_b))
         nothing = start_a.new_empty(0)
         launch("sampling.merge", rays, *arguments, False, counts, counts, nothing, nothing)
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=start_a.device)

@@ -240,7 +240,7 @@ def check_rays(device: torch.device) -> Pairs:
 
 def check_occupancy(device: torch.device) -> Pairs:
     """Marching through a grid whose lower half is occupied, and looking up points in it."""
-    from headfields.ops.occupancy import lookup, march
+    from headfields.ops.occupancy import lookup_occupancy, march_occupancy
 
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[:, :, :4] = True
@@ -249,25 +249,25 @@ def check_occupancy(device: torch.device) -> Pairs:
     directions = torch.tensor([[0.0, 0, -1]]).expand(50, 3).contiguous()
     near, far, jitter = (torch.full((50,), value, device=device) for value in (1.0, 3.0, 0.5))
     origins, directions, full, box = origins.to(device), directions.to(device), occupied.to(device), box.to(device)
-    samples = march(origins, directions, near, far, full, box, 0.125, jitter=jitter)
+    samples = march_occupancy(origins, directions, near, far, full, box, 0.125, jitter=jitter)
     length = torch.zeros(50, dtype=torch.float64).index_add(
         0, samples.ray.cpu(), (samples.end - samples.start).cpu().double()
     )
     points = torch.tensor([[0.0, 0, -0.5], [0, 0, 0.5], [0, 0, -1.5]])
-    computed = lookup(points.to(device), full, box).double()
+    computed = lookup_occupancy(points.to(device), full, box).double()
     # Half a step of either end of the lattice may fall outside.
     return [(computed, torch.tensor([1.0, 0, 0])), ((length - 1).abs().gt(0.13).double(), torch.zeros(50))]
 
 
 def check_sampling(device: torch.device) -> Pairs:
     """Importance sampling of a ramp, whose quantiles are square roots, and the union with even samples."""
-    from headfields.ops.sampling import inverse_cdf, merge, stratified
+    from headfields.ops.sampling import inverse_cdf, merge_samples, stratified
 
     near, far = torch.zeros(4, device=device), torch.ones(4, device=device)
     even = stratified(near, far, 400, jitter=False)
     drawn = inverse_cdf(even, even.middle, 16, rays=4, jitter=False)
     expected = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
-    union = merge(even, drawn, 4)
+    union = merge_samples(even, drawn, 4)
     covered = torch.zeros(4, dtype=torch.float64).index_add(
         0, union.ray.cpu(), (union.end - union.start).cpu().double()
     )
@@ -416,7 +416,7 @@ def check_bound_gaussians(device: torch.device) -> Pairs:
 def check_splat(device: torch.device) -> Pairs:
     """Some Gaussians in two cameras, of colors and of harmonics: images and their gradients by everything, the cameras
     among them."""
-    from headfields.ops.splat import splat
+    from headfields.ops.rasterize_gaussians import rasterize_gaussians
     from headfields.records import Camera
 
     generator = torch.Generator().manual_seed(7)
@@ -437,7 +437,9 @@ def check_splat(device: torch.device) -> Pairs:
     def images(*tensors: Tensor) -> list[Tensor]:
         means, quaternions, scales, opacities, colors, pose, lens = tensors
         view = Camera(pose, lens, camera.size)
-        image = splat(means, quaternions, scales, opacities, colors, view, antialiased=True, harmonics=colors.ndim == 3)
+        image = rasterize_gaussians(
+            means, quaternions, scales, opacities, colors, view, antialiased=True, harmonics=colors.ndim == 3
+        )
         return [image.color, image.opacity, image.depth, image.normal]
 
     harmonics = [*inputs[:4], random(200, 4, 3), *inputs[5:]]

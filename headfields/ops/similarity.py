@@ -44,12 +44,18 @@ class Similarity(Record):
             return points @ linear.transpose(0, 1) + self.translation.to(points)
 
 
-def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], scaling: bool = True) -> Similarity:
+def fit_similarity(
+    source: Float[Tensor, "n 3"],
+    target: Float[Tensor, "n 3"],
+    scaling: bool = True,
+    weights: Float[Tensor, " n"] | None = None,
+) -> Similarity:
     """The similarity that best aligns N points with their counterparts, by least squares.
 
     Args:
         source, target: (N, 3); N ≥ 3, not all on a line, or the rotation is any of those that fit.
         scaling: False keeps the scale at 1.
+        weights: (N,), not negative and not all 0; None weighs all alike.
 
     Raises:
         TypeError, ValueError: dtype or shape does not fit, fewer than three points, or a value is not finite.
@@ -67,8 +73,12 @@ def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], s
             f"fit_similarity: {len(source)} source and {len(target)} target points; pass three pairs or more"
         )
     x, y = source.double(), target.double()
-    center_x, center_y = x.mean(0), y.mean(0)
+    if weights is None:
+        center_x, center_y, weight = x.mean(0), y.mean(0), x.new_ones(())
+    else:
+        weight = (weights.double() / weights.double().sum())[:, None]
+        center_x, center_y = (weight * x).sum(0), (weight * y).sum(0)
     x, y = x - center_x, y - center_y
-    rotation, stretch = nearest_rotation(y.transpose(0, 1) @ x)
-    scale = (stretch / (x * x).sum().clamp_min(1e-30)) if scaling else stretch.new_ones(())
+    rotation, stretch = nearest_rotation((weight * y).transpose(0, 1) @ x)
+    scale = (stretch / (weight * x * x).sum().clamp_min(1e-30)) if scaling else stretch.new_ones(())
     return Similarity(rotation, center_y - scale * rotation @ center_x, scale)

@@ -16,6 +16,7 @@ from headfields.ops._checks import check_floating, check_integer, check_same_dev
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
+from headfields.ops.mesh_topology import unique_edges
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
 from headfields.ops.warp_launch import launch_refit, launch_search
@@ -430,12 +431,6 @@ class TriangleBVH:
 
     def _sign(self, points: Tensor, face: Tensor, barycentric: Tensor, nearest: Tensor, index: Tensor | None) -> Tensor:
         if self._edges is None:
-            self._edges = edge_indices(self.faces)
+            self._edges = unique_edges(self.faces)[1].roll(-1, 1)  # of the edge opposite each corner
         with torch.no_grad():
             return pseudo_normal_sign(points, face, barycentric, nearest, self.vertices, self.faces, self._edges, index)
-
-
-def edge_indices(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
-    """Indices of undirected edges, of the edge opposite each corner of each face."""
-    ends = torch.stack((faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]), dim=-1).sort(-1).values
-    return ends.reshape(-1, 2).unique(dim=0, return_inverse=True)[1].reshape(-1, 3)

@@ -93,7 +93,8 @@ def deformation_gradients(
 
     >>> import torch, headfields as hf
     >>> canonical, faces = torch.eye(3), torch.tensor([[0, 1, 2]])
-    >>> gradients = hf.ops.deformation_gradients(canonical + torch.tensor([0.0, 1.0, 0.0]), canonical, faces)
+    >>> from headfields.ops.triangle_frames import deformation_gradients
+    >>> gradients = deformation_gradients(canonical + torch.tensor([0.0, 1.0, 0.0]), canonical, faces)
     >>> posed_point = torch.tensor([0.5, 1.5, 0.0, 1.0])  # homogeneous
     >>> (gradients[0] @ posed_point).round(decimals=4).tolist()
     [0.5, 0.5, 0.0]

@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_same_device
 from headfields.ops.texture import sample_texture
 from headfields.records import Camera
+from headfields.records.inverse import inverse_3x3
 from headfields.records.lens import distort, undistort
 from headfields.records.precision import full_precision
 
@@ -76,7 +77,7 @@ def undistort_image(
     >>> import torch, headfields as hf
     >>> lens = torch.tensor([-0.2, 0.05, 0.0, 0.0, 0.0])
     >>> camera = hf.Camera.look_at((0, 0, 1.0), (0, 0, 0), size=(32, 32), fov=40).replace(distortion=lens)
-    >>> hf.ops.undistort_image(torch.ones(32, 32, 3), camera)[16, 16].tolist()
+    >>> hf.ops.undistort.undistort_image(torch.ones(32, 32, 3), camera)[16, 16].tolist()
     [1.0, 1.0, 1.0]
     """
     op = "undistort_image"
@@ -86,16 +87,16 @@ def undistort_image(
     if image.ndim != 3 or tuple(image.shape[:2]) != camera.size:
         raise ValueError(f"{op}: image has shape {tuple(image.shape)}; expected (H, W, C) of size {camera.size}")
     check_same_device(op, image=image, camera=camera.intrinsics)
-    places = distorted_pixels(camera).to(image)
+    pixels = distorted_pixels(camera).to(image)
     height, width = camera.size
-    x, y = places.unbind(-1)
+    x, y = pixels.unbind(-1)
     inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[..., None]
     # Places that are not finite are outside; they must not reach the sampling, or its gradient.
-    places = torch.where(inside, places, 0.0)
+    pixels = torch.where(inside, pixels, 0.0)
     if mode == "nearest":
-        column, row = places.detach().long().unbind(-1)
+        column, row = pixels.detach().long().unbind(-1)
         return torch.where(inside, image[row, column] if image.numel() else image, 0.0)
-    uv = torch.stack([places[..., 0] / max(width, 1), 1 - places[..., 1] / max(height, 1)], dim=-1)
+    uv = torch.stack([pixels[..., 0] / max(width, 1), 1 - pixels[..., 1] / max(height, 1)], dim=-1)
     return torch.where(inside, sample_texture(image, uv), 0.0) if image.numel() else image
 
 
@@ -111,7 +112,7 @@ def _one(op: str, camera: Camera) -> tuple[Float[Tensor, " c"], Float[Tensor, "3
 def _directions(pixels: Float[Tensor, "*b 2"], intrinsics: Float[Tensor, "3 3"]) -> Float[Tensor, "*b 3"]:
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
     with full_precision(intrinsics):
-        return homogeneous @ torch.linalg.inv(intrinsics).T
+        return homogeneous @ inverse_3x3(intrinsics).T
 
 
 def _to_pixels(plane: Float[Tensor, "*b 2"], intrinsics: Float[Tensor, "3 3"]) -> Float[Tensor, "*b 2"]:

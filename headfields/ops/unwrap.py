@@ -10,6 +10,7 @@ from headfields.ops import _unwrap_topology as topology
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
 from headfields.ops.functorch_rules import array_of
+from headfields.ops.mesh_topology import edges_as_arrays
 
 _SMALLEST = 0.04  # least radius of a chart, relative to the largest
 _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is lengthened by a cut
@@ -53,10 +54,10 @@ def unwrap(
     (torch.Size([4, 2]), torch.Size([2, 3]))
     """
     _check(vertices, faces, margin, detail)
-    places, triangles = array_of(vertices.double()), array_of(faces.long())
+    positions, triangles = array_of(vertices.double()), array_of(faces.long())
     across = topology.joined_faces(triangles)
     piece = topology.components(across)
-    shares = _target_shares(places[triangles], float(detail))
+    shares = _target_shares(positions[triangles], float(detail))
     charts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
     for number in range(int(piece.max(initial=-1)) + 1):
         mine = np.nonzero(piece == number)[0]
@@ -64,8 +65,8 @@ def unwrap(
         index[mine] = np.arange(len(mine))
         own = triangles[mine]
         joined = np.where(across[mine] >= 0, index[across[mine].clip(0)], -1)
-        mesh = _opened(own, joined, places)
-        local = places[mesh.vertex]
+        mesh = _opened(own, joined, positions)
+        local = positions[mesh.vertex]
         charts.append((mine, mesh.faces, upright(flatten(mesh, local, shares[mine]), local), float(shares[mine].sum())))
     uv, uv_faces, offset = [], np.zeros_like(triangles), 0
     if charts:
@@ -88,15 +89,15 @@ def _target_shares(corners: np.ndarray, detail: float) -> np.ndarray:
     return share
 
 
-def _opened(faces: np.ndarray, joined: np.ndarray, places: np.ndarray) -> topology.Corners:
+def _opened(faces: np.ndarray, joined: np.ndarray, positions: np.ndarray) -> topology.Corners:
     """One connected piece, cut so that it flattens onto a disc with little stretch."""
     mesh = topology.split(faces, joined)
-    front = int(places[faces].mean(1)[:, 2].argmax())
-    edges = len(np.unique(np.sort(np.stack([mesh.faces, np.roll(mesh.faces, -1, 1)], -1).reshape(-1, 2), 1), axis=0))
+    front = int(positions[faces].mean(1)[:, 2].argmax())
+    edges = len(edges_as_arrays(mesh.faces)[0])
     holes = len(topology.loops(mesh))
     if len(mesh.vertex) - edges + len(faces) + holes < 2:  # it has handles
-        mesh = topology.cut(mesh, topology.cut_handles(mesh, places[mesh.vertex], front), faces)
-    local = places[mesh.vertex]
+        mesh = topology.cut(mesh, topology.cut_handles(mesh, positions[mesh.vertex], front), faces)
+    local = positions[mesh.vertex]
     rims = topology.loops(mesh)
     corners = local[mesh.faces]
     area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
@@ -109,12 +110,12 @@ def _opened(faces: np.ndarray, joined: np.ndarray, places: np.ndarray) -> topolo
     return mesh
 
 
-def _seams(mesh: topology.Corners, places: np.ndarray, rims: list[np.ndarray]) -> list[np.ndarray]:
+def _seams(mesh: topology.Corners, positions: np.ndarray, rims: list[np.ndarray]) -> list[np.ndarray]:
     """Paths of nodes to cut along: from the longest boundary up the back; on a closed piece, up and down from there."""
-    graph = topology.edge_graph(mesh, places)
-    depth, height = places[:, 2], places[:, 1]
+    graph = topology.edge_graph(mesh, positions)
+    depth, height = positions[:, 2], positions[:, 1]
     if rims:
-        rim = max(rims, key=lambda r: np.linalg.norm(np.roll(places[r], -1, 0) - places[r], axis=1).sum())
+        rim = max(rims, key=lambda r: np.linalg.norm(np.roll(positions[r], -1, 0) - positions[r], axis=1).sum())
         begin = int(rim[depth[rim].argmin()])
     else:
         begin = int(depth.argmin())

@@ -1,34 +1,24 @@
-"""Geometry of a triangle mesh at its vertices and faces: normals, areas, neighbors, and the uniform Laplacian."""
+"""Geometry of a triangle mesh at its vertices and faces: normals and areas."""
 
-import numpy as np
-import scipy.sparse
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import (
-    MOST_VERTICES,
     check_faces,
     check_floating,
-    check_index,
-    check_integer,
     check_shape,
 )
-from headfields.ops.functorch_rules import array_of
+from headfields.ops.vectors import unit_vectors
 
 __all__ = [
     "cross_areas",
-    "edge_neighbors",
     "face_crosses",
-    "face_neighbors",
     "face_normals",
     "triangle_areas",
-    "uniform_laplacian",
     "vertex_areas",
     "vertex_normals",
 ]
-
-_TINY = 1e-18  # square meters, doubled area of a face without a normal
 
 
 def face_crosses(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f 3"]:
@@ -57,7 +47,7 @@ def face_normals(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"
     [[0.0, 0.0, 1.0]]
     """
     _check("face_normals", vertices, faces)
-    return _unit(face_crosses(vertices, faces))
+    return unit_vectors(face_crosses(vertices, faces))
 
 
 def vertex_normals(
@@ -87,7 +77,7 @@ def vertex_normals(
     total = torch.zeros_like(vertices)
     for corner in range(3):
         total = total.index_add(-2, faces[:, corner], crosses)
-    return _unit(total) if unit else total
+    return unit_vectors(total) if unit else total
 
 
 def triangle_areas(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*batch f"]:
@@ -133,90 +123,7 @@ def vertex_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> F
     return vertices.new_zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
 
 
-def edge_neighbors(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
-    """The face across each edge (a→b, b→c, c→a) of every face, −1 at a boundary.
-
-    At a non-manifold edge, each face gets one of the others. A face is never its own neighbor: of a degenerate one that
-    has an edge twice, the second counts as a boundary.
-
-    Args:
-        faces: (F, 3) vertex indices.
-
-    Returns:
-        (F, 3) int64. No gradient.
-
-    Raises:
-        TypeError: faces are not integers.
-        ValueError: faces are not (F, 3).
-        IndexError: faces holds a negative index, or one above 2^31 - 1 (checked on the CPU only).
-
-    >>> import torch, headfields as hf
-    >>> hf.ops.edge_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3]])).tolist()
-    [[-1, 1, -1], [0, -1, -1]]
-    """
-    check_integer("edge_neighbors", "faces", faces)
-    check_shape("edge_neighbors", "faces", faces, "f 3")
-    check_index("edge_neighbors", "faces", faces, MOST_VERTICES)
-    count = faces.shape[0]
-    if count == 0:
-        return faces.new_empty((0, 3), dtype=torch.long)
-    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2).sort(dim=-1).values.long()
-    key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
-    own = key.view(count, 3)  # a second occurrence within a face gets a key that no other edge has
-    second, third = own[:, 1] == own[:, 0], (own[:, 2] == own[:, 0]) | (own[:, 2] == own[:, 1])
-    again = torch.stack([torch.zeros_like(second), second, third], dim=1)
-    key = torch.where(again.view(-1), -1 - torch.arange(3 * count, device=key.device), key)
-    order = torch.argsort(key, stable=True)
-    face = torch.arange(count, device=faces.device).repeat_interleave(3)[order]
-    key = key[order]
-    following = torch.full_like(face, -1)
-    same = key[1:] == key[:-1]
-    following[:-1][same] = face[1:][same]
-    preceding = torch.full_like(face, -1)
-    preceding[1:][same] = face[:-1][same]
-    other = torch.where(following >= 0, following, preceding)
-    neighbors = torch.empty_like(other)
-    neighbors[order] = other
-    return neighbors.reshape(count, 3)
-
-
-def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
-    """Pairs of faces that share an edge, each in both orders.
-
-    An edge of three faces links the first to the second and the second to the third; `edge_neighbors` keeps one
-    neighbor per edge and misses some.
-    """
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
-    owner = torch.arange(len(faces)).repeat_interleave(3)
-    _, edge = edges.unique(dim=0, return_inverse=True)
-    order = edge.argsort(stable=True)
-    edge, owner = edge[order], owner[order]
-    same = edge[1:] == edge[:-1]
-    one, other = owner[:-1][same], owner[1:][same]
-    return torch.cat([one, other]), torch.cat([other, one])
-
-
-def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr_matrix:
-    """Graph Laplacian D − A (V, V) of a mesh of `count` vertices, with edge weights of 1; positive semidefinite.
-
-    Self-edges (from merged vertices) are skipped.
-    """
-    corners = array_of(faces)
-    edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]), 1)
-    edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
-    half = scipy.sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    adjacency = (half + half.T).tocsr()
-    return (scipy.sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsr()
-
-
 def _check(op: str, vertices: Tensor, faces: Tensor) -> None:
     check_floating(op, "vertices", vertices)
     check_shape(op, "vertices", vertices, "... V 3")
     check_faces(op, vertices, faces)
-
-
-def _unit(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Vectors of length 1; 0, with a gradient of 0, where one is (nearly) zero."""
-    zero = vectors.detach().norm(dim=-1, keepdim=True) <= _TINY
-    safe = torch.where(zero, 1.0, vectors)
-    return torch.where(zero, 0.0, safe / safe.norm(dim=-1, keepdim=True))

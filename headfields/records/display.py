@@ -23,7 +23,7 @@ class Displayed:
 
 def _drawn(function: str, value: Any) -> Any:
     try:
-        return getattr(importlib.import_module("headfields").viz.notebook, function)(value)
+        return getattr(importlib.import_module("headfields.viz.notebook"), function)(value)
     except Exception:
         return None
 

@@ -1,14 +1,16 @@
 """Renderers, with their samplers, opacities and lighting."""
 
+from typing import TYPE_CHECKING
+
+from headfields.old_names import deprecated_names
 from headfields.renderers.coarse_to_fine import CoarseToFineRenderer
-from headfields.renderers.lighting import ColorAffine, Shading, SHLighting
-from headfields.renderers.mesh import MeshRenderer, MeshRendering
-from headfields.renderers.occupancy import OccupancyGrid
+from headfields.renderers.lighting import ColorAffine, SHLighting
+from headfields.renderers.mesh import MeshRenderer
 from headfields.renderers.samplers import HierarchicalSampler, OccupancySampler, UniformSampler
-from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
+from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness
 from headfields.renderers.splats import SplatRenderer
 from headfields.renderers.surface import SurfaceRenderer
-from headfields.renderers.surface_alpha import NeuSAlpha, SurfaceAlpha, UnclampedAlpha, VolSDFDensity
+from headfields.renderers.surface_alpha import NeuSAlpha, UnclampedAlpha, VolSDFDensity
 from headfields.renderers.surface_band import SurfaceBandSampler
 from headfields.renderers.surface_sampler import SurfaceSampler
 from headfields.renderers.volume import VolumeRenderer
@@ -19,16 +21,11 @@ __all__ = [
     "HierarchicalSampler",
     "LearnedSharpness",
     "MeshRenderer",
-    "MeshRendering",
     "NeuSAlpha",
-    "OccupancyGrid",
     "OccupancySampler",
     "SHLighting",
     "ScheduledSharpness",
-    "Shading",
-    "Sharpness",
     "SplatRenderer",
-    "SurfaceAlpha",
     "SurfaceBandSampler",
     "SurfaceRenderer",
     "SurfaceSampler",
@@ -37,3 +34,6 @@ __all__ = [
     "VolSDFDensity",
     "VolumeRenderer",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

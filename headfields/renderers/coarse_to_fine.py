@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops.compositing import composite, weights_from_density
-from headfields.ops.sampling import inverse_cdf, inverse_cdf_edges, merge, stratified, stratified_edges
+from headfields.ops.sampling import inverse_cdf, inverse_cdf_edges, merge_samples, stratified, stratified_edges
 from headfields.parts import Decoder, Encoder, Field, Rendering, check_part
 from headfields.records import Canonical, Features, FieldValues, HeadState, Rays, Samples
 from headfields.renderers.padded import Buffers, between_edges, composite_padded
@@ -81,7 +81,7 @@ class CoarseToFineRenderer(VolumeRenderer):
         near, far = field.near_far(rays)
         first = stratified(near, far, self.coarse, jitter=self.training)
         coarse, drawn = self._coarse_pass(first, rays, field, background)
-        samples, canonical = canonicalize_samples(merge(first, drawn, len(rays)), rays, field)
+        samples, canonical = canonicalize_samples(merge_samples(first, drawn, len(rays)), rays, field)
         return self.shade(samples, canonical, rays, field, background).replace(coarse=coarse)
 
     def _coarse_pass(

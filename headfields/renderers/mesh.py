@@ -14,6 +14,7 @@ from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
+from headfields.records.inverse import inverse_3x3
 from headfields.records.precision import full_precision
 from headfields.renderers.lighting import sh_irradiance
 
@@ -64,8 +65,8 @@ class MeshRenderer(nn.Module):
     Args:
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
-        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `headfields.ops.pad_charts` keeps texels
-            between charts from bleeding in.
+        texture: (H, W, 3), row 0 at v = 1, or its pyramid; white without one. `pad_charts` of `headfields.ops.texture`
+            keeps texels between charts from bleeding in.
         backfaces: "show" faces from both sides, or "hide": where a ray first hits the inside of the mesh (through the
             open neck of a scan), alpha is 0.
         bias: added to the mip level; negative is sharper.
@@ -155,7 +156,7 @@ class MeshRenderer(nn.Module):
         pose, lens = self._checked(vertices, camera, attributes, light)
         if attributes is None:
             attributes = vertices.new_zeros(vertices.shape[0], 0)
-        inverse = torch.linalg.inv(lens)
+        inverse = inverse_3x3(lens)
         height, width = camera.size
         local = vertices @ pose[:3, :3].T + pose[:3, 3]
         away = local[:, 2]
@@ -239,9 +240,9 @@ class MeshRenderer(nn.Module):
         rows = torch.cat([volumes.flatten(1), whole[:, None]], 1).index_select(0, which)
         rows, whole = rows[:, :9].reshape(-1, 3, 3), rows[:, 9]
         center = torch.stack([flat % width + 0.5, flat.div(width, rounding_mode="floor") + 0.5], -1).to(local)
-        share = (rows[..., :2] * center[:, None]).sum(-1) + rows[..., 2]
-        total = share.sum(-1, keepdim=True)
-        barycentric = share / total
+        volume = (rows[..., :2] * center[:, None]).sum(-1) + rows[..., 2]
+        total = volume.sum(-1, keepdim=True)
+        barycentric = volume / total
         with torch.no_grad():
             slope = rows[..., :2]
             steps = (slope - barycentric[..., None] * slope.sum(1, keepdim=True)) / total[..., None]

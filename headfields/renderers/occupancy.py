@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headfields.ops.occupancy import lookup
+from headfields.ops.occupancy import lookup_occupancy
 
 
 class OccupancyGrid(nn.Module):
@@ -78,4 +78,4 @@ class OccupancyGrid(nn.Module):
 
     def lookup(self, points: Float[Tensor, "m 3"]) -> Bool[Tensor, " m"]:
         """True for points in occupied cells; False outside the box."""
-        return lookup(points, self.occupied, self.box)
+        return lookup_occupancy(points, self.occupied, self.box)

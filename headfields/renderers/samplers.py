@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops.compositing import weights_from_density
-from headfields.ops.occupancy import march, march_padded
-from headfields.ops.sampling import inverse_cdf, merge, stratified, stratified_edges, uniform_step
+from headfields.ops.occupancy import march_occupancy, march_padded
+from headfields.ops.sampling import inverse_cdf, merge_samples, stratified, stratified_edges, uniform_step
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.records.device_copy import any_directions
@@ -98,7 +98,7 @@ class HierarchicalSampler(Sampler):
             density = field.density(canonical)
             weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
             fine = inverse_cdf(samples, weights, self.fine, rays=len(rays), jitter=self.training)
-        return canonicalize_samples(merge(coarse, fine, len(rays)), rays, field)
+        return canonicalize_samples(merge_samples(coarse, fine, len(rays)), rays, field)
 
 
 class OccupancySampler(Sampler):
@@ -154,7 +154,7 @@ class OccupancySampler(Sampler):
         near, far = field.near_far(rays)
         jitter = torch.rand_like(near) if self.training else torch.full_like(near, 0.5)
         if self.space == "posed" and self._covers(field):
-            samples = march(
+            samples = march_occupancy(
                 rays.origins, rays.directions, near, far, self.grid.occupied, self.grid.box, self.step, self.budget,
                 jitter,
             )  # fmt: skip

@@ -4,24 +4,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops.splat import splat
+from headfields.ops.rasterize_gaussians import rasterize_gaussians
 from headfields.parts import Part, Rendering
 from headfields.records import Camera, Splats
+from headfields.records.inverse import inverse_3x3
 from headfields.renderers.padded import Buffers
 
 
 class SplatRenderer(Part):
-    """Draws Gaussians in posed space with `headfields.ops.splat`.
+    """Draws Gaussians in posed space with `headfields.ops.rasterize_gaussians`.
 
     Args:
-        antialiased: whether Gaussians smaller than a pixel fade instead of growing; see `headfields.ops.splat`. An
-            avatar that is to be drawn at other sizes than it was trained at needs it.
+        antialiased: whether Gaussians smaller than a pixel fade instead of growing; see
+            `headfields.ops.rasterize_gaussians`. An avatar that is to be drawn at other sizes than it was trained at
+            needs it.
         near: meters; Gaussians nearer to the camera are not drawn.
         low_pass: what is added to the variance of a Gaussian on screen, pixels². A pixel that averages over its square
             has 1/12 of its own; 3DGS adds 0.3, which blurs hair and outlines, and below 0.1 thin Gaussians flicker.
 
     Attributes:
-        absolute: whether renderings in training mode have `screen_absolute`, for density control; not saved.
+        absolute: whether renderings in training mode have `means2d_absgrad`, for density control; not saved.
         sample_buffers: size of the lists of Gaussians by tile in a training step, so that a GPU is not waited for and
             its graph can be captured; None, the default: as long as they are. `Trainer` sets it.
 
@@ -59,28 +61,29 @@ class SplatRenderer(Part):
             background: (3,), or (B, H, W, 3), sRGB in [0, 1].
 
         Returns:
-            A `Rendering` of (B, H, W, ...), with `splats`; in training mode also `splatted`, and with gradients
-            enabled `screen` (B, N, 2), which after the backward pass has the gradient by the projected centers.
+            A `Rendering` of (B, H, W, ...), with `splats`; in training mode also `rasterized`, and with gradients
+            enabled `means2d_offset` (B, N, 2), which after the backward pass has the gradient by the projected centers.
         """
         colors = splats.harmonics if splats.colors is None else splats.colors
         assert colors is not None
-        screen = absolute = None
+        means2d_offset = absolute = None
         if self.training and torch.is_grad_enabled():
-            screen = splats.means.new_zeros(*splats.means.shape[:-1], 2, requires_grad=True)
-            absolute = torch.zeros_like(screen, requires_grad=True) if self.absolute else None
+            means2d_offset = splats.means.new_zeros(*splats.means.shape[:-1], 2, requires_grad=True)
+            absolute = torch.zeros_like(means2d_offset, requires_grad=True) if self.absolute else None
         buffers = self.sample_buffers if self.training else None
-        result = splat(
+        result = rasterize_gaussians(
             splats.means, splats.quaternions, splats.scales, splats.opacities, colors, camera, background,
             harmonics=splats.colors is None, antialiased=self.antialiased, near=self.near, low_pass=self.low_pass,
-            screen=screen, screen_absolute=absolute, room=0 if buffers is None else buffers.rows.get("tiles", 0),
+            means2d_offset=means2d_offset, means2d_absgrad=absolute, max_tile_entries=0 if buffers is None else
+            buffers.rows.get("tiles", 0),
         )  # fmt: skip
         if buffers is not None:
             buffers.size("tiles", lambda: result.entries)
             buffers.note("tiles", result.entries)
         return Rendering(
             rgb=result.color, opacity=result.opacity, depth=result.depth * ray_length(camera, result.depth),
-            normal=result.normal, splats=splats, splatted=result if self.training else None, screen=screen,
-            screen_absolute=absolute,
+            normal=result.normal, splats=splats, rasterized=result if self.training else None,
+            means2d_offset=means2d_offset, means2d_absgrad=absolute,
         )  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def ray_length(camera: Camera, like: Tensor) -> Float[Tensor, "b h w"]:
     with torch.no_grad():
         y, x = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5 for size in (height, width))
         y = y[:, None]
-        inverse = torch.linalg.inv(lens)
+        inverse = inverse_3x3(lens)
         form = (inverse.mT @ inverse)[..., None, None]  # of the squared length of K⁻¹ (x, y, 1)
         of_x = form[:, 0, 0] * x * x + 2 * form[:, 0, 2] * x + form[:, 2, 2]
         of_y = form[:, 1, 1] * y * y + 2 * form[:, 1, 2] * y

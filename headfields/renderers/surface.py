@@ -26,7 +26,7 @@ class SurfaceRenderer(Renderer):
         sampler: chooses the samples. All samplers work: those that need a density get that of `alpha`.
         alpha: distances to opacities; `NeuSAlpha()` if None.
         lighting: applied to the color of each sample, in this order: `SHLighting`, `ColorAffine`, or another
-            `headfields.renderers.Shading`.
+            `headfields.renderers.lighting.Shading`.
         early_stop: transmittance at which a ray ends, found by a first pass of distances alone, without gradients.
             Without gradients, colors of samples of less weight are not computed either. 0: rays do not end.
 

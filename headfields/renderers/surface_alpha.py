@@ -27,7 +27,7 @@ class SurfaceAlpha(Part):
         if not isinstance(sharpness, Sharpness):
             raise TypeError(
                 f"{type(self).__name__}: sharpness is a {type(sharpness).__name__}; expected a "
-                "headfields.renderers.Sharpness, LearnedSharpness or ScheduledSharpness"
+                "headfields.renderers.sharpness.Sharpness, LearnedSharpness or ScheduledSharpness"
             )
         self.sharpness = sharpness
 
@@ -94,12 +94,11 @@ class NeuSAlpha(SurfaceAlpha):
         return neus_alpha(distance, slope, length, self.sharpness(), self.anneal)
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        sharpness = self.sharpness()
-        return sharpness * torch.sigmoid(-sharpness * distance)
+        return _logistic_density(distance, self.sharpness())
 
 
 class UnclampedAlpha(SurfaceAlpha):
-    """The opacity of MonoNPHM's tracker; see `headfields.ops.unclamped_alpha`.
+    """The opacity of MonoNPHM's tracker; see `headfields.ops.surface_alpha.unclamped_alpha`.
 
     Args:
         sharpness: MonoNPHM's schedule by default.
@@ -126,12 +125,12 @@ class UnclampedAlpha(SurfaceAlpha):
         return unclamped_alpha(distance, slope, length, self.sharpness(), self.epsilon)
 
     def density(self, distance: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        sharpness = self.sharpness()
-        return sharpness * torch.sigmoid(-sharpness * distance)
+        return _logistic_density(distance, self.sharpness())
 
 
 class VolSDFDensity(SurfaceAlpha):
-    """VolSDF's density, which does not depend on the ray's direction; see `headfields.ops.laplace_density`.
+    """VolSDF's density, which does not depend on the ray's direction; see
+    `headfields.ops.surface_alpha.laplace_density`.
 
     The paper learns β with a lower bound; here the sharpness 1 / β is a `Sharpness`, as for the other two, which keeps
     β positive (our own choice).
@@ -160,3 +159,7 @@ class VolSDFDensity(SurfaceAlpha):
         self, before: Float[Tensor, " m"], after: Float[Tensor, " m"], length: Float[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
         return 0.5 * (self.density(before) + self.density(after)) * length
+
+
+def _logistic_density(distance: Float[Tensor, " m"], sharpness: Tensor) -> Float[Tensor, " m"]:
+    return sharpness * torch.sigmoid(-sharpness * distance)

@@ -1,7 +1,10 @@
 """Runs: folder, lock, interrupts, checkpoints, progress and random generators of a long job."""
 
-from headfields.runs.ema import ExponentialMovingAverage
-from headfields.runs.folder import RunFolder, RunWriteError
-from headfields.runs.lock import RunLockedError
+from typing import TYPE_CHECKING
 
-__all__ = ["ExponentialMovingAverage", "RunFolder", "RunLockedError", "RunWriteError"]
+from headfields.old_names import deprecated_names
+
+__all__ = []
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

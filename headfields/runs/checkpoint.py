@@ -3,10 +3,9 @@
 The file holds parameters, persistent buffers, the moving average, the optimizer's moments and the states of the
 random generators; its header holds the progress as JSON. Nothing is pickled, so a file from a stranger can be opened.
 It is written under a temporary name and moved into place once it is complete on disk: a crash in the middle leaves the
-last checkpoint as it was. Names of tensors in files of earlier versions are translated by `headfields.files.renamed`.
+last checkpoint as it was.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +14,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from headfields.files import renamed
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import BrokenFileError, read_safetensors, write_safetensors
+from headfields.files.versions import FileFormat
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.progress import Progress
 
-FORMAT = 1
+FORMAT = FileFormat(
+    "headfields.checkpoint", "a checkpoint", 2, "resume with the version that trained it, or start a new run"
+)
 _OF_PARAMETER_SHAPE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 Result = TypeVar("Result")
 
@@ -61,12 +62,12 @@ def save(
     for name, tensor in random.items():
         tensors[f"random/{name}"] = tensor
     header = {
-        "format": FORMAT, "progress": asdict(progress), "ema": ema is not None,
+        "progress": asdict(progress), "ema": ema is not None,
         "optimizer": {
             "class": _class_name(optimizer), "numbers": numbers, "on_host": on_host, "tensors": len(moments),
         },
     }  # fmt: skip
-    write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)}, previous)
+    write_safetensors(path, tensors, {FORMAT: header}, previous)
 
 
 def check_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -91,7 +92,8 @@ def load(
     Raises:
         FileNotFoundError: there is no such file.
         BrokenFileError: it is cut short, or no safetensors file, or a weight, an average or a moment is not finite.
-        ValueError: it is not a checkpoint of this format, its names, shapes or dtypes are not those of `module`, or it
+        FileVersionError: it is a checkpoint of another version.
+        ValueError: it is no checkpoint, its names, shapes or dtypes are not those of `module`, or it
             lacks the optimizer's state.
     """
     with reading(path, "a checkpoint"):
@@ -101,19 +103,23 @@ def load(
 def _load(
     path: Path | str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
 ) -> tuple[Progress, dict[str, Tensor]]:
-    groups, header, progress = _read(path, _module_tensors(module))
+    groups, header, progress = _read(path)
     _adopt_sizes(module, groups["module"], optimizer)
     if ema is not None:
         ema.resized(module)
     own = _module_tensors(module)
     _check_match(path, "tensors", own, groups["module"])
-    if ema is not None and header.get("ema"):
+    if ema is not None and header["ema"]:
         _check_match(path, "averages", ema.average, groups["ema"])
     parameters = dict(module.named_parameters())
-    saved = header.get("optimizer", {})
-    _check_optimizer(path, saved.get("class"), optimizer)
+    saved = header["optimizer"]
+    _check_optimizer(path, saved["class"], optimizer)
     _check_moments(path, parameters, groups["optimizer"])
-    _check_complete(path, groups["optimizer"], saved.get("tensors"), progress, optimizer)
+    if saved["tensors"] != len(groups["optimizer"]):  # training would go on, to another result
+        raise ValueError(
+            f"{path} has {len(groups['optimizer'])} tensors of the optimizer's state, and was written with "
+            f"{brief(saved['tensors'])}; go back to an earlier checkpoint"
+        )
     _check_finite(path, parameters, groups)
     _check_random(path, groups["random"])
 
@@ -121,18 +127,18 @@ def _load(
         for name, tensor in own.items():
             tensor.copy_(groups["module"][name])
         if ema is not None:
-            ema.load(groups["ema"] if header.get("ema") else {name: parameters[name] for name in ema.average})
+            ema.load(groups["ema"] if header["ema"] else {name: parameters[name] for name in ema.average})
     optimizer.state.clear()
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    on_host = {"step", *saved.get("on_host", ())}  # Adam counts steps on the host unless it is fused
+    on_host = {"step", *saved["on_host"]}  # Adam counts steps on the host unless it is fused
     for entry, tensor in groups["optimizer"].items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
         if id(parameter) in trained:
             device = parameter.device if key not in on_host or id(parameter) in fused else torch.device("cpu")
             optimizer.state[parameter][key] = tensor.to(device)
-    for entry, number in saved.get("numbers", {}).items():
+    for entry, number in saved["numbers"].items():
         name, _, key = entry.rpartition("/")
         if name in parameters and id(parameters[name]) in trained:
             optimizer.state[parameters[name]][key] = number
@@ -172,7 +178,7 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
         ValueError: it is no checkpoint, or belongs to another model.
     """
     with reading(path, "a checkpoint"):
-        groups, _, progress = _read(path, _module_tensors(module))
+        groups, _, progress = _read(path)
         _adopt_sizes(module, groups["module"])
         own = _module_tensors(module)
         _check_match(path, "tensors", own, groups["module"])
@@ -196,12 +202,9 @@ def _adopt_sizes(
             adopt_sizes(own, optimizer)
 
 
-def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
+def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
     """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
-    tensors, header = read_safetensors(path, "headfields.checkpoint")
-    file_format = header.get("format") if isinstance(header, dict) else header
-    if file_format != FORMAT:
-        raise ValueError(f"{path} is a checkpoint of format {file_format}; this version reads format {FORMAT}")
+    tensors, header = read_safetensors(path, FORMAT)
     try:
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:
@@ -213,9 +216,6 @@ def _read(path: Path | str, own: Mapping[str, Tensor]) -> tuple[dict[str, dict[s
     groups: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}, "random": {}}
     for entry, tensor in tensors.items():
         group, _, key = entry.partition("/")
-        if group != "random":
-            name, slash, moment = key.partition("/")
-            key = (name if name in own else renamed.tensor(name)) + slash + moment
         groups.setdefault(group, {})[key] = tensor
     return groups, header, progress
 
@@ -249,30 +249,6 @@ def _check_match(path: Path | str, what: str, own: Mapping[str, Tensor], loaded:
                 f"{path} belongs to another model: {name} has dtype {loaded[name].dtype} there and {tensor.dtype} in "
                 "the model"
             )
-
-
-def _check_complete(
-    path: Path | str,
-    moments: Mapping[str, Tensor],
-    count: int | None,
-    progress: Progress,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Raises ValueError if the optimizer's state is missing or incomplete: training would go on, to another result.
-
-    Files of earlier versions do not say how many tensors there are; Adam has as many for each parameter.
-    """
-    if count is None and isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        parameters = {entry.rpartition("/")[0] for entry in moments}
-        keys = {entry.rpartition("/")[2] for entry in moments}
-        complete = len(moments) == len(parameters) * len(keys) and {"step", "exp_avg", "exp_avg_sq"} <= keys
-        if not complete and (moments or progress.step):
-            raise ValueError(f"{path} lacks the optimizer's state, or a part of it; go back to an earlier checkpoint")
-    elif count is not None and count != len(moments):
-        raise ValueError(
-            f"{path} has {len(moments)} tensors of the optimizer's state, and was written with {brief(count)}; go back "
-            "to an earlier checkpoint"
-        )
 
 
 def _check_finite(
@@ -333,14 +309,11 @@ def _class_name(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
 
 
-def _check_optimizer(path: Path | str, saved: str | None, optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError if the file's optimizer is of another class; files of earlier versions hold Adam or AdamW."""
-    is_same = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) if saved is None else (
-        saved == _class_name(optimizer)
-    )  # fmt: skip
-    if not is_same:
+def _check_optimizer(path: Path | str, saved: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError if the file's optimizer is of another class."""
+    if saved != _class_name(optimizer):
         raise ValueError(
-            f"{path} has the state of the optimizer {saved or 'Adam'}, and this run has {_class_name(optimizer)}; "
+            f"{path} has the state of the optimizer {saved}, and this run has {_class_name(optimizer)}; "
             "resume with the optimizer that the run was trained with, or start a new run from its avatar"
         )
 

@@ -30,7 +30,11 @@ from torch import Tensor
 
 from headfields.files import reading
 from headfields.files.atomic import write_image, write_text
-from headfields.runs.disk_names import american_config
+from headfields.files.versions import FileFormat
+
+FORMAT = FileFormat(
+    "headfields.run", "the configuration of a run", 1, "resume with the version that began it, or start a new run"
+)
 
 
 class RunWriteError(OSError):
@@ -138,17 +142,20 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json, with the versions of the libraries added."""
         self.create()
-        write_json(self.path / "config.json", {**config, "versions": versions()})
+        write_json(self.path / "config.json", FORMAT.stamp({**config, "versions": versions()}))
 
     def config(self) -> dict[str, Any]:
-        """Reads config.json, also of earlier versions.
+        """Reads config.json.
 
         Raises:
             FileNotFoundError: this is not a run folder.
+            FileVersionError: another version of the library wrote it.
             ValueError: the file is not JSON.
         """
-        config = read_json(self.path / "config.json", "a run folder has one; is this the --out of `headfields train`?")
-        return american_config(config)
+        path = self.path / "config.json"
+        config = read_json(path, "a run folder has one; is this the --out of `headfields train`?")
+        FORMAT.check(path, config)
+        return config
 
     def log(self, **entry: Any) -> None:
         """Appends a line to log.jsonl.

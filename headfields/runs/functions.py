@@ -6,6 +6,7 @@ from its module. Another version of Python may compile the same source to anothe
 """
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["argument_count", "identity"]
+__all__ = ["argument_count", "identity", "reads_argument"]
 
 
 def argument_count(function: Callable[..., Any], least: int, most: int) -> int:
@@ -40,6 +41,37 @@ def argument_count(function: Callable[..., Any], least: int, most: int) -> int:
         return count
     numbers = f"{least} to {most}" if least < most else str(least)
     raise TypeError(f"{identity(function)} takes the arguments {signature}; expected {numbers} positional arguments")
+
+
+def reads_argument(function: Callable[..., Any], argument: int | str) -> bool:
+    """Whether the code of a function mentions one of its arguments; True where that cannot be seen, as in `*arguments`.
+
+    >>> from headfields.runs.functions import reads_argument
+    >>> reads_argument(lambda x, step: x, 1), reads_argument(lambda x, step: x / step, 1)
+    (False, True)
+
+    Args:
+        function: a function, a method, or an object that is called.
+        argument: its place, or its name.
+    """
+    method: Any = function
+    if isinstance(function, nn.Module):
+        method = function.forward
+    elif not inspect.isroutine(function):
+        method = method.__call__
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    if code is None:  # of an extension module
+        return True
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if isinstance(argument, int):
+        positional = names[int(inspect.ismethod(method)) : code.co_argcount]
+        if argument >= len(positional):
+            return bool(code.co_flags & inspect.CO_VARARGS)
+        argument = positional[argument]
+    elif argument not in names:
+        return bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    mentioned = (each.argval for each in dis.get_instructions(code))
+    return any(argument in each if isinstance(each, tuple) else argument == each for each in mentioned)
 
 
 def identity(function: Any) -> str:

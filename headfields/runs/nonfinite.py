@@ -84,7 +84,7 @@ class SkippedSteps:
         return {"total": self.total, "in_row": self.in_row, "drawn": self.drawn}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restores `state()`; none (of an earlier version) is no skipped step."""
+        """Restores `state()`; an empty one is no skipped step."""
         self.total, self.in_row = int(state.get("total", 0)), int(state.get("in_row", 0))
         self.drawn = {str(name): int(count) for name, count in state.get("drawn", {}).items()}
 

@@ -21,7 +21,7 @@ from headfields.files.atomic import write_text
 from headfields.files.reading import read_json
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
-from headfields.ops.rotations import rotation_matrices
+from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.scans.sampler import HeadSampler
@@ -76,7 +76,8 @@ def write_head_capture(
         noise: tracking errors of meshes, cameras, expression files and the meshes' depth maps; None for exact tracking.
             Images, labels and landmarks stay exact, and `truth.npz` has the true tracking, for
             `headfields.synthetic.tracking_error`.
-        identity: seed of the person, as `headfields.synthetic.HeadSampler` samples it; the mean head if None.
+        identity: seed of the person, as `headfields.synthetic.scans.sampler.HeadSampler` samples it; the mean head if
+            None.
 
     Returns:
         The folder. A folder that has this capture already is left unchanged.
@@ -209,14 +210,8 @@ def _states(head: FlameHead, motion: ScriptedMotion) -> HeadState:
 
 def _rotations(motion: ScriptedMotion) -> Float[Tensor, "f 3 3"]:
     """Rotations from head to room: roll, then pitch, then yaw."""
-    angles = torch.from_numpy(motion.angles).double()
-
-    def about(axis: int, angle: Tensor) -> Tensor:
-        vector = torch.zeros(len(angle), 3, dtype=torch.float64)
-        vector[:, axis] = angle
-        return rotation_matrices(vector)
-
-    return (about(1, angles[:, 0]) @ about(0, angles[:, 1]) @ about(2, -angles[:, 2])).float()
+    angles = torch.from_numpy(motion.angles).double()  # yaw, pitch, roll
+    return rotation_from_euler(angles * torch.tensor([1, 1, -1]), "yxz").float()
 
 
 def _poses(head: FlameHead, motion: ScriptedMotion) -> Float[Tensor, "f 4 4"]:

@@ -20,7 +20,7 @@ from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.scene.rig_dress import Dress
 from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
 from headfields.synthetic.scene.rig_scene import RigScene
-from headfields.synthetic.tracking_error import TRUTH
+from headfields.synthetic.tracking_error import TRUTH, TRUTH_FORMAT
 
 __all__ = ["rig_states", "write_rig_capture"]
 
@@ -180,4 +180,4 @@ def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: 
         "pose": states.pose,
         "yaw": motion.yaw,
     }
-    save_arrays(folder / TRUTH, {name: tensor.numpy() for name, tensor in truth.items()})
+    save_arrays(folder / TRUTH, {name: tensor.numpy() for name, tensor in truth.items()}, TRUTH_FORMAT)

@@ -15,8 +15,8 @@ from headfields.files.arrays import load_numbers
 from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
 from headfields.ops.rigid import fit_rigid
-from headfields.ops.rotations import rotation_matrices
-from headfields.synthetic.tracking_error import TRUTH
+from headfields.ops.rotations import rotation_angle, rotation_matrices
+from headfields.synthetic.tracking_error import TRUTH, TRUTH_FORMAT
 
 __all__ = ["RigTrackingError", "rig_tracking_error"]
 
@@ -74,7 +74,8 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
     keys = {"vertices": "F V 3", "world_to_camera": "F 4 4", "pose": "F J 3"}
     with reading(path, "the truth of a drawn capture", CaptureError):
-        arrays = checked_arrays(f"rig_tracking_error: {path}", load_numbers(path, CaptureError), keys)
+        raw = load_numbers(path, CaptureError, TRUTH_FORMAT)
+        arrays = checked_arrays(f"rig_tracking_error: {path}", raw, keys)
     truth = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
     rig = body.rig
     if truth["vertices"].shape[1:] != rig.template_vertices.shape or truth["pose"].shape[1] != len(rig.parents):
@@ -98,15 +99,17 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         aligned = tracked.double() @ turn[0].T + shift[0]
         angles = {}
         for name, chosen in groups.items():
-            angles[name] = _angle(fit_rigid(tracked[chosen].double(), true[None, chosen].double())[0][0])
+            part, _ = fit_rigid(tracked[chosen].double(), true[None, chosen].double())
+            angles[name] = float(rotation_angle(part[0]).rad2deg())
         jaw = body.names.index("jaw") if "jaw" in body.names else None
         tracked_jaw = torch.zeros(3) if jaw is None else poses[frame].turns[jaw]
         both = rotation_matrices(torch.stack([tracked_jaw, truth["pose"][frame, rig.jaw_joint]]).double())
         facing = fit_rigid(rig.template_vertices[groups["head"]].double(), true[None, groups["head"]].double())
         ahead = facing[0][0][:, 2]  # of the head, OpenCV axes
+        jaw_off = float(rotation_angle(both[0] @ both[1].T).rad2deg())
         rows.append(
             (1e3 * difference.norm(dim=1).mean(), 1e3 * aside.norm(dim=1).mean(),
-             1e3 * (aligned - true).norm(dim=1).mean(), angles["torso"], angles["head"], _angle(both[0] @ both[1].T),
+             1e3 * (aligned - true).norm(dim=1).mean(), angles["torso"], angles["head"], jaw_off,
              float(torch.rad2deg(torch.atan2(ahead[0], -ahead[2]))))
         )  # fmt: skip
     return RigTrackingError(frames, *np.array(rows, np.float64).reshape(-1, 7).T)
@@ -121,8 +124,3 @@ def _below(parents: tuple[int, ...], joint: int) -> Bool[Tensor, " j"]:
 
 def _moved(points: Tensor, pose: Tensor) -> Tensor:
     return points @ pose[:3, :3].T + pose[:3, 3]
-
-
-def _angle(rotation: Tensor) -> float:
-    cosine = (float(rotation.diagonal().sum()) - 1) / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

@@ -10,13 +10,17 @@ from jaxtyping import Float
 
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
+from headfields.data.projection import project
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.reading import reading
+from headfields.files.versions import FileFormat
+from headfields.ops.rotations import rotation_angle
 from headfields.records import Camera, HeadState
 
 __all__ = ["TRUTH", "TrackingError", "tracking_error", "write_truth"]
 
 TRUTH = "truth.npz"
+TRUTH_FORMAT = FileFormat("headfields.truth", "the truth of a drawn capture", 1, "write the capture again")
 """Name of the file with the true tracking; readers of the layout ignore it."""
 
 
@@ -52,7 +56,7 @@ def write_truth(
 ) -> None:
     """Writes the true tracking of a capture, in the order of its frames, as float32."""
     arrays = {"vertices": vertices, "world_to_camera": world_to_camera, "expression": expression}
-    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()})
+    save_arrays(folder / TRUTH, {name: array.astype(np.float32) for name, array in arrays.items()}, TRUTH_FORMAT)
 
 
 def tracking_error(
@@ -68,7 +72,7 @@ def tracking_error(
         capture: the capture with its tracking.
         frames: frame indices; all if None.
         corrected: camera and state by frame that replace the tracked ones, such as those of
-            `headfields.training.refine_frame`.
+            `headfields.training.refinement.refine_frame`.
 
     Raises:
         CaptureError: the file does not exist, cannot be read or is of another capture, or a frame cannot be read.
@@ -78,7 +82,7 @@ def tracking_error(
     if not path.is_file():
         raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
     with reading(path, "the truth of a drawn capture", CaptureError, "write the capture again"):
-        arrays = load_numbers(path)
+        arrays = load_numbers(path, CaptureError, TRUTH_FORMAT)
         truth = {name: arrays[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
     shapes = {
         "vertices": (len(capture), *capture.recording.canonical.vertices.shape),
@@ -108,16 +112,16 @@ def tracking_error(
             tracked_pose = camera.world_to_camera.detach().cpu().double().reshape(4, 4).numpy()
             tracked = state.vertices[0].detach().cpu().numpy()
             expression = None if state.expression is None else state.expression[0].detach().cpu().numpy()
-        cosine = (np.trace(tracked_pose[:3, :3] @ true_pose[:3, :3].T) - 1) / 2
+        turn = torch.from_numpy((tracked_pose[:3, :3] @ true_pose[:3, :3].T).astype(np.float64))
         tracked, true = _moved(tracked, tracked_pose), _moved(true, true_pose)
         k = capture.recording.intrinsics[frame]
         differences = None if expression is None else expression - truth["expression"][frame]
         rows.append(
             (
-                np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+                float(rotation_angle(turn).rad2deg()),
                 1000 * np.linalg.norm(_moved(middle, tracked_pose) - _moved(middle, true_pose)),
                 1000 * np.linalg.norm(tracked - true, axis=1).mean(),
-                np.linalg.norm(_projected(tracked, k) - _projected(true, k), axis=1).mean(),
+                np.linalg.norm(project(tracked, np.eye(4), k)[0] - project(true, np.eye(4), k)[0], axis=1).mean(),
                 0.0 if differences is None else np.sqrt(np.mean(differences**2)),
             )
         )
@@ -138,9 +142,3 @@ def _in_head_frame(
 def _moved(points: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
     moved: np.ndarray = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     return moved
-
-
-def _projected(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    image = points @ intrinsics.T
-    projected: np.ndarray = image[:, :2] / image[:, 2:]
-    return projected

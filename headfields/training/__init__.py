@@ -1,10 +1,11 @@
 """Training of avatars: the trainer, losses of the presets, evaluation on held-out frames, refinement of their poses."""
 
-from headfields.runs.progress import NanLossError
+from typing import TYPE_CHECKING
+
+from headfields.old_names import deprecated_names
 from headfields.training.callbacks import Callback
 from headfields.training.densification import DensityControl
-from headfields.training.evaluation import evaluate, picture
-from headfields.training.live import LiveFrames
+from headfields.training.evaluation import evaluate
 from headfields.training.mcmc import MCMC
 from headfields.training.preset_losses import (
     blendfield_losses,
@@ -13,37 +14,26 @@ from headfields.training.preset_losses import (
     monoavatar_losses,
     vp360_losses,
 )
-from headfields.training.processes import PeerError
-from headfields.training.recipes import Recipe, recipe_of
-from headfields.training.refinement import Refinement, correct_pose, refine_frame
-from headfields.training.requirements import Requirement, capture_requirements
-from headfields.training.results import FitResult, StepOutcome
+from headfields.training.recipes import recipe_of
 from headfields.training.splat_start import start_from_images
+from headfields.training.train_preset import train
 from headfields.training.trainer import Trainer
 
 __all__ = [
     "MCMC",
     "Callback",
     "DensityControl",
-    "FitResult",
-    "LiveFrames",
-    "NanLossError",
-    "PeerError",
-    "Recipe",
-    "Refinement",
-    "Requirement",
-    "StepOutcome",
     "Trainer",
     "blendfield_losses",
-    "capture_requirements",
-    "correct_pose",
     "evaluate",
     "gaussian_avatars_losses",
     "insta_losses",
     "monoavatar_losses",
-    "picture",
     "recipe_of",
-    "refine_frame",
     "start_from_images",
+    "train",
     "vp360_losses",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

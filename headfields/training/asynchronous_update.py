@@ -1,7 +1,7 @@
-"""The device's part of a step that the host does not wait for: its figures, and whether the optimizer takes it.
+"""The device's part of a step that the host does not wait for: its metrics, and whether the optimizer takes it.
 
-What a step decides by its figures, the device decides: whether it is finite, and so whether the optimizer, the moving
-average and the buffers take it. `headfields.training.asynchronous_steps` launches such steps and reads the figures
+What a step decides by its metrics, the device decides: whether it is finite, and so whether the optimizer, the moving
+average and the buffers take it. `headfields.training.asynchronous_steps` launches such steps and reads the metrics
 later.
 """
 
@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.records import Batch
-from headfields.renderers.padded import Buffers
+from headfields.renderers.padded import Buffers, PaddedSamples
+from headfields.runs.asynchronous import step_if
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.nonfinite import BufferBackup
 
-READ_EVERY = 32
-"""Steps between two looks at the figures. Own choice: a wait in so many steps costs next to nothing."""
-
 
 @dataclass(frozen=True)
-class LateStep:
+class PendingStep:
     """A step that has been launched.
 
     Attributes:
@@ -80,35 +78,10 @@ class StepMetrics:
     needed: dict[str, int]
 
 
-class FigureTable:
-    """Rows of figures on the device, and the place of the next one, which the device counts too.
-
-    Args:
-        width: numbers in a row.
-        device: the device.
-    """
-
-    def __init__(self, width: int, device: torch.device) -> None:
-        self._rows = torch.zeros(READ_EVERY, width, dtype=torch.double, device=device)
-        self._next = torch.zeros(1, dtype=torch.long, device=device)
-
-    def write(self, row: Float[Tensor, " w"]) -> None:
-        """Writes the next row."""
-        self._rows.index_copy_(0, self._next, row[None])
-        self._next.add_(1).remainder_(READ_EVERY)
-
-    def read(self, count: int) -> list[list[float]]:
-        """The last `count` rows since the table was read last; waits for the device."""
-        rows = self._rows[:count].tolist()
-        self._next.zero_()
-        return rows
-
-
 class AsynchronousUpdate:
     """The device's part of a step, after the gradients.
 
     Attributes:
-        pending: steps whose figures have not been read.
         taken: () whether the optimizer took the last step, on the device.
 
     Args:
@@ -137,9 +110,6 @@ class AsynchronousUpdate:
         self._needs_samples = needs_samples
         self._parameters, self._optimizer, self._ema = parameters, optimizer, ema
         self._backup, self._buffers, self._losses, self._frames = backup, buffers, losses, frames
-        width = losses + 2 + len(parameters) + frames + 2 + (0 if buffers is None else len(buffers.names))
-        self.table = FigureTable(width, device)
-        self.pending: list[LateStep] = []
         self.taken = torch.zeros((), dtype=torch.bool, device=device)
 
     def resized(self, parameters: Mapping[str, Tensor], backup: BufferBackup) -> None:
@@ -148,43 +118,41 @@ class AsynchronousUpdate:
         if self._buffers is not None and not self._needs_samples:
             self._buffers.resize({})  # of more Gaussians
 
-    def take(self, figures: Float[Tensor, " f"], seen: Float[Tensor, " b"]) -> None:
-        """Checks a step, takes it if it is finite, and writes its figures down. The host waits for nothing.
+    @torch.no_grad()
+    def take(self, losses: Float[Tensor, " l"], rendering: Any, frame: Int[Tensor, "..."]) -> Float[Tensor, " m"]:
+        """Checks a step, takes it if it is finite, and gives its metrics, which `read` names. The host waits for
+        nothing.
 
         Args:
-            figures: the losses, the squared error, the number of samples.
-            seen: as in `StepMetrics`.
+            losses: the losses and the squared error.
+            rendering: what was rendered.
+            frame: the row of the state that each ray or image of it shows.
         """
-        buffers = self._buffers
+        buffers, samples = self._buffers, rendering.samples
+        count = torch.full_like(losses[0], 0.0 if samples is None else float(len(samples)))
+        if isinstance(samples, PaddedSamples):
+            count = samples.count.to(losses)
         given = [p.grad for p in self._parameters.values() if p.grad is not None]
         known = iter(torch._foreach_norm(given) if given else ())
-        none = torch.zeros((), device=figures.device)
+        none = torch.zeros((), device=losses.device)
         norms = torch.stack([none if p.grad is None else next(known) for p in self._parameters.values()]).double()
-        finite = torch.cat([figures[: self._losses], norms]).isfinite().all()
+        finite = torch.cat([losses[: self._losses], norms]).isfinite().all()
         overflow = torch.zeros_like(finite) if buffers is None else buffers.overflow()
         fits = finite & ~overflow
         # Without samples nothing has a gradient: as packed ones have none then, the optimizer leaves all as it is.
-        moves = fits & (figures[-1] > 0) if self._needs_samples else fits
-        self.taken = moves
-        optimizer: Any = self._optimizer
-        optimizer.grad_scale, optimizer.found_inf = None, (~moves).float()
-        optimizer.step()
-        del optimizer.grad_scale, optimizer.found_inf
+        self.taken = fits & (count > 0) if self._needs_samples else fits
+        step_if(self._optimizer, self.taken)
         if self._ema is not None:
             self._ema.update_if(fits)
         self._backup.restore_unless(fits)
-        flags = torch.stack([fits, overflow]).double()
+        bad = (~rendering.rgb.isfinite().all(dim=-1)).to(rendering.rgb).flatten()
+        seen = bad.new_zeros(self._frames).scatter_reduce_(0, frame.long().flatten(), bad, "amax")
         needed = [] if buffers is None else [buffers.needed.double()]
-        self.table.write(torch.cat([figures, norms, seen.double(), flags, *needed]))
+        flags = torch.stack([fits, overflow]).double()
+        return torch.cat([losses, count[None], norms, seen.double(), flags, *needed])
 
-    def read(self) -> list[tuple[LateStep, StepMetrics]]:
-        """All steps that have been launched since the last call, and their figures; waits for the device."""
-        if not self.pending:
-            return []
-        rows, pending, self.pending = self.table.read(len(self.pending)), self.pending, []
-        return [(step, self._figures(row)) for step, row in zip(pending, rows, strict=True)]
-
-    def _figures(self, row: list[float]) -> StepMetrics:
+    def read(self, row: list[float]) -> StepMetrics:
+        """The metrics of a step, as the host has read them."""
         losses, rest = row[: self._losses], row[self._losses :]
         (squared_error, samples), rest = rest[:2], rest[2:]
         norms, rest = rest[: len(self._parameters)], rest[len(self._parameters) :]

@@ -31,9 +31,10 @@ class Callback:
     def on_launch(self, trainer: Any, rendering: Any, taken: Any, step: int) -> None:
         """The gradients of a step are there, and the optimizer has taken it if `taken` () is true; on a GPU the device
         alone knows, and may run all of this from a graph. So it draws no random numbers, reads no tensor, makes none
-        that it keeps, and writes to those it has; the number of the step, from 0, may be compared and nothing else.
+        that it keeps, and writes to those it has. A callback that reads the number of the step, from 0, says with a
+        method `phase(step)` what of it it depends on, such as `step < self.stop`; steps without one are not captured.
 
-        A callback with this hook does not read the figures of a step in `on_step`, which on a GPU are not there yet.
+        A callback with this hook does not read the losses of a step in `on_step`, which on a GPU are not there yet.
         """
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
@@ -60,6 +61,7 @@ class Hooks:
         processes: those that train together.
 
     Attributes:
+        callbacks: as above.
         error: what a callback raised after a step, with several processes: raised in their next exchange, so that none
             waits for this one.
         stop_reason: why a callback has asked the training to end, or None.
@@ -68,14 +70,14 @@ class Hooks:
     def __init__(
         self, trainer: Any, callbacks: Sequence[Any], fabric: Any, random: RandomStream, processes: Processes
     ) -> None:
-        self._trainer, self._callbacks, self._fabric = trainer, callbacks, fabric
+        self._trainer, self.callbacks, self._fabric = trainer, callbacks, fabric
         self._random, self._processes = random, processes
         self.error: Exception | None = None
         self.stop_reason: str | None = None
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Calls a hook; parts of the avatar that a callback sets to evaluation mode, to look at it, come back."""
-        if not self._callbacks:
+        if not self.callbacks:
             return
         avatar = self._trainer.avatar
         modes, training = [(part, part.training) for part in avatar.modules()], avatar.training
@@ -92,12 +94,12 @@ class Hooks:
             self.call(hook, **arguments)
         except Exception as raised:
             error = raised
-        if self._callbacks:
+        if self.callbacks:
             self._processes.raise_on_all(error)
 
     def call_after_step(self, outcome: Any) -> None:
         """Calls `on_step`; with several processes an error waits for their next exchange."""
-        if not any(hasattr(callback, "on_step") for callback in self._callbacks):
+        if not any(hasattr(callback, "on_step") for callback in self.callbacks):
             return
         try:
             self.call("on_step", outcome=outcome)
@@ -106,9 +108,9 @@ class Hooks:
                 raise
             self.error = error
 
-    def call_launched(self, rendering: Any, is_taken: Tensor, step: Any) -> None:
+    def call_launched(self, rendering: Any, is_taken: Tensor, step: int) -> None:
         """Calls the callbacks' part in what is launched: no random number, nothing that the host reads."""
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             if has_own_hook(callback, "on_launch"):
                 callback.on_launch(trainer=self._trainer, rendering=rendering, taken=is_taken, step=step)
 

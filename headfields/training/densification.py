@@ -132,6 +132,10 @@ class DensityControl:
 
         self._allocate(gaussians)
 
+    def phase(self, step: int) -> bool:
+        """What of the step `on_launch` depends on: see `Callback`."""
+        return step < self.stop
+
     def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
         """Adds the step's gradients if the optimizer has taken it."""
         if step < self.stop:
@@ -179,14 +183,14 @@ class DensityControl:
         assert self._sum is not None and self._drawn is not None
         sizes = world_sizes(rendering)
         self._sizes.copy_(torch.where(taken, sizes, self._sizes))
-        screen = rendering.screen_absolute if self.absolute else rendering.screen
-        if screen is None or screen.grad is None:  # nothing was drawn
+        means2d_offset = rendering.means2d_absgrad if self.absolute else rendering.means2d_offset
+        if means2d_offset is None or means2d_offset.grad is None:  # nothing was drawn
             return
         height, width = rendering.opacity.shape[-2:]
         # 3DGS differentiates by coordinates in [-1, 1], and the loss of one image; here of the mean over frames.
-        across, down = (0.5 * side * len(screen) for side in (width, height))
-        length = torch.hypot(screen.grad[..., 0] * across, screen.grad[..., 1] * down)
-        drawn = (rendering.splatted.radii > 0) & taken
+        across, down = (0.5 * side * len(means2d_offset) for side in (width, height))
+        length = torch.hypot(means2d_offset.grad[..., 0] * across, means2d_offset.grad[..., 1] * down)
+        drawn = (rendering.rasterized.radii > 0) & taken
         self._sum += torch.where(drawn, length, 0.0).sum(0).float()
         self._drawn += drawn.sum(0)
 

@@ -18,6 +18,7 @@ from headfields.data.image_files import decode_image
 from headfields.files.atomic import write_image
 from headfields.losses.base import check_positive
 from headfields.metrics.image import psnr
+from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, HeadState, ImageBatch
 from headfields.runs.interrupts import InterruptFlag
 from headfields.training.evaluation import picture
@@ -223,8 +224,7 @@ def _carried(capture: Any, frame: int, yaw: float, pitch: float) -> Camera:
     if not yaw and not pitch:
         return camera
     center = ((vertices.amin(0) + vertices.amax(0)) / 2).to(camera.world_to_camera)
-    cos, sin = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
-    tilt = camera.world_to_camera.new_tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    tilt = rotation_matrices(camera.world_to_camera.new_tensor([math.radians(pitch), 0, 0]))
     # In the camera's own axes a turn about its x axis through the head's middle is one of the head before it.
     local = camera.world_to_camera[0, :3, :3] @ center + camera.world_to_camera[0, :3, 3]
     turn = torch.eye(4).to(camera.world_to_camera)

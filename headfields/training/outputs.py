@@ -60,7 +60,7 @@ class RunOutputs:
         """The intervals begin."""
         self._last = dict.fromkeys(self._intervals, time.perf_counter())
 
-    def make_due(self, monitor: TrainingMonitor, before: Callable[[], None]) -> None:
+    def make_due(self, monitor: TrainingMonitor, before: Callable[[], None] = lambda: None) -> None:
         """Takes a picture and saves a checkpoint if they are due; between two steps, and `before` is called first."""
         if monitor.folder is not None and monitor.stepped:
             self._when_due("picture", monitor, before, self.take_picture)

@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headfields.avatar.avatar import frozen
 from headfields.data.expression_basis import expression_basis
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
-from headfields.ops.rotations import axis_angle, rotation_matrices
+from headfields.ops.rotations import rotation_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
@@ -83,7 +84,7 @@ def correct_pose(
 
     >>> import torch
     >>> from headfields.records import Camera
-    >>> from headfields.training import correct_pose
+    >>> from headfields.training.refinement import correct_pose
     >>> camera = Camera(torch.eye(4), torch.eye(3), (4, 4))
     >>> shifted = correct_pose(camera, torch.zeros(3), torch.tensor([0.0, 0.0, 0.01]), torch.tensor([0.0, 0.0, 0.5]))
     >>> round(float(shifted.world_to_camera[2, 3]), 3)  # the head is a centimeter further away
@@ -165,7 +166,7 @@ def refine_frame(
     view, intrinsics = camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3)
     camera = Camera(view, intrinsics, camera.size, lens).detach()
     state = (capture.state(index) if state is None else state).to(device).detach()
-    with _frozen(avatar), torch.no_grad():
+    with _evaluated(avatar), torch.no_grad():
         filled = avatar.with_codes(state).codes  # so that codes of the frame are fitted, and those of the person stay
         own = {name: filled[name] for name, table in avatar.codes.items() if table.by == "frame"}
         state = state.replace(codes={**own, **state.codes})
@@ -177,7 +178,7 @@ def refine_frame(
     rates = {"pose": pose_rate, "expression": expression_rate, "codes": code_rate}
     skipped = 0
     if parameters.groups:
-        with _frozen(avatar):
+        with _evaluated(avatar):
             skipped = _descend(avatar, parameters, truth, background, steps, rays, rates, seed)
     refined_camera, refined_state = parameters.frame()
     refined_camera, refined_state = refined_camera.detach(), refined_state.detach()
@@ -327,19 +328,14 @@ def _descend(
 
 
 @contextlib.contextmanager
-def _frozen(avatar: nn.Module) -> Iterator[None]:
+def _evaluated(avatar: nn.Module) -> Iterator[None]:
     """Puts the avatar into evaluation mode and freezes its parameters; enables gradients for everything else."""
     training = avatar.training
-    trained = [p for p in avatar.parameters() if p.requires_grad]
     avatar.eval()
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
+        with frozen(avatar), torch.enable_grad():
             yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
         avatar.train(training)
 
 
@@ -352,5 +348,4 @@ def _moved(before: Camera, after: Camera, center: Float[Tensor, "3"]) -> tuple[f
     """Rotation in degrees and translation of the center in millimeters between two cameras."""
     change = after.world_to_camera.double() @ torch.linalg.inv(before.world_to_camera.double())
     centers = [view[:3, :3] @ center + view[:3, 3] for view in (before.world_to_camera, after.world_to_camera)]
-    angle = torch.linalg.vector_norm(axis_angle(change[:3, :3]))
-    return float(torch.rad2deg(angle)), 1000 * float((centers[1] - centers[0]).norm())
+    return float(torch.rad2deg(rotation_angle(change[:3, :3]))), 1000 * float((centers[1] - centers[0]).norm())

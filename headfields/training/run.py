@@ -94,6 +94,11 @@ class TrainingRun:
         if getattr(avatar, "preview", self) is None:
             frame = self._batches.frames[:1]
             avatar.preview = self._capture.camera(frame)[0], self._capture.state(frame)
+        if hasattr(avatar, "trained_on"):
+            avatar.trained_on = {
+                "head_frame": "keep" if getattr(self._capture, "head_frame", None) is None else "normalize",
+                "mouth": getattr(self._capture, "mouth", "close"),
+            }
         try:
             with writing(path):
                 avatar.save(path)

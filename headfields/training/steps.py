@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.renderers.padded import PaddedSamples
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.progress import NanLossError
 from headfields.training.batches import BatchSource
@@ -45,15 +44,9 @@ class Drawn:
                 suspects[~values.flatten(1).isfinite().all(dim=1)] = 1.0
         return suspects
 
-    def seen(self, count: int) -> Float[Tensor, " b"]:
-        """1 for rows of the state, of at most `count`, with a rendered color that is not finite; no wait."""
-        rgb = self.rendering.rgb.detach()
-        bad = (~rgb.isfinite().all(dim=-1)).to(rgb).flatten()
-        return bad.new_zeros(count).scatter_reduce_(0, self.batch.frame.long().flatten(), bad, "amax")
-
 
 class Steps(ABC):
-    """A way of taking training steps.
+    """A way of taking training steps, within `with steps.active(monitor):`.
 
     Args:
         state: the avatar and what else a step changes.
@@ -94,16 +87,13 @@ class Steps(ABC):
         self.graph_reason = graph_reason
 
     @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Within the block steps are taken, and have what they need."""
+    def active(self, monitor: TrainingMonitor) -> Iterator[None]:
+        """Within the block steps are taken; after it all that follows from them has been done."""
         yield
 
     @abstractmethod
     def step(self, decay: float, monitor: TrainingMonitor, interrupt: InterruptFlag) -> StepOutcome:
         """One step, with the learning rates times `decay`."""
-
-    def read(self, monitor: TrainingMonitor) -> None:  # noqa: B027 - most ways have nothing left to read
-        """Waits for the figures of all steps that were taken, and does what they ask for."""
 
     def resized(self) -> None:
         """Takes note of parameters and buffers of other sizes, after the state has."""
@@ -111,25 +101,23 @@ class Steps(ABC):
 
     def _prepare(self, frames_state: Any, decay: float) -> None:
         """What a step does before it renders: learning rates, schedules of parts, occupancy."""
-        for group in self._state.optimizer.param_groups:
-            rate = group["initial_lr"] * decay
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        self._set_rates([group["initial_lr"] * decay for group in self._state.optimizer.param_groups])
         self._state.backup.keep()
         self._state.avatar.update(frames_state, self._state.progress.step)
         self._shared.snapshot()
 
+    def _set_rates(self, rates: list[float]) -> None:
+        """Sets the learning rates of the optimizer's groups."""
+        for group, rate in zip(self._state.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
     def _differentiate(
-        self, batch: Any, frames_state: Any, frames: Tensor, step: Any, fraction: float
+        self, batch: Any, frames_state: Any, frames: Tensor, step: int, fraction: float
     ) -> Float[Tensor, " l"]:
         """Renders this process's share of a batch, `fraction` of its rays, and computes its gradients.
 
-        The device's part of a step: it does not wait for the device where the parts do not.
-
         Returns:
-            The weighted losses and the squared error, scaled by the fraction, then the number of samples.
+            The weighted losses and the squared error, scaled by the fraction.
         """
         with self._fabric.autocast():
             rendering = self._state.avatar(batch.view, frames_state, batch.background)
@@ -138,14 +126,10 @@ class Steps(ABC):
         self._state.optimizer.zero_grad(set_to_none=True)
         if total.requires_grad:  # false if there are no samples, as when every ray misses the head
             self._fabric.backward(total * fraction if self._processes.several else total)
+        self._drawn = Drawn(frames, frames_state, batch, rendering)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
-            scaled = torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
-            samples = torch.full_like(scaled[0], 0.0 if rendering.samples is None else float(len(rendering.samples)))
-            if isinstance(rendering.samples, PaddedSamples):
-                samples = rendering.samples.count.to(scaled)
-            self._drawn = Drawn(frames, frames_state, batch, rendering)
-            return torch.cat([scaled, samples[None]])
+            return torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
 
     def _count_skipped(self, step: int, what: str, frames: list[int], monitor: TrainingMonitor) -> None:
         """Counts a step that was not finite, and the frames that it drew.

@@ -1,4 +1,4 @@
-"""Steps whose figures the host reads before it decides on them: on a CPU, and by several processes."""
+"""The plain training step: draw, render, differentiate, check, update; by one process or several."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,10 @@ MOST_OVERFLOWS = 25
 
 
 class SynchronousSteps(Steps):
-    """A step at a time: its figures are known before the next one begins.
+    """A step at a time: its losses are known before the next one begins.
 
     With several processes a step is: the same batch drawn by all; a share of it rendered and differentiated by each;
-    figures, gradients and buffers combined; the same update made by all. A process that fails still takes part in the
+    metrics, gradients and buffers combined; the same update made by all. A process that fails still takes part in the
     exchange, so that none waits for it, and the step ends with an error on all.
     """
 
@@ -68,19 +68,19 @@ class SynchronousSteps(Steps):
         try:
             if self._hooks.error is not None:
                 raise self._hooks.error
-            self._outputs.make_due(monitor, lambda: None)
-            figures, rays = self._own_share(decay)
+            self._outputs.make_due(monitor)
+            metrics, rays = self._own_share(decay)
         except Exception as error:
             if not several:
                 raise
             failure, rays = error, 0
-            figures = torch.zeros(count, dtype=torch.double, device=self._device)
+            metrics = torch.zeros(count, dtype=torch.double, device=self._device)
             state.optimizer.zero_grad(set_to_none=True)
             self._shared.snapshot()
         parameters = state.parameters
         has_gradient = [p.grad is not None for p in parameters.values()]
         status = [seconds, bool(interrupt), failure is not None, self._hooks.stop_reason is not None, *has_gradient]
-        row = torch.cat([figures, send_numbers(status, torch.double, self._device)])
+        row = torch.cat([metrics, send_numbers(status, torch.double, self._device)])
         table = self._processes.gather(row)
         self._processes.sum_gradients(list(parameters.values()))
         self._shared.merge()
@@ -99,7 +99,7 @@ class SynchronousSteps(Steps):
         """Draws a batch, renders this process's share and computes its gradients.
 
         Returns:
-            The figures of `_differentiate`, and the number of rays of all processes.
+            The metrics: weighted losses, squared error, number of samples; and the number of rays of all processes.
         """
         random, several = self._state.random, self._processes.several
         batch, frames, first, rays = self._batches.draw(self._rays.now, random.generator)
@@ -108,9 +108,12 @@ class SynchronousSteps(Steps):
         own_numbers = random.share(first, rays) if several else contextlib.nullcontext()
         with own_numbers:
             step = self._state.progress.step
-            figures = self._differentiate(batch, frames_state, frames, step, len(batch) / max(rays, 1))
+            metrics = self._differentiate(batch, frames_state, frames, step, len(batch) / max(rays, 1))
+        assert self._drawn is not None
+        samples = self._drawn.rendering.samples
+        count = metrics.new_full((1,), 0.0 if samples is None else float(len(samples)))
         pixels = batch.alpha[:1].numel()  # of an image, or one of a ray
-        return figures, rays * max(pixels, 1)
+        return torch.cat([metrics, count]), rays * max(pixels, 1)
 
     def _apply(
         self,
@@ -132,16 +135,16 @@ class SynchronousSteps(Steps):
         """
         state, names = self._state, [loss.name for loss in self._objective.losses]
         count = len(names) + 2
-        figures = [math.fsum(row[i] for row in rows) for i in range(count)]
+        metrics = [math.fsum(row[i] for row in rows) for i in range(count)]
         seconds, interrupted = rows[0][count], any(row[count + 1] for row in rows)
         if any(row[count + 2] for row in rows):
             self._processes.raise_on_all(failure)
         for i, parameter in enumerate(state.parameters.values()):
             if not any(row[count + 4 + i] for row in rows):
                 parameter.grad = None  # unused on every process, so the optimizer skips it
-        terms = dict(zip(names, figures, strict=False))
+        terms = dict(zip(names, metrics, strict=False))
         stopped = any(row[count + 3] for row in rows)
-        outcome = StepOutcome(terms, figures[len(terms)], rays, seconds, interrupted, stopped=stopped)
+        outcome = StepOutcome(terms, metrics[len(terms)], rays, seconds, interrupted, stopped=stopped)
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         place = _processes_not_finite(rows, [names.index(name) for name in bad])
         not_finite = f"loss {', '.join(bad)}{place}" if bad else ""
@@ -161,7 +164,7 @@ class SynchronousSteps(Steps):
                 "precision='bf16-mixed' or '32-true', or a lower learning rate"
             )
         self._update(has_gradients=bool(norms), checks=self._outputs.has_folder)
-        self._rays.follow(rays, figures[len(terms) + 1])
+        self._rays.follow(rays, metrics[len(terms) + 1])
         return outcome
 
     def _update(self, has_gradients: bool, checks: bool) -> None:

@@ -1,7 +1,7 @@
 """The training loop of avatars: random rays of random frames, or whole images, one step of the optimizer at a time.
 
 What the loop is made of: what is trained and saved (`state`), the run folder (`run`), pictures and checkpoints
-(`outputs`), and the two ways of taking a step (`synchronous_steps`, `asynchronous_steps`).
+(`outputs`), and the step (`synchronous_steps`; on a GPU `asynchronous_steps`).
 """
 
 import contextlib
@@ -27,7 +27,6 @@ from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.nonfinite import BufferBackup
 from headfields.runs.progress import Progress
 from headfields.runs.randomness import RandomStream, deterministic
-from headfields.training.asynchronous_steps import AsynchronousSteps, why_no_graph, why_synchronous
 from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.divergence import divergence, single_color_psnr
@@ -45,8 +44,7 @@ from headfields.training.results import FitResult
 from headfields.training.run import TrainingRun, differences, digest, recorded_options
 from headfields.training.run_config import run_config
 from headfields.training.state import TrainingState
-from headfields.training.steps import Steps
-from headfields.training.synchronous_steps import SynchronousSteps
+from headfields.training.step_kinds import kind_of_steps
 from headfields.training.warn import warn
 
 
@@ -113,11 +111,14 @@ class Trainer:
         precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
             them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
             from bfloat16, and none from float16.
-        graph: whether a step on CUDA is captured once and replayed (a CUDA graph). "auto": where it can be; why it is
-            not, says the log and `trainer.graph_reason`. True is an error where it cannot be.
+        asynchronous: whether steps on CUDA are launched without waiting for the losses of the one before, which are
+            read every 32 steps. False is the plain loop, a step at a time, as on the CPU: to debug a loss. "auto":
+            where it can be; True is an error where it cannot.
+        graph: whether an asynchronous step is captured once and replayed (a CUDA graph). "auto": where it can be; why
+            it is not, says the log and `trainer.graph_reason`. True is an error where it cannot be.
         checkpoint_seconds, picture_seconds: seconds between checkpoints and between pictures.
         callbacks: objects with some of the methods of `headfields.training.Callback`, which the trainer calls.
-        loggers: further logs of the figures: loggers of Lightning Fabric, or `"csv"`, `"tensorboard"` or `"wandb"`,
+        loggers: further logs of the metrics: loggers of Lightning Fabric, or `"csv"`, `"tensorboard"` or `"wandb"`,
             which write to RUN/logs.
         bar: show a progress bar on stderr.
 
@@ -165,6 +166,7 @@ class Trainer:
         devices: int | Sequence[int] = 1,
         strategy: str = "auto",
         precision: str = "32-true",
+        asynchronous: bool | str = "auto",
         graph: bool | str = "auto",
         checkpoint_seconds: float | int = 60.0,
         picture_seconds: float | int = 60.0,
@@ -190,8 +192,6 @@ class Trainer:
             )
         if weight_decay is None and optimizer is None:
             weight_decay = 1e-6
-        if graph not in (True, False, "auto"):
-            raise ValueError(f"Trainer: graph is {graph!r}; expected True, False or 'auto'")
         losses = as_losses(losses)
         frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(frames):
@@ -268,11 +268,10 @@ class Trainer:
         )  # fmt: skip
         self._rays = RayCount(self._state, rays_per_step, samples_per_step)
         self._objective = Objective(losses, avatar)
-        prompt = why_synchronous(self.device, self.processes, self.scaler, self.optimizer, self.callbacks)
-        reason = "graph is False" if graph is False else prompt or why_no_graph(avatar, self.optimizer)
-        if graph is True and reason:
-            raise ValueError(f"Trainer: graph is True, and steps cannot be captured: {reason}")
-        kind: type[Steps] = SynchronousSteps if prompt else AsynchronousSteps
+        kind, reason = kind_of_steps(
+            asynchronous, graph, self.avatar, losses, self.device, self.processes, self.scaler, self.optimizer,
+            self.callbacks,
+        )  # fmt: skip
         self._steps = kind(
             self._state, capture, self._batches, self._rays, self._objective, self.fabric, self.processes,
             self._outputs, self._hooks, learning_rate, reason,
@@ -330,8 +329,7 @@ class Trainer:
             state.backup, skipped_before = BufferBackup(self.avatar), state.skipped.total
             hooks.call_together("on_start")
             try:
-                with self._steps.active():
-                    interrupted = self._train(monitor, interrupt)
+                interrupted = self._train(monitor, interrupt)
                 self.avatar.eval()
                 state.swap_average()
                 if self._run is not None:
@@ -484,14 +482,14 @@ class Trainer:
         self._outputs.start_clock()
         self.avatar.train()
         interrupted, stopped = bool(interrupt) and not several, hooks.stop_reason is not None and not several
-        while monitor.fraction < 1 and not interrupted and not stopped:
-            self.fraction = monitor.fraction
-            decay = self._schedule(self.fraction, self.progress.step)
-            monitor.tick()
-            outcome = self._steps.step(decay, monitor, interrupt)
-            interrupted = outcome.interrupted if several else bool(interrupt)
-            stopped = outcome.stopped if several else hooks.stop_reason is not None
-        self._steps.read(monitor)
+        with self._steps.active(monitor):
+            while monitor.fraction < 1 and not interrupted and not stopped:
+                self.fraction = monitor.fraction
+                decay = self._schedule(self.fraction, self.progress.step)
+                monitor.tick()
+                outcome = self._steps.step(decay, monitor, interrupt)
+                interrupted = outcome.interrupted if several else bool(interrupt)
+                stopped = outcome.stopped if several else hooks.stop_reason is not None
         if several:
             self.processes.raise_on_all(hooks.error)
         if stopped and hooks.stop_reason is None:

@@ -17,12 +17,12 @@ from headfields.deformers import (
     HyperDeformer,
     InverseSkinning,
     NearSurface,
-    SkinningRoots,
-    SkinningWeights,
     Static,
     SurfaceCanonicalizer,
     WeightFieldSkinning,
 )
+from headfields.deformers.skinning import SkinningRoots
+from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.encoders import Frequency, HashGrid, RegionGate, StaticFeatures, SurfaceFeatures, VertexFeatures
 from headfields.losses.color import SquaredColor
 from headfields.networks import Anchors

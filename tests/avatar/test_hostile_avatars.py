@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headfields.apps.priors import load_prior
 from headfields.avatar.avatar import Avatar
+from headfields.avatar.splat_avatar import load_avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
@@ -28,8 +29,6 @@ from headfields.records import Template
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
 
-WRITTEN = Path(__file__).parent.parent / "written_by_0_1_0"
-FILES = sorted(WRITTEN.glob("*.safetensors"))
 KEY, PRIOR = "headfields.avatar", "headfields.prior"
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
 Content = tuple[dict[str, Tensor], dict[str, Any]]
@@ -133,13 +132,13 @@ def check(path: Path, loader: Callable[[Path], Any]) -> bool:
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_mutations(count: int, tmp_path: Path) -> None:
+def test_mutations(count: int, tmp_path: Path, samples: Path) -> None:
     source, loaded, torch_state = random.Random(count), 0, torch.get_rng_state()
-    contents = [read(path) for path in FILES]
+    contents = [read(path) for path in sorted(samples.glob("*.safetensors"))]
     for index in range(count):
         tensors, headers = mutated(source.choice(contents), source)
         path = write(tmp_path / f"{index}.safetensors", tensors, text(headers))
-        loaded += check(path, load_prior if PRIOR in headers else Avatar.load)
+        loaded += check(path, load_prior if PRIOR in headers else load_avatar)
         path.unlink()
     assert 0 < loaded < count / 2
     torch.set_rng_state(torch_state)
@@ -233,8 +232,10 @@ def test_malformed_files_are_named(
         (lambda content: content[1].update({PRIOR: []}), "expected a JSON object"),
     ],
 )  # fmt: skip
-def test_malformed_priors_are_named(change: Callable[[Content], Any], message: str, tmp_path: Path) -> None:
-    content = read(WRITTEN / "prior.safetensors")
+def test_malformed_priors_are_named(
+    change: Callable[[Content], Any], message: str, tmp_path: Path, samples: Path
+) -> None:
+    content = read(samples / "prior.safetensors")
     change(content)
     path = write(tmp_path / "bad.safetensors", *content)
     with pytest.raises(ValueError, match=message) as raised:

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import headfields.files.safetensors
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate
-from headfields.files.safetensors import read_safetensors
 from headfields.parts import part_class
 from headfields.records import Camera, HeadState, Template
 from headfields.renderers import OccupancySampler, UniformSampler, VolumeRenderer
@@ -95,11 +94,6 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match=r"without the header entry 'headfields\.avatar'"):
         Avatar.load(tmp_path / "other")
-    _, description = read_safetensors(path, KEY)
-    assert description["format"] == 1
-    save_file(load_file(path), tmp_path / "newer", {KEY: '{"format": 2}'})
-    with pytest.raises(ValueError, match="has format 2, this headfields reads 1"):
-        Avatar.load(tmp_path / "newer")
 
 
 def test_arguments_that_no_file_holds_are_named(tmp_path: Path) -> None:

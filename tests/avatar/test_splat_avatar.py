@@ -118,10 +118,10 @@ def test_every_parameter_has_a_gradient_and_losses_read_the_gaussians() -> None:
     sum(loss(rendering, target, 0) for loss in losses).backward()  # type: ignore[union-attr]
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.any()), name
-    assert rendering.screen is not None and bool(rendering.screen.grad.any())
-    assert rendering.splatted.radii.shape == (2, 60)
+    assert rendering.means2d_offset is not None and bool(rendering.means2d_offset.grad.any())
+    assert rendering.rasterized.radii.shape == (2, 60)
     far = rendering.attached.means.norm(dim=-1)
-    visible = rendering.splatted.radii > 0
+    visible = rendering.rasterized.radii > 0
     expected = ((far - 0.1).clamp_min(0) * visible).sum() / visible.sum()
     torch.testing.assert_close(SplatPosition(0.1)(rendering, target, 0), expected)
     assert float(SplatPosition(1e3)(rendering, target, 0)) == 0 == float(SplatScale(1e3)(rendering, target, 0))
@@ -152,8 +152,8 @@ def test_training_on_whole_images_learns_and_resumes_bit_for_bit(tmp_path: Path)
 class Halving:
     """A callback that drops half of the Gaussians once and doubles a few."""
 
-    def on_step(self, trainer: Trainer, outcome: hf.training.StepOutcome) -> None:
-        assert outcome.rendering.screen.grad is not None
+    def on_step(self, trainer: Trainer, outcome: hf.training.results.StepOutcome) -> None:
+        assert outcome.rendering.means2d_offset.grad is not None
         if trainer.progress.step == 4:
             gaussians = trainer.avatar.gaussians
             gaussians.take(torch.arange(0, len(gaussians), 2), None, trainer.optimizer)
@@ -190,7 +190,7 @@ def test_colors_start_from_the_images_and_empty_space_is_dropped() -> None:
 
 def test_seeds_are_even_and_in_the_planes_of_triangles() -> None:
     splats, face = surface_splats(VERTICES, FACES, 4000)
-    area = hf.ops.triangle_areas(VERTICES, FACES)
+    area = hf.ops.vertex_geometry.triangle_areas(VERTICES, FACES)
     counts = torch.bincount(face, minlength=len(FACES))
     assert float((counts - 4000 * area / area.sum()).abs().max()) <= 1.0
     a, b, c = VERTICES[FACES[face]].unbind(1)

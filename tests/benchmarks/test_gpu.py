@@ -14,8 +14,8 @@ from benchmarks.gpu import models as gpu_models
 from benchmarks.gpu import tests as gpu_tests
 from benchmarks.gpu.page import markdown
 from benchmarks.gpu.settings import GpuSettings
-from headfields.training.asynchronous_steps import why_synchronous
 from headfields.training.processes import Processes
+from headfields.training.step_kinds import why_synchronous
 
 FEW = ["INSTA, released", "MonoAvatar, fast", "GaussianAvatars, fast"]
 

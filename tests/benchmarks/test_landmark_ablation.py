@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmarks.mononphm_ablation import landmark_distance, without_landmarks
-from headfields.apps.tracking import PriorHead, PriorTracker
+from headfields.apps.tracking import PriorTracker
+from headfields.apps.tracking.prior.head import PriorHead
 from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 

@@ -51,14 +51,14 @@ def test_the_table_marks_determined_differences() -> None:
 
 def test_errors_of_a_region_are_those_of_its_pixels(tmp_path: Path) -> None:
     vertices, faces = blob(True)
-    hf.data.write_insta(tmp_path / "a", tiny_frames(3, True), vertices, faces)
+    hf.data.formats.insta_writer.write_insta(tmp_path / "a", tiny_frames(3, True), vertices, faces)
     capture = hf.data.load_capture(tmp_path / "a")
     pixels = capture.pixels(0)
     masks = FaceRegions(capture).masks(0, pixels)
     assert bool(masks["lips and mouth"].any()) and not bool((masks["lids"] & masks["eyes"]).any())
     assert bool((masks["eyes and lids"] & masks["eyes"]).any())
 
-    def brighter_mouth(frame: int, pixels: hf.PixelBatch) -> torch.Tensor:
+    def brighter_mouth(frame: int, pixels: hf.records.PixelBatch) -> torch.Tensor:
         mouth = FaceRegions(capture).masks(frame, pixels)["lips and mouth"]
         return pixels.target - 0.1 * torch.where(pixels.target > 0.5, 1.0, -1.0) * mouth[:, None]
 

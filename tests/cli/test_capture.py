@@ -10,15 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from headfields.apps.tracking import HeadIdentity, RigTrackingOptions
+from headfields.apps.tracking import RigTrackingOptions
 from headfields.apps.tracking.frame_source import FrameSource
+from headfields.apps.tracking.head.identity import HeadIdentity
 from headfields.apps.tracking.rig.light import LightSums
 from headfields.apps.tracking.rig.observation import rig_observation
 from headfields.cli import main
 from headfields.cli.open_run import open_frames
-from headfields.data import UntrackedRecording, load_capture
+from headfields.data import load_capture
 from headfields.data.save_vhap import _time_steps
-from headfields.data.untracked import write_untracked
+from headfields.data.untracked import UntrackedRecording, write_untracked
 from tests.apps.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
 

@@ -64,11 +64,11 @@ def test_the_fitted_motion_is_the_captures(capture):
     lines = []
     rig = hf.export.rig_of_capture(opened, progress=lines.append)
     vertices = opened.state(range(len(opened))).vertices[:, : len(rig.mesh.vertices)]
-    motion, error = hf.export.fit_motion(rig, vertices)
+    motion, error = hf.export.captures.fit_motion(rig, vertices)
     assert float(error.max()) < 5e-4 and len(lines) == 1
     assert (rig.posed(motion) - vertices).norm(dim=-1).max() < 5e-3
     views = opened.camera(range(len(opened))).world_to_camera
-    moved = hf.export.head_poses(opened, list(range(len(opened))))
+    moved = hf.export.captures.head_poses(opened, list(range(len(opened))))
     assert torch.allclose(views[0] @ moved, views, atol=1e-5)
 
 
@@ -142,7 +142,7 @@ def read_frames(path) -> np.ndarray:
 
 
 def test_a_head_file_and_the_motion_of_its_capture(tmp_path, capsys):
-    arrays = hf.synthetic.procedural_head_arrays()
+    arrays = hf.synthetic.head.model.procedural_head_arrays()
     arrays["posedirs"] = np.zeros_like(arrays["posedirs"])  # glTF has no pose correctives
     np.savez(tmp_path / "flame.npz", **arrays)
     head = hf.heads.FlameHead.from_file(tmp_path / "flame.npz")
@@ -190,7 +190,7 @@ def test_another_captures_motion_is_retargeted(capture, tmp_path, capsys):
     with torch.no_grad():
         carried = hf.retargeting.Retargeter.from_captures(other, target)(other.state(range(4))).vertices
     rig = hf.export.rig_of_capture(target)
-    motion, _ = hf.export.fit_motion(rig, carried[:, : len(rig.mesh.vertices)])
+    motion, _ = hf.export.captures.fit_motion(rig, carried[:, : len(rig.mesh.vertices)])
     shown = read_frames(out)
     split = split_at_seams(rig.mesh)
     assert np.abs(shown - rig.posed(motion)[:, split.vertex].numpy()).max() < 1e-5

@@ -10,6 +10,7 @@ import pytest
 
 import headfields as hf
 from headfields.cli import COMMANDS, main, presets
+from headfields.training import presets as library
 from tests.data.tiny import blob, tiny_frames
 
 RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
@@ -56,15 +57,15 @@ def test_a_mistake_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
 
 def test_the_help_of_train_lists_every_preset_and_its_arguments() -> None:
     text = presets.listing()
-    for name in presets.presets():
+    for name in library.presets():
         (line,) = (line for line in text.splitlines() if line.startswith(f"{name}: "))
         names = [word.partition("=")[0] for word in line.split()[1:]]
-        assert set(names) == {parameter.name for parameter in presets._parameters(getattr(hf.models, name))} - {
+        assert set(names) == {parameter.name for parameter in library.parameters_of(getattr(hf.models, name))} - {
             "template"
         }
     fields = {"insta", "monoavatar", "vp360", "static_field"}
     gaussians = {"gaussian_avatars", "flash_avatar", "rgb_avatar"}
-    assert fields | gaussians == set(presets.presets()) == {line.partition(":")[0] for line in text.splitlines()}
+    assert fields | gaussians == set(library.presets()) == {line.partition(":")[0] for line in text.splitlines()}
 
 
 def test_train_help_shows_the_listing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +83,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_report_of_a_capture_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hf.data.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
+    hf.data.formats.insta_writer.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
     assert main(["inspect", str(tmp_path / "tiny"), "--decode"]) == 0
     captured = capsys.readouterr()
     assert "Capture('tiny'" in captured.out and "camera convention" in captured.out and "vertices" in captured.out

@@ -127,9 +127,10 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path):
 def test_warp_says_what_to_set_where_its_cache_cannot_be_written():
     code = (
         "import torch, headfields as hf\n"
-        "from headfields.ops.occupancy import lookup\n"
+        "from headfields.ops.occupancy import lookup_occupancy\n"
         "with hf.use_cpu_backend('warp'):\n"
-        "    lookup(torch.rand(4, 3), torch.ones(2, 2, 2, dtype=torch.bool), torch.tensor([[0.0, 0, 0], [1, 1, 1]]))\n"
+        "    box = torch.tensor([[0.0, 0, 0], [1, 1, 1]])\n"
+        "    lookup_occupancy(torch.rand(4, 3), torch.ones(2, 2, 2, dtype=torch.bool), box)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**environment(), "WARP_CACHE_PATH": "/dev/null/warp"},

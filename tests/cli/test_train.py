@@ -234,7 +234,7 @@ def test_a_logger_writes_into_the_run(world, tmp_path, capsys, monkeypatch):  # 
 
 def test_the_released_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its numbers reach the model, the losses and the trainer; a resumed run keeps it."""
-    headfields.data.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
+    headfields.data.formats.insta_writer.write_insta(tmp_path / "tiny", tiny_frames(5, True), *blob(True))
     out = tmp_path / "run"
     small = ["--set", "levels=2", "log2_table_size=8", "finest_resolution=32", "grid_resolution=8", "step=0.02"]
     arguments = ["train", "insta", "--capture", str(tmp_path / "tiny"), "--out", str(out), "--precision", "32-true"]

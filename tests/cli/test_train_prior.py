@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import headfields.apps.priors.fit
-from headfields import load_prior
+from headfields.apps.priors.prior import load_prior
 from headfields.apps.priors.scans import load_scans, save_scans, store
 from headfields.cli import main
 from headfields.cli.errors import CommandError

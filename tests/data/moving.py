@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headfields.data import Capture, CapturedFrame
-from headfields.data.formats.insta_writer import InstaWriter
+from headfields.data import Capture
+from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.records import Camera
 from headfields.synthetic.tracking_error import TRUTH, write_truth
 from tests.data.tiny import blob, camera, photograph

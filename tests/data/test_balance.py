@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.data import Capture, load_capture, view_yaw, yaw_balanced_weights
-from headfields.data.balance import yaw_bins
+from headfields.data import Capture, load_capture, yaw_balanced_weights
+from headfields.data.balance import view_yaw, yaw_bins
 from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera, HeadState, Template
 from tests.shapes import uv_sphere

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.data import (
-    Capture,
+from headfields.data import Capture, load_capture, save_capture
+from headfields.data.formats.insta_writer import write_insta
+from headfields.data.head_frame import (
+    HeadFrame,
+    choose_head_frame,
     head_motion,
     head_pose,
-    load_capture,
     rigid_vertices,
-    save_capture,
     to_head_frame,
-    write_insta,
 )
-from headfields.data.head_frame import HeadFrame, choose_head_frame
 from headfields.data.recording import DecodedHead, Recording
 from headfields.mesh.mesh import Mesh
-from headfields.ops import rigid_transform, rotation_matrices
+from headfields.ops import rotation_matrices
+from headfields.ops.rigid import rigid_transform
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Camera, HeadState
 from headfields.synthetic.captures import write_head_capture

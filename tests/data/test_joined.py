@@ -71,7 +71,7 @@ def test_pixels_are_those_of_their_frames(captures: list[Capture]) -> None:
     none, used = joined.sample_pixels([7, 1], 0, torch.Generator())
     assert len(none) == 0 and used.tolist() == [1, 7]
     mouth, _ = joined.sample_pixels([0, 7], 500, torch.Generator(), weights={"mouth": 1e6})
-    assert float(torch.isin(mouth.label, torch.tensor(hf.data.REGION_LABELS["mouth"])).float().mean()) > 0.95
+    assert float(torch.isin(mouth.label, torch.tensor(hf.data.labels.REGION_LABELS["mouth"])).float().mean()) > 0.95
 
 
 def test_codes_of_people_and_recordings(captures: list[Capture]) -> None:

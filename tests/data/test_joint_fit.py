@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.data import fit_joint_transforms, load_capture
+from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
+from headfields.data.joint_fit import fit_joint_transforms
 from headfields.ops import linear_blend_skinning
 from tests.data.tiny import blob, tiny_frames
 

@@ -10,12 +10,14 @@ import torch
 
 import headfields as hf
 from headfields.cli.motion import _interpolated
-from headfields.data import Capture, CaptureError, capture_from_arrays, load_capture, save_capture, write_insta
+from headfields.data import Capture, CaptureError, capture_from_arrays, load_capture, save_capture
+from headfields.data.formats.insta_writer import write_insta
 from headfields.heads.flame.model import FlameHead
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
 from headfields.synthetic.captures import write_head_capture
-from headfields.training import Trainer, evaluate, refine_frame
+from headfields.training import Trainer, evaluate
+from headfields.training.refinement import refine_frame
 from tests.data.compare import differences, snapshot
 from tests.data.formats.test_insta import edit
 from tests.data.moving import put_pose_into_vertices
@@ -198,5 +200,5 @@ def test_states_between_frames_and_of_other_heads_have_joints(capture: Capture, 
     own = load_capture(folder, skinning=head.weights)
     state = hf.retargeting.Retargeter.from_captures(capture, own)(second)
     torch.testing.assert_close(state.pose, second.pose)
-    fitted = hf.data.fit_joint_transforms(own.template.canonical_vertices, state.vertices, head.weights)
+    fitted = hf.data.joint_fit.fit_joint_transforms(own.template.canonical_vertices, state.vertices, head.weights)
     torch.testing.assert_close(state.joint_transforms, fitted)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.cli.presets import arguments_for
 from headfields.data.formats.insta_writer import CapturedFrame
 from headfields.training import recipe_of
+from headfields.training.presets import preset_arguments
 from tests.data.tiny import blob, camera, tiny_frames
 
 CENTER = torch.tensor([0.0, 0.02, 0.01])
@@ -28,16 +28,16 @@ def capture(folder: Path, scale: float, labels: bool = True, **options: str) -> 
         )
         for frame in tiny_frames(5, True)
     ]
-    hf.data.write_insta(folder, frames, (vertices - CENTER) * scale + CENTER, faces)
+    hf.data.formats.insta_writer.write_insta(folder, frames, (vertices - CENTER) * scale + CENTER, faces)
     return hf.data.load_capture(folder, **options)
 
 
 @pytest.mark.parametrize(("scale", "stands_off"), [(1.0, 0.0), (0.75, 0.0275), (0.5, 0.055)])
 def test_the_distance_of_the_matte_is_measured(tmp_path: Path, scale: float, stands_off: float) -> None:
-    extent = hf.data.matter_extent(capture(tmp_path / "a", scale), outside=0.0)
+    extent = hf.data.matter.matter_extent(capture(tmp_path / "a", scale), outside=0.0)
     pixel = 0.01  # of the coarse images, at the head
     assert stands_off - pixel < extent < 1.2 * (stands_off + pixel)
-    assert hf.data.matter_extent(capture(tmp_path / "b", scale), most=0.02) <= 0.02
+    assert hf.data.matter.matter_extent(capture(tmp_path / "b", scale), most=0.02) <= 0.02
 
 
 Balls = list[tuple[tuple[float, float, float], float]]
@@ -60,7 +60,7 @@ def photographed(folder: Path, balls: list[Balls], turn: float = 1.2, opaque: bo
         image = torch.full((96 * 96, 4), 128, dtype=torch.uint8)
         image[:, 3] = alpha * 255
         frames.append(CapturedFrame(image.view(96, 96, 4).numpy(), vertices, view))
-    hf.data.write_insta(folder, frames, vertices, faces, 0)
+    hf.data.formats.insta_writer.write_insta(folder, frames, vertices, faces, 0)
     return hf.data.load_capture(folder)
 
 
@@ -83,11 +83,11 @@ HAND = ((0.15, 0.05, 0.02), 0.05)
     ids=["head", "bun", "hat", "hand", "blob", "one-frame", "hand-in-one", "empty"],
 )
 def test_matter_that_the_frames_agree_on_counts(tmp_path: Path, balls: list[Balls], least: float, most: float) -> None:
-    assert least <= hf.data.matter_extent(photographed(tmp_path / "a", balls)) <= most
+    assert least <= hf.data.matter.matter_extent(photographed(tmp_path / "a", balls)) <= most
 
 
 def test_a_matte_without_background_is_none(tmp_path: Path) -> None:
-    assert hf.data.matter_extent(photographed(tmp_path / "a", [[SKULL]] * 4, opaque=True)) == 0.0
+    assert hf.data.matter.matter_extent(photographed(tmp_path / "a", [[SKULL]] * 4, opaque=True)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_matte_without_background_is_none(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_named(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hf.data.matter_extent(capture(tmp_path / "a", 1.0), **options)
+        hf.data.matter.matter_extent(capture(tmp_path / "a", 1.0), **options)
 
 
 def test_the_head_may_turn_in_the_vertices(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_the_head_may_turn_in_the_vertices(tmp_path: Path) -> None:
         posed = vertices @ motion[:3, :3].mT + motion[:3, 3]
         image = (moving.image(frame) * 255).round().to(torch.uint8).numpy()
         frames.append(CapturedFrame(image, posed, still))
-    hf.data.write_insta(tmp_path / "b", frames, vertices, faces, 0)
+    hf.data.formats.insta_writer.write_insta(tmp_path / "b", frames, vertices, faces, 0)
     turned = hf.data.load_capture(tmp_path / "b", head_frame="keep")
-    assert hf.data.matter_extent(turned) == pytest.approx(hf.data.matter_extent(moving), abs=2e-3)
+    assert hf.data.matter.matter_extent(turned) == pytest.approx(hf.data.matter.matter_extent(moving), abs=2e-3)
 
 
 def test_bodies_do_not_count(tmp_path: Path) -> None:
@@ -128,15 +128,15 @@ def test_bodies_do_not_count(tmp_path: Path) -> None:
         image = frame.image.copy()
         image[-8:, :, 3] = 255
         frames.append(replace(frame, image=image, label=None, depth=None))
-    hf.data.write_insta(tmp_path / "torso", frames, vertices, faces)
-    assert hf.data.matter_extent(hf.data.load_capture(tmp_path / "torso")) < 0.03
+    hf.data.formats.insta_writer.write_insta(tmp_path / "torso", frames, vertices, faces)
+    assert hf.data.matter.matter_extent(hf.data.load_capture(tmp_path / "torso")) < 0.03
 
 
 def test_the_command_looks_as_far_as_the_mattes_show_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     far, near = capture(tmp_path / "far", 0.5), capture(tmp_path / "near", 1.0)
     recipe = recipe_of("insta", "cpu")
-    arguments = arguments_for("insta", [], far, recipe)
+    arguments = preset_arguments("insta", {}, far, recipe)
     assert 0.06 < arguments["shell"] < 0.09 and "off the mesh" in capsys.readouterr().err
-    assert arguments_for("insta", ["shell=0.02"], far, recipe)["shell"] == 0.02
-    assert "shell" not in arguments_for("insta", [], near, recipe)
+    assert preset_arguments("insta", {"shell": 0.02}, far, recipe)["shell"] == 0.02
+    assert "shell" not in preset_arguments("insta", {}, near, recipe)
     assert capsys.readouterr().err == ""

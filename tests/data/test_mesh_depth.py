@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.data import Capture, JoinedCaptures, load_capture, write_insta
+from headfields.data import Capture, JoinedCaptures, load_capture
+from headfields.data.formats.insta_writer import write_insta
 from headfields.data.labels import Label
 from headfields.losses import DepthPrior
 from headfields.models import insta, vp360

@@ -38,4 +38,4 @@ def test_each_region_has_its_label_where_it_is_seen():
 def test_labels_are_not_drawn_over_labels(written):
     capture = hf.data.load_capture(written)
     with pytest.raises(ValueError, match="has labels already"):
-        hf.data.with_mesh_labels(capture.recording, capture.template)
+        hf.data.mesh_labels.with_mesh_labels(capture.recording, capture.template)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headfields.apps.tracking import FrameSource
-from headfields.data import UntrackedRecording, load_capture, load_untracked
-from headfields.data.detectors import DetectionFiles
+from headfields.apps.tracking.frame_source import FrameSource
+from headfields.data import load_capture
+from headfields.data.detectors.files import DetectionFiles
 from headfields.data.errors import CaptureError
 from headfields.data.framing import framing_of
 from headfields.data.prepare import DEFAULT_FOCAL, prepare_recording
+from headfields.data.untracked import UntrackedRecording, load_untracked
 from headfields.data.video import open_video
 from tests.data.recorded import HEIGHT, WIDTH, drawn_frame
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from headfields.data import CaptureError, load_untracked
-from headfields.data.detectors import DetectionFiles
+from headfields.data import CaptureError
+from headfields.data.detectors.files import DetectionFiles
 from headfields.data.prepare_cameras import camera_sources, prepare_cameras
+from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
 
 SIDE, COUNT = 64, 3

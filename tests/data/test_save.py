@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from headfields.data import load_capture, save_capture, write_insta
-from headfields.data.formats.insta_writer import InstaWriter
+from headfields.data import load_capture, save_capture
+from headfields.data.formats.insta_writer import InstaWriter, write_insta
 from headfields.mesh.mesh import Mesh
 from headfields.synthetic.captures import write_head_capture
 from tests.data.compare import differences, snapshot

@@ -133,7 +133,7 @@ def test_what_is_written_again_has_no_distortion(written, frames, tmp_path):
     again = load_capture(tmp_path / "again", head_frame="keep")
     assert torch.equal(again.image(1), capture.image(1)) and torch.equal(again.label(2), capture.label(2))
     assert not any("distortion" in line for line in again.report)
-    with pytest.raises(hf.DistortedCameraError, match="write_insta"):
+    with pytest.raises(hf.records.DistortedCameraError, match="write_insta"):
         frame, camera, _ = frames[0]
         write_insta(tmp_path / "bent", [_replaced(frame, {"camera": camera})], *blob())
 

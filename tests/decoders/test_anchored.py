@@ -42,7 +42,7 @@ def somewhere(count, dtype=torch.float32) -> hf.Canonical:
 
 
 def run(part, features, canonical, prepared, color=True):
-    return part(hf.Features(features), canonical, prepared, color)
+    return part(hf.records.Features(features), canonical, prepared, color)
 
 
 def looped(part: AnchoredDecoder, features, canonical, given: hf.HeadState):

@@ -5,7 +5,8 @@ import torch
 
 from headfields.deformers import Chain, ErrorWarp, NearSurface, SurfaceCanonicalizer
 from headfields.deformers.error_warp import FrameCodes
-from headfields.ops import axis_angle, frequency_window, rotation_from_log_quaternion
+from headfields.ops.frequency import frequency_window
+from headfields.ops.rotations import axis_angle, rotation_from_log_quaternion
 from headfields.records import HeadState, Rays
 from tests.shapes import uv_sphere
 

@@ -9,7 +9,6 @@ from torch.autograd import forward_ad
 import headfields as hf
 from headfields import Deformer
 from headfields.deformers import SurfaceCanonicalizer, invert
-from headfields.deformers.inverse import _inverse, _inverse_by_cofactors
 from headfields.records import Inverse
 from tests.deformers.test_hyper import FRAMES, deformer, points_in, state
 from tests.shapes import uv_sphere
@@ -81,12 +80,6 @@ def test_a_search_without_waits_gives_the_same_points(monkeypatch: pytest.Monkey
         torch.testing.assert_close(masked.residual, packed.residual, rtol=1e-3, atol=1e-6)
     else:
         assert int((~masked.converged).sum()) < 25
-    matrix = torch.randn(5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    matrix[0] = 0
-    expected, regular = _inverse(matrix)
-    inverse, usable = _inverse_by_cofactors(matrix)
-    assert torch.equal(usable, regular) and not bool(usable[0])
-    torch.testing.assert_close(inverse[1:], expected[1:])
 
 
 def test_forward_mode_is_an_error_and_no_lost_tangent():

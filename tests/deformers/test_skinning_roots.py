@@ -8,7 +8,9 @@ from torch import Tensor
 
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
-from headfields.deformers import SkinningRoots, SkinningWeights, WeightFieldSkinning, jacobian
+from headfields.deformers import WeightFieldSkinning, jacobian
+from headfields.deformers.skinning import SkinningRoots
+from headfields.deformers.skinning_weights import SkinningWeights
 from headfields.encoders import HashGrid
 from headfields.losses.skinning import SkinningPrior
 from headfields.ops.interpolate_rows import interpolate_rows

@@ -42,8 +42,8 @@ def test_a_rigid_motion_is_undone(blend: bool, formula: str) -> None:
 
 
 def test_the_released_formula_blends_frames_and_inverts_afterwards() -> None:
+    from headfields.ops.mesh_topology import edge_neighbors
     from headfields.ops.triangle_frames import triangle_frames
-    from headfields.ops.vertex_geometry import edge_neighbors
 
     vertices, faces = SPHERE
     posed = deformed(3)
@@ -92,8 +92,8 @@ def test_the_surface_goes_to_the_surface() -> None:
 
 
 def test_published_blending_is_the_weighted_mean_of_the_neighbors_maps() -> None:
+    from headfields.ops.mesh_topology import edge_neighbors
     from headfields.ops.triangle_frames import deformation_gradients
-    from headfields.ops.vertex_geometry import edge_neighbors
 
     vertices, faces = SPHERE
     posed = deformed(2)

@@ -32,7 +32,7 @@ def test_every_public_name_has_a_page() -> None:
     assert len(NAMES) > 80
     for dotted in api.modules():
         module = importlib.import_module(dotted)
-        assert dotted in entries, dotted
+        assert dotted in entries or not api.public_names(module), dotted
         for name in api.public_names(module):
             assert home[id(getattr(module, name))] in entries, f"{dotted}.{name}"
 
@@ -97,7 +97,7 @@ def test_types_of_tensors_read_well() -> None:
 @pytest.mark.parametrize(
     ("code", "target"),
     [
-        ("hf.ops.splat", "headfields.ops.splat"),
+        ("hf.ops.rasterize_gaussians", "headfields.ops.rasterize_gaussians"),
         ("insta(template)", None),
         ("hf.models.insta(template)", "headfields.models.insta"),
         ('OccupancySampler("posed")', "OccupancySampler"),

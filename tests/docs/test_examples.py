@@ -16,7 +16,8 @@ import torch
 
 import headfields as hf
 from headfields.apps.priors.codes import anchors_of
-from headfields.apps.tracking import LandmarkPoints, PriorTrackingOptions
+from headfields.apps.tracking import PriorTrackingOptions
+from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.data.formats.insta_writer import write_insta
 from headfields.mesh import save_mesh
 from headfields.models.mononphm import code_widths
@@ -40,13 +41,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IMPORTS = "import torch\nimport headfields as hf\n"
 BEFORE = {
-    "README.md": """
-faces, vertices = torch.tensor([[0, 1, 2]]), torch.eye(3).expand(2, 3, 3)
-points, mesh_index = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 0])
-table = torch.zeros(hf.ops.HashGridLayout(levels=16, features=2).entries, 2)
-ray, start, end, rays = torch.tensor([0, 0, 1]), torch.arange(3.0), torch.arange(3.0) + 1, 2
-density = torch.ones(3)
-""",
     "files.md": """
 shape, expression, pose = torch.zeros(2, 300), torch.zeros(2, 100), torch.zeros(2, 5, 3)
 vertices = hf.synthetic.procedural_head().template_vertices[None]
@@ -110,7 +104,9 @@ SMALLER = {
     r"(\S+Options\.quick\(\))": r"shortened(\1)",
     r"resolution=1024, refine=\d+": "resolution=64, refine=2",
     r'"pictures"\)': '"pictures", views=2, size=32)',
-    r"procedural_body\(\)\)": "procedural_head(), inner_mouth=False, stages=hf.rigging.DEFAULT_STAGES[2:3])",
+    r"procedural_body\(\)\)": (
+        "procedural_head(), inner_mouth=False, stages=hf.rigging.registration.DEFAULT_STAGES[2:3])"
+    ),
 }
 """What would take minutes, as something that takes a second."""
 
@@ -169,7 +165,7 @@ def write_prior(folder: Path) -> None:
         0.1 * torch.randn(rows, code_widths(avatar)[name], generator=generator)
         for rows, name in ((3, "geometry"), (3, "appearance"), (9, "expression_code"))
     ]
-    prior = hf.Prior(avatar, *codes, scans.person, scans.neutral, scans.people, scans.scans)
+    prior = hf.priors.Prior(avatar, *codes, scans.person, scans.neutral, scans.people, scans.scans)
     prior.save(folder / "runs/prior/prior.safetensors")
     points = LandmarkPoints.near(ball_landmarks().base, anchors_of(avatar)(prior.mean().geometry)[0])
     points.save(folder / "runs/prior/landmarks.npz")
@@ -212,7 +208,7 @@ def write_flame_files(folder: Path) -> None:
     hf.data.save_gaussians(folder / "point_cloud.ply", gaussians)
     widths = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 100}
     motion = {name: torch.zeros(2, width) for name, width in widths.items()}
-    hf.data.save_flame_parameters(folder, {**motion, "shape": torch.zeros(300)})
+    hf.data.formats.gaussian_ply.save_flame_parameters(folder, {**motion, "shape": torch.zeros(300)})
     save(folder / "checkpoint", 12)
     for index in (1, 2):
         save(folder / "output" / "someone" / "checkpoint", index)

@@ -24,11 +24,11 @@ from headfields.records import Canonical, HeadState, Template
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
-TEMPLATE = hf.mesh.unwrapped(Template(VERTICES, FACES))
+TEMPLATE = hf.mesh.unwrap_template(Template(VERTICES, FACES))
 COUNT = len(VERTICES)
 SMALL = {"width": 6, "channels": (4, 6, 8), "resolution": 32}
 FIELDS = {"expression": 3, "pose": 6}
-FINE = hf.mesh.subdivided(TEMPLATE, TEMPLATE.canonical_vertices[FACES].mean(1)[:, 2] > 0.05, longest=0.03)
+FINE = hf.mesh.subdivide(TEMPLATE, TEMPLATE.canonical_vertices[FACES].mean(1)[:, 2] > 0.05, longest=0.03)
 
 
 def on_the_subdivided_mesh() -> SubdividedFeatures:
@@ -248,7 +248,7 @@ def test_the_paper_sizes_are_the_defaults() -> None:
 
 def test_errors(unchecked: None) -> None:
     bare = TEMPLATE.replace(uv=None, uv_faces=None)
-    with pytest.raises(ValueError, match=r"no texture coordinates; headfields\.mesh\.unwrapped"):
+    with pytest.raises(ValueError, match=r"no texture coordinates; headfields\.mesh\.unwrap_template"):
         UVDisplacementFeatures(bare)
     with pytest.raises(ValueError, match="choose multiples of 4"):
         UVDisplacementFeatures(TEMPLATE, channels=(4, 6, 8), resolution=30)

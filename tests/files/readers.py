@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-
-WRITTEN = Path(__file__).parent.parent / "written_by_0_1_0"
 
 
 @dataclass(frozen=True)
@@ -230,10 +227,6 @@ def posed_of(folder):
     return read_posed_images(folder, *blob(), convention="opencv")
 
 
-def scans_copy(folder):
-    shutil.copytree(WRITTEN / "scans", folder / "scans")
-
-
 def scans_of(folder):
     from headfields.apps.priors.scans import load_scans
     from headfields.apps.priors.scans.store import made_from
@@ -257,7 +250,8 @@ def nphm(folder):
 
 
 def nphm_of(folder):
-    from headfields.apps.priors.scans import PointCounts, nphm_to_raw, read_nphm
+    from headfields.apps.priors.scans.batch import PointCounts
+    from headfields.apps.priors.scans.nphm import nphm_to_raw, read_nphm
 
     nphm_to_raw(torch.zeros(1, 3), folder / "scans" / "017" / "000")
     scans = read_nphm(folder, data=folder / "scans", anchor_vertices=[1])
@@ -322,6 +316,13 @@ def prior_fit(folder):
     ).save(folder / "fit.safetensors")  # fmt: skip
 
 
+def read_tensors(path):
+    from headfields.apps.tracking.file_formats import TRACKED_FRAME
+    from headfields.files.safetensors import read_safetensors
+
+    return read_safetensors(path, TRACKED_FRAME)
+
+
 def model():
     module = torch.nn.Linear(3, 2)
     return module, torch.optim.Adam(module.parameters())
@@ -356,11 +357,6 @@ def checkpoint_of(folder):
     runs.load_weights(path, module)
 
 
-def run_files(folder):
-    for name in ("config.json", "log.jsonl"):
-        shutil.copy(WRITTEN / "run" / name, folder / name)
-
-
 def run_of(folder):
     from headfields.runs.folder import RunFolder
 
@@ -382,8 +378,15 @@ def tracking_run_of(folder):
     TrackingFolder(folder).open({"capture": "x", "options": {"color": 1.0}, "frames": [1, 2]}, True)
 
 
-def copied(name):
-    return lambda folder: shutil.copy(WRITTEN / name, folder / name)
+def sample(name, *arguments):
+    """Writes it as `tests/files/samples.py` does; imported when it is called, as readers are in their own process."""
+
+    def make(folder):
+        from tests.files import samples
+
+        getattr(samples, name)(*arguments, folder)
+
+    return make
 
 
 def avatar_of(name):
@@ -479,7 +482,7 @@ def splats(folder):
 
 
 def flame_parameters(folder):
-    from headfields.data import save_flame_parameters
+    from headfields.data.formats.gaussian_ply import save_flame_parameters
 
     widths = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 4}
     made = {name: torch.ones(2, width) for name, width in widths.items()}
@@ -532,7 +535,7 @@ READERS: dict[str, Reader] = {
     ),
     "safetensors": Reader(
         prior_fit,
-        call("files.safetensors", "read_safetensors", "fit.safetensors", "headfields.tracked_frame"),
+        lambda f: read_tensors(f / "fit.safetensors"),
         ("files.safetensors.read_safetensors",),
     ),
     "obj": Reader(
@@ -608,7 +611,7 @@ READERS: dict[str, Reader] = {
     "text of numbers": Reader(
         lambda f: (f / "numbers.txt").write_text("1.5\n-2\n3e-2\n"), numbers_of, ("data.image_files.read_numbers",)
     ),
-    "scans": Reader(scans_copy, scans_of, ("apps.priors.scans.store.load_scans",)),
+    "scans": Reader(sample("write_scans"), scans_of, ("apps.priors.scans.store.load_scans",)),
     "nphm": Reader(nphm, nphm_of, ("apps.priors.scans.nphm.read_nphm",)),
     "mononphm": Reader(
         mononphm,
@@ -639,16 +642,16 @@ READERS: dict[str, Reader] = {
             "training.state.TrainingState.load",
         ),
     ),
-    "run folder": Reader(run_files, run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
+    "run folder": Reader(sample("write_run"), run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
     "tracking folder": Reader(tracking_run, tracking_run_of, ("apps.tracking.folder.TrackingFolder.open",)),
     "avatar": Reader(
-        copied("insta.safetensors"),
+        sample("write_avatar", "insta"),
         avatar_of("insta.safetensors"),
         ("avatar.composition.Composition.load", "avatar.saving.read_parts"),
     ),
-    "avatar of mononphm": Reader(copied("mononphm.safetensors"), avatar_of("mononphm.safetensors"), ()),
+    "avatar of mononphm": Reader(sample("write_avatar", "mononphm"), avatar_of("mononphm.safetensors"), ()),
     "prior": Reader(
-        copied("prior.safetensors"),
+        sample("write_prior"),
         prior_of,
         ("apps.priors.prior.load_prior", "apps.priors.prior.Prior.load", "apps.tracking.prior.load.open_prior"),
     ),

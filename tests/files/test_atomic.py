@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.priors.scans import MeshScans, load_scans, save_scans
+from headfields.apps.priors.scans import load_scans, save_scans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
@@ -79,7 +80,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "c.png": lambda path: write_image(path, np.random.randint(0, 9000, (9, 9), np.uint16)),
     "a.gif": lambda path: hf.viz.write_video(path, _frames()),
     "a.mp4": lambda path: hf.viz.write_video(path, _frames()),
-    "a.safetensors": lambda path: write_safetensors(path, {"a": torch.rand(9)}, {"b": "c"}),
+    "a.safetensors": lambda path: write_safetensors(path, {"a": torch.rand(9)}, {}),
     "a.json": lambda path: hf.runs.folder.write_json(path, {"a": 12345678}),
     "a.ply": lambda path: hf.mesh.save_mesh(path, _mesh()),
     "a.glb": lambda path: hf.mesh.save_mesh(path, _mesh()),
@@ -129,7 +130,7 @@ def test_a_converted_model_on_a_full_disk(tmp_path, capsys):
     save_arrays(tmp_path / "model.npz", arrays)
     write_bytes(tmp_path / "out.npz", b"old")
     with full_disk(), pytest.raises(OSError, match=r"out\.npz"):
-        hf.heads.convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
+        hf.heads.flame.convert.convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.npz", "out.npz"}
     assert (tmp_path / "out.npz").read_bytes() == b"old"
 

@@ -133,6 +133,7 @@ def test_many_damaged_files(name, tmp_path):
 
 
 NOT_OF_A_USER = {
+    "ops.mesh_topology.open_edges": "edges of a mesh, no file",
     "files.archive.Archive.read": "an entry of an archive, within load_arrays",
     "cli.open_run.open_capture": "load_capture",
     "cli.open_run.open_driver": "load_capture",
@@ -143,8 +144,8 @@ NOT_OF_A_USER = {
     "avatar.splat_avatar.load_avatar": "Composition.load of either kind of avatar",
     "data.formats.vhap.read_vhap": "load_numbers and images; tests/data/formats/test_vhap.py breaks it",
     "data.formats.imavatar.read_imavatar": "read_transforms and images; tests/data/formats/test_imavatar.py breaks it",
-    "apps.priors.asynchronous_steps.AsynchronousPriorSteps.read": "figures of steps, from the device",
-    "apps.tracking.prior.asynchronous_fit.AsynchronousFit.read": "figures of steps, from the device",
+    "apps.priors.asynchronous_steps.AsynchronousPriorSteps.read": "metrics of steps, from the device",
+    "apps.tracking.prior.asynchronous_fit.AsynchronousFit.read": "metrics of steps, from the device",
     "apps.tracking.prior.row_adam.RowAdam.load_state_dict": "numbers of a checkpoint",
     "cli.view.load_head": "calls readers of heads, rigs and meshes",
     "data.formats.eyelids.read_eyelids": "load_npy",
@@ -164,11 +165,10 @@ NOT_OF_A_USER = {
     "apps.tracking.rig.adapted.AdaptedTemplate.load": "read_safetensors, of a run folder",
     "apps.tracking.head.tracker.HeadTracker.load": "frames of a recording",
     "training.densification.DensityControl.load_state_dict": "numbers of a checkpoint",
-    "training.asynchronous_steps.AsynchronousSteps.read": "tensors",
-    "training.asynchronous_update.FigureTable.read": "tensors",
+    "runs.asynchronous.AsynchronousEngine.read": "metrics of steps, from the device",
+    "runs.asynchronous.MetricTable.read": "tensors",
     "training.asynchronous_update.AsynchronousUpdate.read": "tensors",
     "training.run.TrainingRun.open": "calls readers of a run folder",
-    "training.steps.Steps.read": "tensors",
     "data.frame_cache.FrameCache.load": "frames of a capture",
     "runs.checkpoint.load_newest": "calls a reader",
     "runs.ema.ExponentialMovingAverage.load": "tensors",

@@ -19,6 +19,7 @@ from headfields.files.images import open_image
 from headfields.files.reading import read_json, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.files.unpickler import load_pickle, to_array
+from headfields.files.versions import FileFormat
 from headfields.mesh.obj import ObjReader
 from tests.files.sandbox import outcomes
 
@@ -146,7 +147,7 @@ def read_mesh(path):
 
 
 def read_tensors(path):
-    read_safetensors(path, "k")
+    read_safetensors(path, FileFormat("k", "a file of tests", 1, "none"))
 
 
 def read_kept(path):

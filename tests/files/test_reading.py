@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headfields.apps.rigging import read_scan_landmarks
+from headfields.apps.rigging.landmarks import read_scan_landmarks
 from headfields.data import CaptureError
 from headfields.data.image_files import image_header
 from headfields.files.arrays import load_arrays, load_npy, load_numbers

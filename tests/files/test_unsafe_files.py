@@ -14,8 +14,9 @@ import torch
 
 from headfields.files.arrays import load_arrays
 from headfields.files.unpickler import UnsafePickleError, load_pickle, load_torch, to_array
-from headfields.heads import FlameHead, Landmarks
+from headfields.heads import FlameHead
 from headfields.heads.flame.assets import read_masks
+from headfields.heads.landmarks import Landmarks
 
 
 class Calls:

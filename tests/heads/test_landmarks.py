@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.heads import ContourLandmarks, FlameHead, Landmarks
-from headfields.heads.landmarks import head_yaw, read_embeddings
+from headfields.heads import FlameHead
+from headfields.heads.landmarks import ContourLandmarks, Landmarks, head_yaw, read_embeddings
 from headfields.ops import rotation_matrices
 from headfields.records import Camera
 from tests.heads.flame.published import embedding, write_landmark_files

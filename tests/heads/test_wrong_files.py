@@ -5,7 +5,8 @@ import pytest
 
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.files.arrays import save_arrays
-from headfields.heads import BlendshapeHead, FlameHead, Landmarks
+from headfields.heads import BlendshapeHead, FlameHead
+from headfields.heads.landmarks import Landmarks
 from tests.heads.flame.test_model import small
 
 TREE = [[-1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]

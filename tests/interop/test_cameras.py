@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.interop import PyTorch3DCameras, SmplifyCamera, cameras
+from headfields.interop import cameras
+from headfields.interop.cameras import PyTorch3DCameras, SmplifyCamera
 
 SIZE = (40, 60)
 
@@ -105,13 +106,13 @@ def test_pytorch3d_screen_and_ndc(points):
 
 def test_smplify_and_weak_perspective(points):
     camera = tilted()
-    fitted = hf.interop.to_smplify(camera)
+    fitted = hf.interop.cameras.to_smplify(camera)
     local = points @ fitted.rotation.transpose(1, 2) + fitted.translation[:, None]
     pixels = fitted.focal[:, None] * local[..., :2] / local[..., 2:] + fitted.center[:, None]
     assert torch.allclose(pixels, project(camera, points))
-    assert isinstance(fitted, SmplifyCamera) and same(hf.interop.from_smplify(fitted, SIZE), camera, points)
+    assert isinstance(fitted, SmplifyCamera) and same(hf.interop.cameras.from_smplify(fitted, SIZE), camera, points)
     parameters = torch.tensor([[8.0, 0.01, -0.02], [6.0, 0.0, 0.03]], dtype=torch.float64)
-    weak = hf.interop.from_weak_perspective(parameters, (224, 224), focal=50000.0)
+    weak = hf.interop.cameras.from_weak_perspective(parameters, (224, 224), focal=50000.0)
     flat = parameters[:, :1, None] * (points[None, :, :2] + parameters[:, None, 1:])  # DECA's orthographic projection
     expected = 112 + 112 * flat * torch.tensor([1.0, -1.0])
     depth = points[:, 2].abs()[:, None] / weak.world_to_camera[:, None, 2:3, 3]  # of the distance, 1 % at most
@@ -123,9 +124,9 @@ def test_smplify_and_weak_perspective(points):
     assert torch.allclose(middle, origin)
     for wrong, size, reason in ((parameters, (224, 200), "square"), (-parameters, (224, 224), "above 0")):
         with pytest.raises(ValueError, match=reason):
-            hf.interop.from_weak_perspective(wrong, size)
+            hf.interop.cameras.from_weak_perspective(wrong, size)
     with pytest.raises(ValueError, match="focal is nan"):
-        hf.interop.from_weak_perspective(parameters, (224, 224), float("nan"))
+        hf.interop.cameras.from_weak_perspective(parameters, (224, 224), float("nan"))
 
 
 def test_trimesh_cameras(points):
@@ -150,23 +151,23 @@ def test_trimesh_cameras(points):
 def test_clip_space_of_rasterizers(points):
     camera = tilted()
     camera = camera.replace(intrinsics=camera.intrinsics + torch.tensor([[0.0, 2, 0], [0, 0, 0], [0, 0, 0]]))
-    matrix = hf.interop.to_clip(camera, near=0.5, far=2.0)
+    matrix = hf.interop.cameras.to_clip(camera, near=0.5, far=2.0)
     clip = torch.cat([points, torch.ones_like(points[:, :1])], dim=1) @ matrix.transpose(1, 2)
     ndc = clip[..., :3] / clip[..., 3:]
     pixels = torch.stack([(ndc[..., 0] + 1) * SIZE[1] / 2, (1 - ndc[..., 1]) * SIZE[0] / 2], dim=-1)
     assert torch.allclose(pixels, project(camera, points)) and bool((clip[..., 3] > 0).all())
     ends = torch.tensor([[0.0, 0, 0.5, 1], [0, 0, 2.0, 1]], dtype=torch.float64)
     here = camera.replace(world_to_camera=torch.eye(4, dtype=torch.float64).expand(3, 4, 4))
-    depth = ends @ hf.interop.to_clip(here, 0.5, 2.0)[0].T
+    depth = ends @ hf.interop.cameras.to_clip(here, 0.5, 2.0)[0].T
     assert torch.allclose(depth[:, 2] / depth[:, 3], torch.tensor([-1.0, 1.0], dtype=torch.float64))
     with pytest.raises(ValueError, match="near is 2"):
-        hf.interop.to_clip(camera, 2, 1)
+        hf.interop.cameras.to_clip(camera, 2, 1)
 
 
 def test_skew_is_refused_by_name():
     camera = tilted()
     skewed = camera.replace(intrinsics=camera.intrinsics + torch.tensor([[0.0, 2, 0], [0, 0, 0], [0, 0, 0]]))
-    for convert in (hf.interop.to_nerfstudio, hf.interop.to_pytorch3d, hf.interop.to_smplify):
+    for convert in (hf.interop.to_nerfstudio, hf.interop.to_pytorch3d, hf.interop.cameras.to_smplify):
         with pytest.raises(ValueError, match=r"skew of 0\.02"):
             convert(skewed)
 
@@ -174,7 +175,7 @@ def test_skew_is_refused_by_name():
 def test_no_camera_is_legal():
     none = tilted(3)[:0]
     assert hf.interop.to_nerfstudio(none).camera_to_worlds.shape == (0, 3, 4)
-    assert len(hf.interop.from_smplify(hf.interop.to_smplify(none), SIZE)) == 0
+    assert len(hf.interop.cameras.from_smplify(hf.interop.cameras.to_smplify(none), SIZE)) == 0
     assert len(hf.interop.to_pytorch3d(none).T) == 0
 
 

@@ -7,8 +7,9 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
-from headfields.mesh import FieldSource, extract, on_surface
-from headfields.mesh.extract import gradient_normals
+from headfields.mesh import extract
+from headfields.mesh.extract import gradient_normals, on_surface
+from headfields.mesh.field_source import FieldSource
 from headfields.parts import Decoder, Encoder, Renderer
 from headfields.records import FieldValues, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer

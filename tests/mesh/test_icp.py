@@ -86,6 +86,23 @@ def test_start(surface):
     assert_undone(align_to_surface(points, surface, start=begin), moved, 1e-4)
 
 
+def test_normals_leave_out_the_other_side_and_what_is_beyond_a_border(surface):
+    """Points of a whole body find their place on its front half: the back has no counterpart there."""
+    front = surface.select(surface.face_normals()[:, 2] > 0)
+    points = surface.sample(2000, seed=4)
+    moved = motion(1.0, 0.05)
+    normals = points.normals @ moved.rotation.to(points.normals).T
+    placed = moved.apply(points.points)
+    for method in ("plane", "point"):
+        found = align_to_surface(placed, front, normals=normals, angle=30, method=method, steps=60)
+        assert 0.3 < found.share < 0.7
+        assert_undone(found, moved, 2e-3 if method == "plane" else 3e-2)
+    alone = align_to_surface(placed, front)
+    assert (alone.transform.apply(placed) - points.points).norm(dim=-1).mean() > 0.01
+    turned = align_to_surface(placed, front, normals=-normals)
+    assert turned.steps == 0 and turned.share == 0 and math.isnan(turned.residual)
+
+
 def test_what_the_surface_does_not_say_stays():
     """A sphere does not say how it is turned; the points' place is found all the same."""
     ball = extract(lambda points: points.norm(dim=-1) - 0.7, BOX, 48, progress=False)
@@ -112,6 +129,7 @@ def test_inverse():
         ({"weights": torch.ones(4)}, r"weights has shape \(4,\)"),
         ({"points": torch.full((9, 3), torch.nan)}, "0 points have weight"),
         ({"points": torch.zeros(9, 2)}, r"points has shape \(9, 2\)"),
+        ({"normals": torch.ones(4, 3)}, r"normals has shape \(4, 3\)"),
     ],
 )
 def test_errors(unchecked, surface, change, words):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headfields.mesh import isosurface
+from headfields.mesh.isosurface import isosurface
 from headfields.ops import marching_cubes
 from tests.ops.test_marching_cubes import BOX, assert_closed_manifold, grid
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.mesh import Mesh, SurfaceTree, extract, load_mesh, save_mesh
+from headfields.mesh import Mesh, extract, load_mesh, save_mesh
+from headfields.mesh.distances import SurfaceTree
 from tests.ops.test_marching_cubes import BOX
 
 NONE = torch.zeros(0, 3, dtype=torch.long)

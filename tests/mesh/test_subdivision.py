@@ -9,7 +9,7 @@ from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 FRONT = VERTICES[FACES].mean(1)[:, 2] > 0.03
-TEMPLATE = hf.mesh.unwrapped(Template(VERTICES, FACES, regions={"mouth": FRONT}, face_count=len(FACES) - 3))
+TEMPLATE = hf.mesh.unwrap_template(Template(VERTICES, FACES, regions={"mouth": FRONT}, face_count=len(FACES) - 3))
 
 
 def edges(faces: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def area(template: Template) -> torch.Tensor:
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_long_edges_of_the_region_are_split_and_the_surface_stays(rounds: int) -> None:
-    fine = hf.mesh.subdivided(TEMPLATE, FRONT, longest=0.02, rounds=rounds)
+    fine = hf.mesh.subdivide(TEMPLATE, FRONT, longest=0.02, rounds=rounds)
     new = fine.template
     directed = {tuple(edge) for edge in edges(new.faces).tolist()}
     assert len(directed) == 3 * len(new.faces) and all((b, a) in directed for a, b in directed)  # watertight, oriented
@@ -39,13 +39,13 @@ def test_long_edges_of_the_region_are_split_and_the_surface_stays(rounds: int) -
     before = (VERTICES[edges(FACES[FRONT])[:, 0]] - VERTICES[edges(FACES[FRONT])[:, 1]]).norm(dim=-1)
     assert float(lengths.max()) <= max(0.02, float(before.max()) / 2**rounds) * 1.5  # 1.5: diagonals of split faces
     tracked = torch.arange(len(FACES)) < len(FACES) - 3
-    flagged = hf.mesh.subdivided(TEMPLATE.replace(regions={"tracked": tracked}), FRONT, 0.02, rounds).template
+    flagged = hf.mesh.subdivide(TEMPLATE.replace(regions={"tracked": tracked}), FRONT, 0.02, rounds).template
     assert new.face_count == int(flagged.regions["tracked"].sum())
 
 
 def test_texture_coordinates_are_in_the_middle_of_their_edges() -> None:
     """On both sides of a seam: a map of the old mesh's positions shows the same at the new mesh's coordinates."""
-    fine = hf.mesh.subdivided(TEMPLATE, FRONT, longest=0.02, rounds=1).template
+    fine = hf.mesh.subdivide(TEMPLATE, FRONT, longest=0.02, rounds=1).template
     assert fine.uv is not None and fine.uv_faces is not None and TEMPLATE.uv_faces is not None
     assert fine.uv_faces.shape == fine.faces.shape and float(fine.uv.min()) >= 0 and float(fine.uv.max()) <= 1
     corners, positions = fine.uv[fine.uv_faces].reshape(-1, 2), fine.canonical_vertices[fine.faces].reshape(-1, 3)
@@ -58,13 +58,13 @@ def test_texture_coordinates_are_in_the_middle_of_their_edges() -> None:
 
 def test_nothing_to_split() -> None:
     for region, longest, rounds in ((torch.zeros_like(FRONT), 0.001, 2), (FRONT, 1.0, 2), (FRONT, 0.001, 0)):
-        fine = hf.mesh.subdivided(TEMPLATE, region, longest, rounds)
+        fine = hf.mesh.subdivide(TEMPLATE, region, longest, rounds)
         assert torch.equal(fine.template.faces, FACES) and len(fine.index) == 0
         assert torch.equal(fine.extend(VERTICES[None]), VERTICES[None])
 
 
 def test_its_errors(unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"region has shape \(3,\)"):
-        hf.mesh.subdivided(TEMPLATE, torch.ones(3, dtype=torch.bool), 0.01)
+        hf.mesh.subdivide(TEMPLATE, torch.ones(3, dtype=torch.bool), 0.01)
     with pytest.raises(ValueError, match="longest is 0"):
-        hf.mesh.subdivided(TEMPLATE, FRONT, 0)
+        hf.mesh.subdivide(TEMPLATE, FRONT, 0)

@@ -6,7 +6,8 @@ import torch
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
-from headfields.models import AverageTexture, insta, static_field
+from headfields.models import insta
+from headfields.models.baselines import AverageTexture, static_field
 from headfields.models.insta import INSTA_RELEASED
 from headfields.records import Camera, HeadState, PixelBatch, Template
 from headfields.renderers import OccupancySampler, VolumeRenderer

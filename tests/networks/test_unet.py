@@ -2,7 +2,7 @@
 
 import torch
 
-from headfields.networks import ResidualUNet
+from headfields.networks.unet import ResidualUNet
 
 
 def test_constant_channels_are_convolved_once() -> None:

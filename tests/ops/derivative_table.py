@@ -16,7 +16,26 @@ from torch.autograd import forward_ad
 
 import headfields as hf
 from headfields import ops
+from headfields.ops.affine import affine_inverse, apply_affine, skin_points
+from headfields.ops.antialias import Crossings, mesh_edges, silhouette_crossings
+from headfields.ops.compositing import exclusive_sum, ray_offsets
+from headfields.ops.frequency import frequency_window
+from headfields.ops.grouped import group_rows
+from headfields.ops.interpolate_rows import scatter_rows
+from headfields.ops.mesh_topology import edge_neighbors
+from headfields.ops.nearest_vertices import inverse_distance_weights
+from headfields.ops.ray_box import ray_sphere
 from headfields.ops.render_mesh import render_mesh
+from headfields.ops.rigid import nearest_rotation, rigid_transform
+from headfields.ops.rotations import axis_angle, left_jacobian, rotation_from_log_quaternion, rotations_from
+from headfields.ops.sampling import uniform_step
+from headfields.ops.similarity import fit_similarity
+from headfields.ops.skinning import pose_features
+from headfields.ops.surface_alpha import laplace_density, unclamped_alpha
+from headfields.ops.texture import fill_texels, mip_pyramid, pad_charts
+from headfields.ops.triangle_frames import deformation_gradients
+from headfields.ops.undistort import undistort_image, undistort_pixels
+from headfields.ops.vertex_geometry import triangle_areas, vertex_areas
 from tests.shapes import uv_sphere
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -35,7 +54,7 @@ RECORDS = {
     "MipPyramid",
     "NearestVertices",
     "Similarity",
-    "Splatted",
+    "RasterizedGaussians",
 }
 
 
@@ -85,7 +104,8 @@ def rows() -> list[Row]:
     start = torch.linspace(0.1, 0.6, 6, dtype=torch.float64)
     index = torch.tensor([[0, 2], [1, -1], [3, 3]])
     points, table = rand(5, 3), normal(layout.entries, 2)
-    group = ops.group_rows(torch.tensor([1, 0, 1]), groups=2, block=2)
+    fine_weights = 0.2 + rand(6)
+    group = group_rows(torch.tensor([1, 0, 1]), groups=2, block=2)
     occupied, box = rand(4, 4, 4) < 0.6, torch.tensor([[0.0] * 3, [1.0] * 3], dtype=torch.float64)
     near, far = rand(5) * 0.1, 1 + rand(5)
     frame = torch.zeros(5, dtype=torch.long)
@@ -95,12 +115,12 @@ def rows() -> list[Row]:
     camera_pose = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
     camera_pose[2, 3] = 4.0
     lens = torch.tensor([[9.0, 0, 4], [0, 9, 4], [0, 0, 1]], dtype=torch.float64)
-    neighbors = torch.cat([torch.arange(len(faces))[:, None], ops.edge_neighbors(faces)], dim=1)
-    edges = ops.mesh_edges(faces)
+    neighbors = torch.cat([torch.arange(len(faces))[:, None], edge_neighbors(faces)], dim=1)
+    edges = mesh_edges(faces)
     image = render_mesh(ops.TriangleBVH(faces, ball), hf.Camera(camera_pose, lens, (8, 8)))
     seen = hf.Camera(camera_pose, lens, (8, 8)).project(ball)
     bent = hf.Camera(camera_pose, lens, (8, 8), torch.tensor([-0.1, 0.02, 0.001, 0.002, 0.0]).to(lens))
-    crossings = ops.silhouette_crossings(*seen, edges, image.depth, image.mask)
+    crossings = silhouette_crossings(*seen, edges, image.depth, image.mask)
     spread = torch.eye(3, dtype=torch.float64) + 0.3 * normal(4, 3, 3)
     rotation = ops.rotation_matrices(0.8 * normal(4, 3))
     grid = (torch.stack(torch.meshgrid(*3 * [torch.linspace(-1, 1, 4, dtype=torch.float64)], indexing="ij"), -1)).norm(
@@ -136,102 +156,112 @@ def rows() -> list[Row]:
             (*toward, ball), "interval"),
         Row("VertexTree.nearest", lambda p, v: cloud.posed(v).nearest(p, 3).distance, (normal(5, 3), ball),
             "nearest_vertices"),
-        Row("inverse_distance_weights", ops.inverse_distance_weights, (rand(4, 3) + 0.1,)),
+        Row("knn", lambda p, v: ops.knn(p, v, 3).distance, (normal(5, 3), ball), "nearest_vertices"),
+        Row("inverse_distance_weights", inverse_distance_weights, (rand(4, 3) + 0.1,)),
         Row("render_mesh", lambda v, a: (lambda m: (m.depth, m.attributes, m.normal))(
             render_mesh(ops.TriangleBVH(faces, v), hf.Camera(camera_pose.to(v), lens.to(v), (8, 8)), a)),
             (ball, normal(len(ball), 2)), "raycast"),
-        Row("mesh_edges", lambda v: ops.mesh_edges(faces).ends.to(v), (ball,)),
-        Row("silhouette_crossings", lambda p, d: ops.silhouette_crossings(
+        Row("mesh_edges", lambda v: mesh_edges(faces).ends.to(v), (ball,)),
+        Row("silhouette_crossings", lambda p, d: silhouette_crossings(
             p, d, edges, image.depth.to(p), image.mask).position, seen),
-        Row("antialias", lambda i, p: ops.antialias(i, hf.ops.Crossings(
+        Row("antialias", lambda i, p: ops.antialias(i, Crossings(
             crossings.near, crossings.far, p, crossings.point.to(p), crossings.edge, crossings.outer)),
             (rand(8, 8, 2), crossings.position)),
         Row("vertex_normals", lambda v: ops.vertex_normals(v, faces), (ball,)),
         Row("face_normals", lambda v: ops.face_normals(v, faces), (ball,)),
-        Row("triangle_areas", lambda v: ops.triangle_areas(v, faces), (ball,)),
-        Row("vertex_areas", lambda v: ops.vertex_areas(v, faces), (ball,)),
-        Row("edge_neighbors", lambda v: ops.edge_neighbors(faces).to(v), (ball,)),
+        Row("triangle_areas", lambda v: triangle_areas(v, faces), (ball,)),
+        Row("vertex_areas", lambda v: vertex_areas(v, faces), (ball,)),
+        Row("edge_neighbors", lambda v: edge_neighbors(faces).to(v), (ball,)),
         Row("triangle_frames", lambda v: ops.triangle_frames(v, faces), (ball,)),
-        Row("deformation_gradients", lambda p, c: ops.deformation_gradients(p, c, faces),
+        Row("deformation_gradients", lambda p, c: deformation_gradients(p, c, faces),
             (ball + 0.1 * normal(*ball.shape), ball)),
         Row("blended_map", lambda p, d, m, c: ops.blended_map(p, d, on_face, frame, m, c, neighbors),
             (points, unit(5, 3), normal(1, len(faces), 3, 4), normal(1, len(faces), 3))),
         Row("ray_box", lambda o, d, b: ops.ray_box(rays(o, d), b), (0.5 + toward[0], toward[1], box)),
-        Row("ray_sphere", lambda o, c: ops.ray_sphere(rays(o, unit_z.to(o)), c, 1.0),
+        Row("ray_sphere", lambda o, c: ray_sphere(rays(o, unit_z.to(o)), c, 1.0),
             (0.3 * normal(5, 3) - torch.tensor([0.0, 0, 3], dtype=torch.float64), 0.1 * normal(3))),
         Row("stratified", lambda n, f: of_samples(ops.stratified(n, f, 3, jitter=False)), (near, far)),
         Row("inverse_cdf", lambda e, w: of_samples(ops.inverse_cdf(e, w, 3, jitter=False)),
             (rand(2, 4).sort().values, rand(2, 3))),
-        Row("merge", lambda a, b: of_samples(ops.merge(samples(a, a + 0.01), samples(b, b + 0.01), 3)),
+        Row("merge_samples", lambda a, b: of_samples(ops.merge_samples(samples(a, a + 0.01), samples(b, b + 0.01), 3)),
             (start, start + 0.005)),
-        Row("uniform_step", lambda n, f: of_samples(ops.uniform_step(n, f, 0.3)), (near, far)),
-        Row("march", lambda o, d: of_samples(ops.march(o, d, near.to(o), far.to(o), occupied, box.to(o), 0.1)),
+        Row("uniform_step", lambda n, f: of_samples(uniform_step(n, f, 0.3)), (near, far)),
+        Row("march_occupancy",
+            lambda o, d: of_samples(ops.march_occupancy(o, d, near.to(o), far.to(o), occupied, box.to(o), 0.1)),
             (points, unit(5, 3))),
-        Row("lookup", lambda p: ops.lookup(p, occupied, box.to(p)).to(p), (points,)),
-        Row("ray_offsets", lambda v: ops.ray_offsets(ray, 3).to(v), (start,)),
-        Row("exclusive_sum", lambda v: ops.exclusive_sum(v, offsets=offsets), (start,)),
+        Row("lookup_occupancy", lambda p: ops.lookup_occupancy(p, occupied, box.to(p)).to(p), (points,)),
+        Row("ray_offsets", lambda v: ray_offsets(ray, 3).to(v), (start,)),
+        Row("exclusive_sum", lambda v: exclusive_sum(v, offsets=offsets), (start,)),
         Row("accumulate", lambda w, v: ops.accumulate(w, v, offsets=offsets), (rand(6), normal(6, 3))),
         Row("weights_from_density", lambda d, s, e: ops.weights_from_density(d, s, e, offsets=offsets),
             (5 * rand(6), start, start + 0.1)),
         Row("weights_from_alpha", lambda a: ops.weights_from_alpha(a, offsets=offsets), (rand(6),)),
         Row("composite", lambda w, c, b: ops.composite(
             w, c, samples(start.to(w), start.to(w) + 0.1), 3, b, offsets=offsets), (rand(6) / 6, rand(6, 3), rand(3))),
+        Row("render_weights", lambda d: ops.render_weights(samples(start.to(d), start.to(d) + 0.1), 3, density=d),
+            (rand(6),)),
+        Row("volume_render", lambda d, c, b: (lambda i: (i.rgb, i.opacity, i.depth, i.weights))(ops.volume_render(
+            samples(start.to(d), start.to(d) + 0.1), 3, c, density=d, background=b)), (rand(6), rand(6, 3), rand(3))),
+        Row("distortion", lambda w: ops.distortion(w, samples(start.to(w), start.to(w) + 0.1), 3), (rand(6) / 6,)),
+        Row("interlevel", lambda c: (lambda s: ops.interlevel(
+            fine_weights.to(c), samples(s, s + 0.1), c, samples(s, s + 0.13), 3))(start.to(c)), (rand(6) / 20,)),
         Row("neus_alpha", lambda d, s, l, b: ops.neus_alpha(d, s, l, b),
             (0.1 * normal(5), -rand(5), 0.1 * rand(5), 10 + rand(1)[0])),
-        Row("unclamped_alpha", lambda d, s, l, b: ops.unclamped_alpha(d, s, l, b),
+        Row("unclamped_alpha", lambda d, s, l, b: unclamped_alpha(d, s, l, b),
             (0.1 * normal(5), -rand(5), 0.1 * rand(5), 10 + rand(1)[0])),
-        Row("laplace_density", ops.laplace_density, (0.1 * normal(5), 5 + rand(1)[0])),
+        Row("laplace_density", laplace_density, (0.1 * normal(5), 5 + rand(1)[0])),
         Row("hash_grid", lambda p, t: ops.hash_grid(p, t, layout, "smoothstep"), (points, table)),
         Row("frequency_encoding", lambda x: ops.frequency_encoding(x, 3), (points,)),
-        Row("frequency_window", lambda x: ops.frequency_window(3, 0.5).to(x), (points,)),
+        Row("frequency_window", lambda x: frequency_window(3, 0.5).to(x), (points,)),
         Row("spherical_harmonics", lambda d: ops.spherical_harmonics(d, 4), (unit(5, 3),)),
         Row("mlp", lambda x, *p: ops.mlp(x, p[:3], p[3:]), (points, *mlp_sizes, *mlp_biases)),
         Row("mlp_tangents", lambda x, t, *p: ops.mlp_tangents(x, t, p[:3], p[3:]),
             (points, normal(5, 2, 3), *mlp_sizes, *mlp_biases)),
         Row("GroupedRows.linear", lambda x, w, b: group.scatter(group.linear(group.gather(x), w, b)),
             (normal(3, 4), normal(2, 4, 2), normal(2, 2)), "group_rows"),
-        Row("group_rows", lambda x: ops.group_rows(torch.tensor([1, 0, 1]), 2).place.to(x), (points,)),
+        Row("group_rows", lambda x: group_rows(torch.tensor([1, 0, 1]), 2).place.to(x), (points,)),
         Row("softplus", ops.softplus, (0.02 * normal(7),)),
         Row("interpolate_rows", lambda t, w: ops.interpolate_rows(t, index, w), (normal(4, 3), normal(3, 2))),
-        Row("scatter_rows", lambda v, w: ops.scatter_rows(v, index, w, 4), (normal(3, 3), normal(3, 2))),
+        Row("scatter_rows", lambda v, w: scatter_rows(v, index, w, 4), (normal(3, 3), normal(3, 2))),
         Row("UVRasterizer.vertices_to_map", lambda v: rasterizer.vertices_to_map(v), (normal(1, len(ball), 2),),
             "interpolate_rows"),
         Row("UVRasterizer.map_to_vertices", lambda m: rasterizer.map_to_vertices(m), (normal(1, 2, 6, 6),),
             "interpolate_rows"),
         Row("UVRasterizer.sample", lambda m, b: rasterizer.sample(m, on_face, b), (normal(1, 2, 6, 6), skin),
             "interpolate_rows", loose=1e-2),
-        Row("undistort_image", lambda i: ops.undistort_image(i, bent.map(lambda t: t.to(i))), (rand(8, 8, 2),)),
-        Row("undistort_pixels", lambda p: ops.undistort_pixels(p, bent.map(lambda t: t.to(p))), (8 * rand(5, 2),)),
+        Row("undistort_image", lambda i: undistort_image(i, bent.map(lambda t: t.to(i))), (rand(8, 8, 2),)),
+        Row("undistort_pixels", lambda p: undistort_pixels(p, bent.map(lambda t: t.to(p))), (8 * rand(5, 2),)),
         Row("sample_texture", lambda t, p: ops.sample_texture(t, p), (normal(6, 6, 2), 0.2 + 0.6 * rand(5, 2))),
-        Row("mip_pyramid", lambda t: ops.mip_pyramid(t).table, (normal(4, 4, 2),)),
-        Row("fill_texels", lambda t: ops.fill_texels(t, known), (normal(4, 4, 2),)),
-        Row("pad_charts", lambda t: ops.pad_charts(t, uv.float(), faces), (normal(6, 6, 2),)),
+        Row("mip_pyramid", lambda t: mip_pyramid(t).table, (normal(4, 4, 2),)),
+        Row("fill_texels", lambda t: fill_texels(t, known), (normal(4, 4, 2),)),
+        Row("pad_charts", lambda t: pad_charts(t, uv.float(), faces), (normal(6, 6, 2),)),
         Row("unwrap", lambda v: ops.unwrap(v, faces)[0], (ball,)),
         Row("rotation_matrices", ops.rotation_matrices, (normal(4, 3),)),
-        Row("axis_angle", ops.axis_angle, (rotation,)),
-        Row("left_jacobian", ops.left_jacobian, (normal(4, 3),)),
+        Row("axis_angle", axis_angle, (rotation,)),
+        Row("left_jacobian", left_jacobian, (normal(4, 3),)),
         Row("rotation_from_6d", lambda v: ops.rotation_from_6d(v, rows=True), (normal(4, 6),)),
         Row("rotation_from_quaternion", ops.rotation_from_quaternion, (normal(4, 4),)),
-        Row("rotation_from_log_quaternion", ops.rotation_from_log_quaternion, (normal(4, 3),)),
-        Row("rotations_from", lambda v: ops.rotations_from(v, "quaternion"), (normal(4, 4),)),
+        Row("rotation_from_log_quaternion", rotation_from_log_quaternion, (normal(4, 3),)),
+        Row("rotations_from", lambda v: rotations_from(v, "quaternion"), (normal(4, 4),)),
         Row("joint_transforms", lambda p, j: ops.joint_transforms(p, j, parents), (0.5 * normal(2, 3, 3), joints)),
         Row("linear_blend_skinning", ops.linear_blend_skinning, (normal(5, 3), skin, transforms)),
-        Row("skin_points", lambda p, w, t: ops.skin_points(p, w, t, torch.tensor([0, 1, 1, 0, 1])),
+        Row("skin_points", lambda p, w, t: skin_points(p, w, t, torch.tensor([0, 1, 1, 0, 1])),
             (points, skin, transforms)),
         Row("blend_shapes", ops.blend_shapes, (normal(2, 3), normal(3, 5, 3))),
-        Row("pose_features", ops.pose_features, (rotation[None],)),
-        Row("affine_inverse", lambda m: ops.affine_inverse(m)[0], (torch.cat([spread, normal(4, 3, 1)], -1),)),
-        Row("apply_affine", ops.apply_affine, (normal(4, 3, 4), normal(4, 3))),
+        Row("pose_features", pose_features, (rotation[None],)),
+        Row("affine_inverse", lambda m: affine_inverse(m)[0], (torch.cat([spread, normal(4, 3, 1)], -1),)),
+        Row("apply_affine", apply_affine, (normal(4, 3, 4), normal(4, 3))),
         Row("fit_rigid", lambda s, p: ops.fit_rigid(s, p),
             (points, (points @ rotation[0].mT + 0.05 * normal(5, 3))[None])),
-        Row("fit_similarity", lambda s, p: (lambda m: (m.rotation, m.translation, m.scale))(ops.fit_similarity(s, p)),
+        Row("fit_similarity", lambda s, p: (lambda m: (m.rotation, m.translation, m.scale))(fit_similarity(s, p)),
             (points, 1.3 * points @ rotation[0].mT + 0.05 * normal(5, 3)), "fit_rigid"),
-        Row("nearest_rotation", lambda c: ops.nearest_rotation(c)[0], (spread,)),
-        Row("rigid_transform", ops.rigid_transform, (rotation, normal(4, 3))),
+        Row("nearest_rotation", lambda c: nearest_rotation(c)[0], (spread,)),
+        Row("rigid_transform", rigid_transform, (rotation, normal(4, 3))),
         Row("log_strain", ops.log_strain, (spread,)),
         Row("implicit_root", lambda r: ops.implicit_root(points.to(r), r, spread[[0, 1, 2, 3, 0]].to(r)),
             (0.1 * normal(5, 3),)),
-        Row("splat", lambda m, q, s, o, c: (lambda i: (i.color, i.opacity, i.depth, i.normal))(ops.splat(
+        Row("rasterize_gaussians",
+            lambda m, q, s, o, c: (lambda i: (i.color, i.opacity, i.depth, i.normal))(ops.rasterize_gaussians(
             m, q, s, o, c, hf.Camera(camera_pose.to(m), lens.to(m), (8, 8)))),
             (0.6 * normal(7, 3), normal(7, 4), 0.1 + 0.4 * rand(7, 3), 0.2 + 0.6 * rand(7), rand(7, 3))),
         Row("marching_cubes", lambda v: ops.marching_cubes(v).vertices, (grid + jitter,)),

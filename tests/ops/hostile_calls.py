@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.ops import blur, bound_gaussians  # noqa: F401 (they register operations)
+from headfields.ops import blur, bound_gaussians, grouped  # noqa: F401 (they register operations)
 from headfields.ops.marching_cubes import _crossed_edges  # noqa: F401 (registers the operation)
 from headfields.ops.sparse_system import SymmetricSystem
 

@@ -3,16 +3,9 @@
 import pytest
 import torch
 
-from headfields.ops import (
-    affine_inverse,
-    apply_affine,
-    joint_transforms,
-    linear_blend_skinning,
-    rotation_from_quaternion,
-    rotation_matrices,
-    rotations_from,
-    skin_points,
-)
+from headfields.ops import joint_transforms, linear_blend_skinning, rotation_from_quaternion, rotation_matrices
+from headfields.ops.affine import affine_inverse, apply_affine, skin_points
+from headfields.ops.rotations import rotations_from
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import blended_map, deformation_gradients, edge_neighbors
+from headfields.ops import blended_map
 from headfields.ops.blended_map import _blended_map
+from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.reference.blended_map import blended_map as definition
+from headfields.ops.triangle_frames import deformation_gradients
 from tests.backends import BACKENDS, running_on
 from tests.shapes import uv_sphere
 

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.ops.antialias import mesh_edges
 from headfields.ops.dispatch import checks_indices, use_cpu_backend
+from headfields.ops.interpolate_rows import scatter_rows
+from headfields.ops.mesh_topology import edge_neighbors
+from headfields.ops.triangle_frames import deformation_gradients
 from tests.backends import BACKENDS
 
 CPU = [backend for backend in BACKENDS if backend != BACKENDS[-1]]
@@ -29,7 +33,7 @@ def calls(index: int):
     raster = hf.ops.UVRasterizer(faces, torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 1]]), faces, 4)
     blended = hf.ops.blended_map
     return {
-        "skin_points": lambda: hf.ops.skin_points(points, torch.ones(3, 1), torch.eye(4).repeat(2, 1, 1, 1), at),
+        "skin_points": lambda: hf.ops.affine.skin_points(points, torch.ones(3, 1), torch.eye(4).repeat(2, 1, 1, 1), at),
         "mlp": lambda: hf.ops.mlp(points, layers, condition=table[:, :2], index=at),
         "mlp double": lambda: hf.ops.mlp(
             points.double(), [w.double() for w in layers], condition=table[:, :2].double(), index=at
@@ -46,18 +50,18 @@ def calls(index: int):
             meshes[:, :2], meshes[0, :2], at[None], "none"
         ),
         "faces of frames": lambda: hf.ops.triangle_frames(meshes[:, :2], at[None]),
-        "faces of maps": lambda: hf.ops.deformation_gradients(meshes[:, :2], meshes[0, :2], at[None]),
-        "faces of affine maps": lambda: hf.ops.deformation_gradients(meshes[:, :2], meshes[0, :2], at[None], "affine"),
+        "faces of maps": lambda: deformation_gradients(meshes[:, :2], meshes[0, :2], at[None]),
+        "faces of affine maps": lambda: deformation_gradients(meshes[:, :2], meshes[0, :2], at[None], "affine"),
         "faces of vertex normals": lambda: hf.ops.vertex_normals(meshes[:, :2], at[None]),
         "faces of face normals": lambda: hf.ops.face_normals(meshes[:, :2], at[None]),
-        "faces of areas": lambda: hf.ops.triangle_areas(meshes[:, :2], at[None]),
-        "faces of vertices": lambda: hf.ops.vertex_areas(meshes[0, :2], at[None]),
+        "faces of areas": lambda: hf.ops.vertex_geometry.triangle_areas(meshes[:, :2], at[None]),
+        "faces of vertices": lambda: hf.ops.vertex_geometry.vertex_areas(meshes[0, :2], at[None]),
         "closest": lambda: tree.closest(points, at),
         "raycast": lambda: tree.raycast(points, points, at),
         "interval": lambda: tree.interval(points, points, 0.1, at),
         "nearest": lambda: cloud.nearest(points, 1, at),
         "interpolate_rows": lambda: hf.ops.interpolate_rows(table, at[:, None], weights),
-        "scatter_rows": lambda: hf.ops.scatter_rows(points, at[:, None], weights, 2),
+        "scatter_rows": lambda: scatter_rows(points, at[:, None], weights, 2),
         "dot_rows": lambda: torch.ops.headfields.dot_rows(table, at[:, None], points),
     }
 
@@ -78,7 +82,7 @@ def test_an_index_out_of_range_is_an_error(backend, index):
 def test_vertices_without_an_end_are_an_error():
     for bad in (-1, 2**31, 2**62):
         faces = torch.tensor([[0, 1, 2], [2, 1, bad]])
-        for call in (hf.ops.edge_neighbors, hf.ops.mesh_edges):
+        for call in (edge_neighbors, mesh_edges):
             with pytest.raises(IndexError, match=f"faces holds {bad}"):
                 call(faces)
         with pytest.raises(ValueError, match="UVRasterizer: faces"):
@@ -87,8 +91,9 @@ def test_vertices_without_an_end_are_an_error():
 
 def test_faces_of_another_kind_are_an_error(backend, unchecked):
     vertices = torch.rand(4, 3)
-    for call in (hf.ops.triangle_frames, lambda v, f: hf.ops.deformation_gradients(v, v, f), hf.ops.triangle_areas,
-                 hf.ops.vertex_areas, hf.ops.vertex_normals, hf.ops.face_normals):  # fmt: skip
+    for call in (hf.ops.triangle_frames, lambda v, f: deformation_gradients(v, v, f),
+    hf.ops.vertex_geometry.triangle_areas,
+                 hf.ops.vertex_geometry.vertex_areas, hf.ops.vertex_normals, hf.ops.face_normals):  # fmt: skip
         for faces in (torch.rand(2, 3), torch.ones(2, 3, dtype=torch.bool), [[0, 1, 2]]):
             with pytest.raises(TypeError, match=r"faces (is a list|has dtype)"):
                 call(vertices, faces)
@@ -100,7 +105,7 @@ def test_faces_of_another_kind_are_an_error(backend, unchecked):
 
 def test_one_row_of_transforms_has_one_index():
     with pytest.raises(IndexError, match="frame"):
-        hf.ops.skin_points(torch.rand(1, 3), torch.ones(1, 1), torch.eye(4)[None, None], torch.tensor([7]))
+        hf.ops.affine.skin_points(torch.rand(1, 3), torch.ones(1, 1), torch.eye(4)[None, None], torch.tensor([7]))
 
 
 def test_a_map_of_one_frame_has_one_index():
@@ -126,7 +131,7 @@ def test_offsets_that_do_not_fit_are_an_error(backend, offsets):
     samples = hf.Samples(torch.tensor([0, 0, 1]), three, three + 1)
     for call in (
         lambda: hf.ops.weights_from_alpha(three, offsets=offsets),
-        lambda: hf.ops.exclusive_sum(three, offsets=offsets),
+        lambda: hf.ops.compositing.exclusive_sum(three, offsets=offsets),
         lambda: hf.ops.accumulate(three, three[:, None], offsets=offsets),
         lambda: hf.ops.inverse_cdf(samples, three, 2, offsets=offsets),
     ):
@@ -149,7 +154,7 @@ def test_offsets_may_be_strided(backend):
     dense = offsets.contiguous()
     samples = hf.Samples(torch.tensor([0, 0, 1]), torch.rand(3), 1 + torch.rand(3))
     for call in (
-        lambda o: hf.ops.exclusive_sum(weights, offsets=o),
+        lambda o: hf.ops.compositing.exclusive_sum(weights, offsets=o),
         lambda o: hf.ops.weights_from_alpha(weights, offsets=o),
         lambda o: hf.ops.weights_from_density(weights, samples.start, samples.end, offsets=o),
         lambda o: hf.ops.composite(weights, torch.ones(3, 3), samples, 2, offsets=o)[2],

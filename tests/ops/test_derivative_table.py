@@ -15,7 +15,7 @@ ROWS = {row.name: row for row in derivative_table.rows()}
 
 
 def test_every_operation_has_a_row():
-    assert {name.split(".")[0] for name in ROWS} - {"render_mesh"} == derivative_table.public()
+    assert derivative_table.public() <= {name.split(".")[0] for name in ROWS}
     assert set(derivative_table.stated()) == set(ROWS)
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import group_rows
+from headfields.ops.grouped import group_rows
 from headfields.ops.grouped_linear import grouped_linear, grouped_outer, linear_by_copies
 
 

@@ -132,7 +132,7 @@ def test_a_march_whose_step_is_lost_to_rounding_ends():
     origin, direction = torch.tensor([[0.5, 0.5, -1.0]]), torch.tensor([[0.0, 0.0, 1.0]])
     near, far = torch.tensor([0.5]), torch.tensor([3.0])
     with pytest.raises(ValueError, match="march"):
-        hf.ops.march(origin, direction, near, far, occupied, box, step=1e-30)
+        hf.ops.march_occupancy(origin, direction, near, far, occupied, box, step=1e-30)
 
 
 def backends():

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headfields.ops import interpolate_rows, scatter_rows
-from headfields.ops.interpolate_rows import _dot, _gather, _scatter
+from headfields.ops import interpolate_rows
+from headfields.ops.interpolate_rows import _dot, _gather, _scatter, scatter_rows
 from headfields.ops.reference import interpolate_rows as reference
 
 

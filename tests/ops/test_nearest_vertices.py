@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import headfields.ops.nearest_vertices as module
-from headfields.ops import VertexTree, inverse_distance_weights
+from headfields.ops import VertexTree
 from headfields.ops._bvh_build import balanced_topology
 from headfields.ops.dispatch import native, use_cpu_backend
+from headfields.ops.nearest_vertices import inverse_distance_weights
 from headfields.ops.reference import nearest_vertices as reference
 from tests.shapes import uv_sphere
 

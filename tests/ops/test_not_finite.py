@@ -5,6 +5,8 @@ import torch
 
 import headfields as hf
 from headfields import ops
+from headfields.ops.mesh_topology import edge_neighbors
+from headfields.ops.ray_box import ray_sphere
 from tests.shapes import uv_sphere
 
 torch.manual_seed(0)
@@ -12,7 +14,7 @@ BALL, FACES = uv_sphere(4, 5)
 LAYOUT = ops.HashGridLayout(levels=2, features=2, log2_table_size=6, base_resolution=2, finest_resolution=5)
 TABLE = torch.randn(LAYOUT.entries, 2)
 WEIGHTS = [torch.randn(8, 3), torch.randn(2, 8)]
-RING = torch.cat([torch.arange(len(FACES))[:, None], ops.edge_neighbors(FACES)], dim=1)
+RING = torch.cat([torch.arange(len(FACES))[:, None], edge_neighbors(FACES)], dim=1)
 MAPS, CENTERS, ZEROS = torch.randn(1, len(FACES), 3, 4), torch.randn(1, len(FACES), 3), torch.zeros(4, dtype=torch.long)
 TREE, CLOUD, BOX = ops.TriangleBVH(FACES, BALL), ops.VertexTree(BALL), torch.tensor([[-1.0] * 3, [1.0] * 3])
 DOWN = torch.tensor([[0.0, 0.0, -1.0]]).expand(4, 3)
@@ -24,7 +26,7 @@ def rays(x):
 
 
 def marched(x):
-    samples = ops.march(x, DOWN, torch.full((4,), 0.1), torch.full((4,), 3.0), OCCUPIED, BOX, 0.5)
+    samples = ops.march_occupancy(x, DOWN, torch.full((4,), 0.1), torch.full((4,), 3.0), OCCUPIED, BOX, 0.5)
     return torch.bincount(samples.ray, minlength=4)
 
 
@@ -44,9 +46,9 @@ POINTWISE = {
     "interval": (lambda x: torch.stack(TREE.interval(x, DOWN, 0.1), -1), 0),
     "nearest": (lambda x: CLOUD.nearest(x, 2).index, -1),
     "ray_box": (lambda x: torch.stack(ops.ray_box(rays(x), BOX), -1), 0),
-    "ray_sphere": (lambda x: torch.stack(ops.ray_sphere(rays(x), torch.zeros(3), 1.0), -1), 0),
-    "lookup": (lambda x: ops.lookup(x, OCCUPIED, BOX), 0),
-    "march": (marched, 0),
+    "ray_sphere": (lambda x: torch.stack(ray_sphere(rays(x), torch.zeros(3), 1.0), -1), 0),
+    "lookup_occupancy": (lambda x: ops.lookup_occupancy(x, OCCUPIED, BOX), 0),
+    "march_occupancy": (marched, 0),
 }
 
 
@@ -78,7 +80,7 @@ def test_one_row_alone(name, bad):
         torch.testing.assert_close(gradient[others], truth[others])
 
 
-@pytest.mark.parametrize("function", [ops.ray_box, lambda r, b: ops.ray_sphere(r, b.mean(0), 1.0)])
+@pytest.mark.parametrize("function", [ops.ray_box, lambda r, b: ray_sphere(r, b.mean(0), 1.0)])
 def test_misses_are_finite_for_any_sampler(function):
     origins = torch.tensor([[0.0, 0, 2], [5, 0, 2], [0, 0, -2], [torch.nan, 0, 2]], requires_grad=True)
     box = BOX.clone().requires_grad_()

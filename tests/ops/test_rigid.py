@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.ops import fit_rigid, nearest_rotation, rigid_transform, rotation_matrices
+from headfields.ops import fit_rigid, rotation_matrices
+from headfields.ops.rigid import nearest_rotation, rigid_transform
 
 
 def motions(count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
-from headfields.ops import axis_angle, left_jacobian, rotation_from_6d, rotation_from_log_quaternion, rotation_matrices
+from headfields.ops import rotation_from_6d, rotation_matrices
+from headfields.ops.rotations import (
+    axis_angle,
+    left_jacobian,
+    rotation_angle,
+    rotation_from_euler,
+    rotation_from_log_quaternion,
+)
 
 
 def random(*shape):
@@ -129,3 +137,19 @@ def test_errors_name_the_argument(unchecked):
         rotation_from_6d(torch.zeros(6, dtype=torch.int64), True)
     with pytest.raises(ValueError, match=r"rotation_from_6d: values has shape \(12,\); expected \(..., 6\)"):
         rotation_from_6d(torch.zeros(12), True)
+
+
+@pytest.mark.parametrize("axes", ["xyz", "yxz", "zxz"])
+def test_euler_angles_as_in_scipy(axes):
+    angles = random(5, 3)
+    expected = torch.from_numpy(Rotation.from_euler(axes.upper(), angles.numpy()).as_matrix())
+    torch.testing.assert_close(rotation_from_euler(angles, axes), expected)
+    assert torch.autograd.gradgradcheck(lambda a: rotation_from_euler(a, axes), (angles.requires_grad_(),))
+    with pytest.raises(ValueError, match="axes is 'xy'; expected three"):
+        rotation_from_euler(angles, "xy")
+
+
+def test_the_angle_of_a_rotation_is_exact_near_zero_and_pi():
+    angles = torch.tensor([0.0, 1e-7, 0.5, math.pi - 1e-6])
+    vectors = torch.nn.functional.normalize(random(4, 3).float(), dim=-1) * angles[:, None]
+    torch.testing.assert_close(rotation_angle(rotation_matrices(vectors)), angles, atol=1e-9, rtol=2e-7)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from headfields.ops import sampling
 from headfields.ops.compositing import ray_offsets
 from headfields.ops.dispatch import native, use_cpu_backend
-from headfields.ops.occupancy import march, march_padded
+from headfields.ops.occupancy import march_occupancy, march_padded
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
 
@@ -119,7 +119,7 @@ def test_bins_without_samples(device):
 def test_merge_agrees_with_the_reference(device, pair, gaps):
     rays = len(pair[0])
     first, second = (random_samples(c, device, seed, gaps) for seed, c in enumerate(pair))
-    merged = sampling.merge(first, second, rays)
+    merged = sampling.merge_samples(first, second, rays)
     well_formed(merged)
     expected = reference.merge(
         ray_offsets(first.ray, rays), first.start, first.end, ray_offsets(second.ray, rays), second.start, second.end
@@ -133,9 +133,9 @@ def test_merge_cuts_at_both_sets_of_edges(device):
     at = lambda *values: torch.tensor(values, device=device)  # noqa: E731
     first = Samples(zero, at(0.0, 4.0), at(2.0, 5.0))
     second = Samples(zero, at(1.0, 7.0), at(3.0, 8.0))
-    merged = sampling.merge(first, second, 1)
+    merged = sampling.merge_samples(first, second, 1)
     assert merged.start.tolist() == [0, 1, 2, 4, 7] and merged.end.tolist() == [1, 2, 3, 5, 8]
-    both = sampling.merge(first, first, 1)
+    both = sampling.merge_samples(first, first, 1)
     assert torch.equal(both.start, first.start) and torch.equal(both.end, first.end)
 
 
@@ -145,7 +145,7 @@ def test_merge_keeps_the_length_of_the_union(pairs, seed, gaps):
     rays = len(pairs)
     first = random_samples([a for a, _ in pairs], "cpu", seed, gaps)
     second = random_samples([b for _, b in pairs], "cpu", seed + 1, gaps)
-    merged = sampling.merge(first, second, rays)
+    merged = sampling.merge_samples(first, second, rays)
     well_formed(merged)
     covers = lambda s, ray, t: bool(((s.ray == ray) & (s.start <= t) & (t < s.end)).any())  # noqa: E731
     for ray in range(rays):
@@ -197,14 +197,14 @@ def test_no_rays(device):
     empty = Samples(none.long(), none, none)
     assert len(sampling.inverse_cdf(empty, none, 4, 0)) == 0
     assert len(sampling.inverse_cdf(empty, none, 4, 3)) == 0
-    assert len(sampling.merge(empty, empty, 0)) == 0
+    assert len(sampling.merge_samples(empty, empty, 0)) == 0
 
 
 def test_float64(device):
     near = torch.tensor([0.0, 1.0], dtype=torch.float64, device=device)
     samples = sampling.uniform_step(near, near + 1, 0.3)
     fine = sampling.inverse_cdf(samples, samples.end, 5, 2)
-    merged = sampling.merge(samples, fine, 2)
+    merged = sampling.merge_samples(samples, fine, 2)
     assert samples.start.dtype == fine.start.dtype == merged.start.dtype == torch.float64
     well_formed(merged)
 
@@ -236,7 +236,7 @@ def test_errors_say_what_to_do(unchecked):
     with pytest.raises(ValueError, match=r"one weight a bin"):
         sampling.inverse_cdf(torch.rand(2, 4), torch.rand(2, 4), 4)
     with pytest.raises(ValueError, match=r"not sorted"):
-        sampling.merge(samples.replace(ray=torch.tensor([0, 1, 0, 1])), samples, 2)
+        sampling.merge_samples(samples.replace(ray=torch.tensor([0, 1, 0, 1])), samples, 2)
 
 
 @pytest.mark.parametrize("backend", ["native", "warp"])
@@ -280,7 +280,7 @@ def test_jitter_of_nearly_one_and_beyond(backend):
             shift = torch.tensor([0.5, jitter])
             for call in (
                 lambda shift=shift: sampling.uniform_step(near, near + 1, 0.1, shift),
-                lambda shift=shift: march(rays, rays, near, near + 1, cells, box, 0.1, jitter=shift),
+                lambda shift=shift: march_occupancy(rays, rays, near, near + 1, cells, box, 0.1, jitter=shift),
                 lambda shift=shift: march_padded(rays, rays, near, near + 1, 0.1, 50, cells, box, jitter=shift),
             ):
                 with pytest.raises(ValueError, match=r"jitter has values outside \[0, 1\]"):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from headfields.ops import laplace_density, neus_alpha, unclamped_alpha, weights_from_alpha, weights_from_density
+from headfields.ops import neus_alpha, weights_from_alpha, weights_from_density
+from headfields.ops.surface_alpha import laplace_density, unclamped_alpha
 
 ALPHAS = {"neus": neus_alpha, "unclamped": unclamped_alpha}
 

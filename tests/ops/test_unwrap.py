@@ -115,9 +115,9 @@ def test_any_mesh_gets_coordinates(seed: int, count: int, faces: int, flat: bool
 def test_a_template_keeps_its_own_coordinates() -> None:
     vertices, faces = SHAPES["sphere"]
     bare = hf.Template(vertices, faces)
-    made = hf.mesh.unwrapped(bare)
+    made = hf.mesh.unwrap_template(bare)
     assert made.uv is not None and made.uv_faces is not None
-    assert hf.mesh.unwrapped(made) is made
+    assert hf.mesh.unwrap_template(made) is made
 
 
 def test_errors(unchecked: None) -> None:

@@ -1,18 +1,9 @@
-"""Normals, areas, neighbors and the Laplacian of small meshes, against what they are defined to be."""
+"""Normals and areas of small meshes, against what they are defined to be."""
 
 import pytest
 import torch
 
-import headfields as hf
-from headfields.ops.vertex_geometry import (
-    edge_neighbors,
-    face_neighbors,
-    face_normals,
-    triangle_areas,
-    uniform_laplacian,
-    vertex_areas,
-    vertex_normals,
-)
+from headfields.ops.vertex_geometry import face_normals, triangle_areas, vertex_areas, vertex_normals
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 CORNERS = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
@@ -49,38 +40,8 @@ def test_normals_have_derivatives_and_are_zero_without_area() -> None:
     )
 
 
-def test_laplacian_counts_neighbors() -> None:
-    laplacian = uniform_laplacian(TETRAHEDRON, 5).toarray()
-    assert (laplacian[:4, :4] == 4 * torch.eye(4).numpy() - 1).all() and not laplacian[4].any()
-    merged = uniform_laplacian(torch.tensor([[0, 0, 1]]), 2).toarray()
-    assert merged.tolist() == [[1, -1], [-1, 1]]
-
-
-def test_neighbors_share_the_edge_and_boundaries_have_none() -> None:
-    neighbors = edge_neighbors(TETRAHEDRON)
-    for face in range(4):
-        for edge in range(3):
-            other = int(neighbors[face, edge])
-            ends = {int(TETRAHEDRON[face, edge]), int(TETRAHEDRON[face, (edge + 1) % 3])}
-            assert other != face and ends <= set(TETRAHEDRON[other].tolist())
-    assert edge_neighbors(TETRAHEDRON[:0]).shape == (0, 3)
-    assert edge_neighbors(TETRAHEDRON[:1]).tolist() == [[-1, -1, -1]]
-
-
-def test_face_neighbors_share_an_edge() -> None:
-    one, other = face_neighbors(torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5]]))
-    assert sorted(zip(one.tolist(), other.tolist(), strict=True)) == [(0, 1), (1, 0)]
-
-
 def test_errors_name_the_argument(unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"vertex_normals: vertices has shape \(4, 2\)"):
         vertex_normals(torch.zeros(4, 2), TETRAHEDRON)
     with pytest.raises(TypeError, match="face_normals: faces has dtype"):
         face_normals(torch.zeros(4, 3), TETRAHEDRON.float())
-
-
-def test_a_degenerate_face_is_not_its_own_neighbor():
-    faces = torch.tensor([[0, 0, 1], [1, 0, 2], [2, 3, 2], [4, 4, 4]])
-    neighbors = hf.ops.edge_neighbors(faces)
-    assert (neighbors != torch.arange(4)[:, None]).all()
-    assert neighbors.tolist() == [[-1, 1, -1], [0, -1, -1], [-1, -1, -1], [-1, -1, -1]]

@@ -24,7 +24,7 @@ LAYERS = [(150, 5, 7, 40, 16, True), (90, 3, 70, 1, 32, True), (40, 4, 33, 20, 4
 
 def interpret() -> dict[str, list[float]]:
     """Errors relative to the largest value, by layer: output, first derivatives, second ones."""
-    from headfields.ops import group_rows, grouped_linear  # noqa: F401
+    from headfields.ops.grouped import group_rows
 
     module: Any = sys.modules["headfields.ops.grouped_linear"]
     module.has_tiles = lambda device: True

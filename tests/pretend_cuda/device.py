@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import headfields  # noqa: E402
 from headfields.ops import _checks, compositing, dispatch, occupancy  # noqa: E402
-from headfields.training import step_graph  # noqa: E402
+from headfields.runs import step_graph  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
 PACKAGE = str(Path(headfields.__file__).parent)
@@ -115,7 +115,7 @@ class PretendCuda(TorchDispatchMode):
         self.reset()
 
     def capture(self, body: Any, stream: Any) -> Any:
-        """In the place of `headfields.training.step_graph.capture`: a replay runs the body again, on what it was given
+        """In the place of `headfields.runs.step_graph.capture`: a replay runs the body again, on what it was given
         when it was captured, and is recorded."""
 
         def replay() -> None:

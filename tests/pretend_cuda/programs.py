@@ -19,16 +19,18 @@ import headfields as hf
 import headfields.training.trainer
 from headfields.apps.priors import PriorTrainer, fit_scans
 from headfields.apps.priors.asynchronous_steps import AsynchronousPriorSteps
-from headfields.apps.priors.scans import PointCounts
-from headfields.apps.tracking import PriorTracker, Stage2
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.tracking import PriorTracker
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit
+from headfields.apps.tracking.prior.options import Stage2
 from headfields.apps.tracking.prior.stage1 import fit_frame
-from headfields.cli import main, presets
+from headfields.cli import main
 from headfields.models.monoavatar import SIZES as SIZES_OF_MONOAVATAR
 from headfields.renderers.lighting import SHLighting
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import MCMC, Trainer, evaluate
+from headfields.training.presets import build, preset_arguments
 from headfields.training.recipes import recipe_of
 from headfields.training.run import TrainingRun
 from headfields.training.state import TrainingState
@@ -133,8 +135,8 @@ def train(
     source, recipe = capture(), recipe_of(model, "cpu")
     with PretendCuda() as device:
         torch.manual_seed(0)
-        arguments = presets.arguments_for(model, [], source, recipe) | SIZES[model]
-        avatar = presets.build(model, arguments, source)
+        arguments = preset_arguments(model, {}, source, recipe) | SIZES[model]
+        avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)

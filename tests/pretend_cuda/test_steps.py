@@ -13,37 +13,38 @@ from tests.pretend_cuda import guard
 ROOT = Path(__file__).parents[2]
 
 CEILINGS = {
-    "insta": {"step": (20, 0), "render": (249, 2)},
-    "coarse_to_fine": {"step": (22, 0), "render": (522, 2)},
-    "vp360": {"step": (22, 0), "render": (261, 2)},
-    "gaussian_avatars": {"step": (20, 0), "render": (166, 2)},
-    "mcmc": {"step": (78, 0), "render": (166, 2)},
+    "insta": {"step": (20, 0), "render": (254, 2)},
+    "coarse_to_fine": {"step": (22, 0), "render": (527, 2)},
+    "vp360": {"step": (22, 0), "render": (266, 2)},
+    "gaussian_avatars": {"step": (20, 0), "render": (171, 2)},
+    "mcmc": {"step": (78, 0), "render": (171, 2)},
     "prior": {"step": (37, 0), "prompt": (1434, 1)},
 }
 """Launches, and times that the host waits, of a steady step and of a small image. Lower them with what lowers these;
 they are never raised, but for launches in exchange for waits (samples in buffers of a fixed size), or where more is
 counted than before: renders rose by 60 for 5 waits fewer, and by 6 when `ray_offsets`, C++ on the pretend device,
-became PyTorch operations, and by 3 when rays became sums of columns, which a CPU computes faster. A replayed graph is
-one launch; a step that waits is not captured."""
+became PyTorch operations, by 3 when rays became sums of columns, which a CPU computes faster, and by 5 when 3×3
+matrices were inverted in closed form, where `torch.linalg.inv` waits. A replayed graph is one launch; a step that waits
+is not captured."""
 
 LONG_CEILINGS = {
-    "monoavatar": {"step": (22, 0), "render": (330, 2)},
+    "monoavatar": {"step": (22, 0), "render": (335, 2)},
     "vp360": CEILINGS["vp360"],
-    "flash_avatar": {"step": (21, 0), "render": (295, 2)},
-    "rgb_avatar": {"step": (22, 0), "render": (180, 2)},
+    "flash_avatar": {"step": (21, 0), "render": (300, 2)},
+    "rgb_avatar": {"step": (22, 0), "render": (185, 2)},
 }
 """Those of programs that run with the long tests."""
 
 CAPTURED = {
-    "insta": 430, "monoavatar": 2204, "coarse_to_fine": 2899, "vp360": 760, "gaussian_avatars": 488, "mcmc": 479,
-    "prior": 1440, "flash_avatar": 616, "rgb_avatar": 497,
+    "insta": 430, "monoavatar": 2204, "coarse_to_fine": 2899, "vp360": 760, "gaussian_avatars": 493, "mcmc": 484,
+    "prior": 1440, "flash_avatar": 621, "rgb_avatar": 502,
 }  # fmt: skip
 """What a replayed graph runs, at most. The Gaussians' rose by 8 with a further loss of their recipe, MonoAvatar's by 5
 where codes of frames are selected by products, and by 4 and 9 more where operations keep full precision under autocast;
 the prior's has the products of ensembles as a machine without Triton makes them."""
 
 
-TRACKING = {"first": (36, 0), "second": (36, 0), "together": (37, 0)}
+TRACKING = {"first": (41, 0), "second": (41, 0), "together": (42, 0)}
 """The same of a steady step of tracking with a prior: of the frame that the identity is fitted to, of another, and of
 all frames together. Each is a graph."""
 TRACKED_GRAPH = 3450

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.records import Camera
 from headfields.records.lens import distort, undistort
 from tests.data.tiny import blob
@@ -173,13 +173,15 @@ def test_values_that_cannot_be_are_named(lens):
 def test_rasterizers_refuse_distortion(lens):
     view = camera(lens).map(lambda tensor: tensor.float())
     vertices, faces = blob()
-    with pytest.raises(hf.DistortedCameraError, match=r"MeshRenderer: camera has lens distortion.*undistort_image"):
+    with pytest.raises(
+        hf.records.DistortedCameraError, match=r"MeshRenderer: camera has lens distortion.*undistort_image"
+    ):
         hf.renderers.MeshRenderer(faces)(vertices, view)
-    with pytest.raises(hf.DistortedCameraError, match="splat: camera has lens distortion"):
-        hf.ops.splat(
+    with pytest.raises(hf.records.DistortedCameraError, match="rasterize_gaussians: camera has lens distortion"):
+        hf.ops.rasterize_gaussians(
             torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1, 3), torch.ones(1), torch.ones(1, 3), view
         )
-    with pytest.raises(hf.DistortedCameraError, match="landmark_pose"):
+    with pytest.raises(hf.records.DistortedCameraError, match="landmark_pose"):
         landmark_pose(vertices[:9], vertices[:9, :2], view)
 
 
@@ -188,7 +190,7 @@ def test_images_are_undistorted(lens):
     view = camera(lens).map(lambda tensor: tensor.float())
     straight = view.replace(distortion=None)
     seen, expected = (each.rays().directions.reshape(48, 64, 3) for each in (view, straight))
-    back = hf.ops.undistort_image(seen, view)
+    back = hf.ops.undistort.undistort_image(seen, view)
     inside = back.norm(dim=-1) > 0.5
     assert inside[10:-10, 10:-10].all()
     assert (back - expected)[10:-10, 10:-10].abs().max() < 1e-4 < (seen - expected)[10:-10, 10:-10].abs().max() / 50
@@ -197,11 +199,11 @@ def test_images_are_undistorted(lens):
     drawn, flat = (hf.viz.draw_mesh(mesh, each) for each in (near, near.replace(distortion=None)))
     assert (drawn - flat).abs().max() > 0.2  # ray casting draws through the lens
     row = torch.arange(48.0)[:, None, None].expand(48, 64, 1).contiguous()
-    assert set(hf.ops.undistort_image(row, view, "nearest").unique().tolist()) <= set(range(48))
+    assert set(hf.ops.undistort.undistort_image(row, view, "nearest").unique().tolist()) <= set(range(48))
     pixels = view.project(mesh.vertices)[0]
     expected = view.replace(distortion=None).project(mesh.vertices)[0]
-    assert (hf.ops.undistort_pixels(pixels, view) - expected).abs().max() < 1e-3
-    assert hf.ops.undistort_pixels(torch.tensor([[torch.nan, 3.0]]), view).isnan().all()
+    assert (hf.ops.undistort.undistort_pixels(pixels, view) - expected).abs().max() < 1e-3
+    assert hf.ops.undistort.undistort_pixels(torch.tensor([[torch.nan, 3.0]]), view).isnan().all()
 
 
 def test_undistorted_images_and_points_are_opencvs(lens):
@@ -221,28 +223,36 @@ def test_undistorted_images_and_points_are_opencvs(lens):
     else:
         expected = cv2.fisheye.undistortImage(image.numpy(), corner, numbers, Knew=corner)
         moved = cv2.fisheye.undistortPoints(points, matrix, numbers, None, matrix)
-    ours = hf.ops.undistort_image(image.double(), view).numpy()
+    ours = hf.ops.undistort.undistort_image(image.double(), view).numpy()
     inside = (slice(4, -4), slice(4, -4))
     assert np.abs(ours - expected)[inside].max() < 5e-3 < np.abs(image.numpy() - expected)[inside].max() / 10
-    assert np.abs(hf.ops.undistort_pixels(torch.from_numpy(points[:, 0]), view).numpy() - moved[:, 0]).max() < 2e-3
+    assert (
+        np.abs(hf.ops.undistort.undistort_pixels(torch.from_numpy(points[:, 0]), view).numpy() - moved[:, 0]).max()
+        < 2e-3
+    )
 
 
 def test_wrong_arguments_of_undistortion_are_named(lens):
     view = camera(lens).map(lambda tensor: tensor.float())
     with pytest.raises(ValueError, match="has no distortion"):
-        hf.ops.undistort_image(torch.zeros(48, 64, 3), view.replace(distortion=None))
+        hf.ops.undistort.undistort_image(torch.zeros(48, 64, 3), view.replace(distortion=None))
     with pytest.raises(ValueError, match="batch of 2"):
-        hf.ops.undistort_image(torch.zeros(48, 64, 3), Camera.stack([view, view]))
+        hf.ops.undistort.undistort_image(torch.zeros(48, 64, 3), Camera.stack([view, view]))
     with pytest.raises(ValueError, match=r"image has shape \(64, 48, 3\)"):
-        hf.ops.undistort_image(torch.zeros(64, 48, 3), view)
+        hf.ops.undistort.undistort_image(torch.zeros(64, 48, 3), view)
     with pytest.raises(TypeError, match="image"):
-        hf.ops.undistort_image(torch.zeros(48, 64, 3, dtype=torch.uint8), view)
+        hf.ops.undistort.undistort_image(torch.zeros(48, 64, 3, dtype=torch.uint8), view)
     with pytest.raises((ValueError, TypeError), match="mode"):  # the annotations' checker comes first in tests
-        hf.ops.undistort_image(torch.zeros(48, 64, 3), view, "cubic")
+        hf.ops.undistort.undistort_image(torch.zeros(48, 64, 3), view, "cubic")
 
 
 def test_other_libraries_conventions_refuse_distortion(lens):
     view = camera(lens)
-    for convert in (hf.interop.to_gsplat, hf.interop.to_clip, hf.interop.to_nerfstudio, hf.interop.to_pytorch3d):
-        with pytest.raises(hf.DistortedCameraError, match=convert.__name__):
+    for convert in (
+        hf.interop.to_gsplat,
+        hf.interop.cameras.to_clip,
+        hf.interop.to_nerfstudio,
+        hf.interop.to_pytorch3d,
+    ):
+        with pytest.raises(hf.records.DistortedCameraError, match=convert.__name__):
             convert(view)

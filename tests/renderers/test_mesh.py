@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from headfields.losses.silhouette import observe_silhouette, silhouette_distance
-from headfields.ops import TriangleBVH, mip_pyramid
+from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh
+from headfields.ops.texture import mip_pyramid
 from headfields.records import Camera
 from headfields.renderers import MeshRenderer
 from headfields.renderers.lighting import SHLighting

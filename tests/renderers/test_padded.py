@@ -12,7 +12,7 @@ from headfields.losses.color import HuberColor
 from headfields.models import insta
 from headfields.ops import occupancy
 from headfields.ops.dispatch import use_cpu_backend
-from headfields.ops.occupancy import march, march_padded
+from headfields.ops.occupancy import march_occupancy, march_padded
 from headfields.records import PixelBatch, Rays
 from headfields.renderers import (
     CoarseToFineRenderer,
@@ -246,7 +246,7 @@ def test_march_padded_is_march(backend: str, dtype: torch.dtype) -> None:
     box = torch.tensor([[-9.0, -9, -9], [9, 9, 9]], dtype=dtype)
     jitter = torch.rand(50, generator=generator, dtype=dtype)
     with use_cpu_backend(backend):
-        expected = march(origins, directions, near, far, occupied, box, 0.05, jitter=jitter)
+        expected = march_occupancy(origins, directions, near, far, occupied, box, 0.05, jitter=jitter)
         total = len(expected)
         assert total > 500
         for capacity in (1, 100, total, total + 77):
@@ -265,7 +265,7 @@ def test_march_padded_is_march(backend: str, dtype: torch.dtype) -> None:
         samples, _, needed = march_padded(origins, directions, near, far, 0.05, 6000, occupied, small, jitter)
         beyond, _, most = march_padded(origins, directions, near, far, 0.05, 6000, None, None, jitter)
         assert total < int(most) and int(needed) < int(most), "space outside the grid is kept, empty cells are not"
-        kept = march(origins, directions, near, far, occupied, small, 0.05, jitter=jitter)
+        kept = march_occupancy(origins, directions, near, far, occupied, small, 0.05, jitter=jitter)
         places = lambda s: origins[s.ray] + s.middle[:, None] * directions[s.ray]  # noqa: E731
         inside = ((places(beyond) >= small[0]) & (places(beyond) < small[1])).all(dim=1)[: int(most)]
         assert int(needed) == len(kept) + int((~inside).sum())

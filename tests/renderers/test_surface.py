@@ -19,7 +19,6 @@ from headfields.renderers import (
     NeuSAlpha,
     OccupancySampler,
     ScheduledSharpness,
-    SurfaceAlpha,
     SurfaceRenderer,
     SurfaceSampler,
     UnclampedAlpha,
@@ -28,6 +27,7 @@ from headfields.renderers import (
     VolumeRenderer,
 )
 from headfields.renderers.lighting import ColorAffine, Shading, SHLighting
+from headfields.renderers.surface_alpha import SurfaceAlpha
 from headfields.viz import normal_map
 
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])

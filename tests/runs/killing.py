@@ -29,12 +29,12 @@ import torch
 import headfields.apps.priors
 import headfields.apps.priors.fit
 import headfields.apps.priors.trainer
-from headfields.apps.priors.scans import PointCounts
-from headfields.apps.tracking import PriorTracker, Stage2
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.tracking import PriorTracker
+from headfields.apps.tracking.prior.options import Stage2
 from headfields.cli import main as headfields_main
 from headfields.cli.errors import CommandError
 from headfields.cli.run_tracker import run_tracker
-from headfields.files.safetensors import read_safetensors
 from headfields.mesh import save_mesh
 from headfields.synthetic import procedural_head
 from headfields.synthetic.rig_captures import write_rig_capture
@@ -173,8 +173,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        key = next(iter(file.metadata()))
-    return read_safetensors(path, key)[0]
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _timeless(content: Any) -> Any:

@@ -42,11 +42,3 @@ def test_picture(tmp_path):
     read = Image.open(tmp_path / "deep" / "x.png")
     assert read.size == (2, 1)
     assert read.getpixel((0, 0)) == (0, 128, 255) and read.getpixel((1, 0)) == (255, 0, 64)
-
-
-def test_a_config_of_an_earlier_version_is_read(tmp_path):
-    (tmp_path / "config.json").write_text(
-        '{"model": "vp360", "head_frame": "normalise", "arguments": {"blend": "colour", "fields": 4}}'
-    )
-    config = RunFolder(tmp_path).config()
-    assert config["head_frame"] == "normalize" and config["arguments"] == {"blend": "color", "fields": 4}

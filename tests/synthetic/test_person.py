@@ -9,7 +9,9 @@ import torch
 from headfields.apps.rigging import RiggedTemplate
 from headfields.data import load_capture
 from headfields.data.labels import Label
-from headfields.synthetic import DetectorNoise, procedural_rig, write_rig_capture
+from headfields.synthetic import write_rig_capture
+from headfields.synthetic.body.person import procedural_rig
+from headfields.synthetic.detector_noise import DetectorNoise
 
 
 @pytest.fixture(scope="module")

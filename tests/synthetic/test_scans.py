@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.priors.scans import MeshScans, PointCounts, PointScans, load_scans, save_scans
-from headfields.apps.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC
+from headfields.apps.priors.scans import load_scans, save_scans
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.priors.scans.meshes import FACE, HIDDEN, REAR, STATIC, MeshScans
+from headfields.apps.priors.scans.points import PointScans
 from headfields.apps.priors.scans.visibility import is_visible, rim_faces, visible_share
 from headfields.data import CaptureError
 from headfields.ops.triangle_bvh import TriangleBVH

@@ -1,19 +1,29 @@
-"""Steps whose figures are read late, and captured ones: as steps that the host waits for. On the CPU, made to do so."""
+"""Asynchronous steps, and captured ones: as steps that the host waits for. On the CPU, made to do so."""
 
 import contextlib
+import dataclasses
 import math
-import operator
 
 import pytest
 import torch
 
 from headfields.losses.color import HuberColor
+from headfields.losses.function import FunctionLoss
 from headfields.losses.silhouette import OpacityLoss
+from headfields.losses.surface import DepthPrior, SurfacePrior
+from headfields.losses.warp import Elastic
 from headfields.renderers.padded import GRANULE
+from headfields.runs import asynchronous, step_graph
 from headfields.runs.folder import RunFolder
 from headfields.runs.progress import NanLossError
-from headfields.training import asynchronous_steps, asynchronous_update, step_graph, trainer
+from headfields.training import step_kinds
+from headfields.training.asynchronous_steps import AsynchronousSteps
 from headfields.training.callbacks import Callback
+from headfields.training.densification import DensityControl
+from headfields.training.mcmc import MCMC
+from headfields.training.monitor import TrainingMonitor
+from headfields.training.step_phases import StepPhases
+from headfields.training.synchronous_steps import SynchronousSteps
 from headfields.training.trainer import Trainer
 from tests.training.ball import ball_trainer
 from tests.training.test_nonfinite import Spoiled, state
@@ -34,8 +44,9 @@ class Stream:
 def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Lets the CPU take steps as a GPU does; a captured step is the body again, on what it was captured with."""
     captured = request.param == "captured"
-    monkeypatch.setattr(trainer, "why_synchronous", lambda *_: "")
-    monkeypatch.setattr(trainer, "why_no_graph", lambda *_: "" if captured else "a test")
+    monkeypatch.setattr(step_kinds, "why_synchronous", lambda *_: "")
+    monkeypatch.setattr(step_kinds, "why_no_graph", lambda avatar, losses, optimizer, callbacks: (
+        StepPhases(losses, callbacks).reason if captured else "a test"))  # fmt: skip
     monkeypatch.setattr(step_graph, "capture", lambda body, stream: body)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
@@ -44,8 +55,7 @@ def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def read_every(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    for module in (asynchronous_steps, asynchronous_update):
-        monkeypatch.setattr(module, "READ_EVERY", steps)
+    monkeypatch.setattr(asynchronous, "READ_EVERY", steps)
 
 
 def fitted(steps: int, **options: object) -> Trainer:
@@ -97,7 +107,7 @@ def test_bad_steps_in_a_row_end_training_without_harm(tmp_path, late: str) -> No
     made._state.swap_average()
     with pytest.raises(NanLossError, match=r"step 13: loss bad is not finite .*, the 10th step in a row"):
         made.fit(steps=60)
-    assert same(before, state(made)) and made.progress.step <= 4 + asynchronous_steps.READ_EVERY
+    assert same(before, state(made)) and made.progress.step <= 4 + asynchronous.READ_EVERY
 
 
 def test_the_frame_at_fault_is_named(late: str) -> None:
@@ -142,8 +152,6 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path, late: str, monkeypatch: py
 def test_a_loss_that_computes_with_the_step_is_not_captured(
     tmp_path, late: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_graph, "capture", lambda body, stream: body() or body)
-
     def fading(rendering, batch, step):
         return rendering.opacity.mean() * (1 - step / 100)
 
@@ -152,7 +160,7 @@ def test_a_loss_that_computes_with_the_step_is_not_captured(
                    out=tmp_path)  # fmt: skip
     made.fit(steps=6)
     if late == "captured":
-        assert "a loss computes with the number of the step" in made.graph_reason
+        assert made.graph_reason == "the loss fading reads the number of the step, and has no phase(step)"
         (event,) = [entry for entry in RunFolder(tmp_path).read_log() if entry.get("event") == "graph"]
         assert event["reason"] == made.graph_reason and not event["captured"]
 
@@ -167,6 +175,23 @@ def test_a_part_that_changes_each_step_is_named(late: str, monkeypatch: pytest.M
         assert "phase changes too often" in made.graph_reason
 
 
+def test_asynchronous_false_is_the_plain_loop(late: str) -> None:
+    made = ball_trainer(64, asynchronous=False)
+    assert type(made._steps) is SynchronousSteps and made.graph_reason == "asynchronous is False"
+    assert type(ball_trainer(64, asynchronous=True)._steps) is AsynchronousSteps
+    with pytest.raises(ValueError, match="graph is True, and steps cannot be captured: asynchronous is False"):
+        ball_trainer(64, asynchronous=False, graph=True)
+    losses: list[float] = []
+
+    def debugged(rendering, batch, step):
+        losses.append(rendering.opacity.mean().item())  # the host waits, and has each step's own
+        return rendering.opacity.mean()
+
+    made = Trainer(made.avatar, made.capture, debugged, rays_per_step=64, bar=False, device="cpu", asynchronous=False)
+    made.fit(steps=3)
+    assert len(losses) == 3
+
+
 class Reader(Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -175,36 +200,91 @@ class Reader(Callback):
         self.losses.append(outcome.loss)
 
 
-def test_who_waits_for_the_figures_and_why() -> None:
+def test_who_waits_for_the_metrics_and_why() -> None:
     assert ball_trainer(8).graph_reason == "the device is no GPU"
     with pytest.raises(ValueError, match="graph is True, and steps cannot be captured: the device is no GPU"):
         ball_trainer(8, graph=True)
     with pytest.raises(ValueError, match="graph is 'yes'; expected True, False or 'auto'"):
         ball_trainer(8, graph="yes")
+    with pytest.raises(ValueError, match="asynchronous is True, and steps cannot be: the device is no GPU"):
+        ball_trainer(8, asynchronous=True)
+    with pytest.raises(ValueError, match="asynchronous is 'no'; expected True, False or 'auto'"):
+        ball_trainer(8, asynchronous="no")
     made = ball_trainer(8)
     adam, unfused = made.optimizer, torch.optim.SGD(made.avatar.parameters(), 0.1)
 
     def reason(optimizer: torch.optim.Optimizer = adam, callbacks: tuple[Callback, ...] = ()) -> str:
-        return asynchronous_steps.why_synchronous(torch.device("cuda"), made.processes, None, optimizer, callbacks)
+        return step_kinds.why_synchronous(torch.device("cuda"), made.processes, None, optimizer, callbacks)
 
     assert not reason() and not reason(callbacks=(Callback(),))
-    assert reason(callbacks=(Reader(),)) == "the callback Reader has on_step, which reads the figures of each step"
+    assert reason(callbacks=(Reader(),)) == "the callback Reader has on_step, which reads the metrics of each step"
     assert "build it with fused=True" in reason(unfused)
-    assert "build it with capturable=True" in asynchronous_steps.why_no_graph(made.avatar, adam)
-    assert "the number of samples of Module differs" in asynchronous_steps.why_no_graph(torch.nn.Module(), adam)
+    assert "build it with capturable=True" in step_kinds.why_no_graph(made.avatar, [], adam, [])
+    assert "the number of samples of Module differs" in step_kinds.why_no_graph(torch.nn.Module(), [], adam, [])
 
 
-def test_a_probe_notes_comparisons_alone() -> None:
-    probe = step_graph.StepProbe(10)
-    assert probe >= 5 and probe < 20.5 and operator.le(5.0, probe) and probe not in range(3)
-    assert probe.agrees(11) and probe.agrees(5) and not probe.agrees(4) and not probe.agrees(21)
-    uses = (
-        lambda: probe / 2, lambda: 1 - probe, lambda: float(probe), lambda: bool(probe), lambda: max(0, probe) * 2,
-        lambda: torch.tensor(1.0) * probe, lambda: range(3)[probe], lambda: f"{probe:d}",
-    )  # fmt: skip
-    for use in uses:
-        with pytest.raises((step_graph.ReadStepError, TypeError)):
-            use()
+class Fading(HuberColor):
+    """Reads the number of the step, which the phase of its base does not know."""
+
+    def __call__(self, rendering, batch, step):
+        return super().__call__(rendering, batch, step) / (1 + step)
+
+
+class Silent(HuberColor):
+    def __call__(self, rendering, batch, step):
+        return rendering.opacity.mean()
+
+
+class Launched(Callback):
+    def on_launch(self, trainer: Trainer, rendering, taken, step: int) -> None:
+        self.last = step
+
+
+def test_phases_of_losses_and_callbacks() -> None:
+    losses = [HuberColor(region_start=5), DepthPrior(start=7), SurfacePrior(torch.zeros(1, 3).int(), until=9)]
+    phases = StepPhases(
+        [*losses, Elastic(after=3), OpacityLoss(1.0)], [DensityControl(start=0, stop=4), Reader(), MCMC()]
+    )
+    assert not phases.reason
+    changes = [step for step in range(1, 12) if phases(step) != phases(step - 1)]
+    assert changes == [*range(1, 10)], "the surface prior's weight falls with each step to the ninth"
+    without = StepPhases([losses[0], losses[1], Silent(), Elastic(after=3)], [DensityControl(start=0, stop=4)])
+    assert not without.reason
+    assert [step for step in range(1, 12) if without(step) != without(step - 1)] == [3, 4, 5, 7]
+    for part in (Fading(), FunctionLoss(lambda rendering, batch, step: step * rendering.opacity.mean())):
+        assert (
+            StepPhases([part], []).reason
+            == f"the loss {part.name} reads the number of the step, and has no phase(step)"
+        )
+    assert "on_launch of Launched reads the number of the step" in StepPhases([], [Launched()]).reason
+    quiet = [FunctionLoss(lambda rendering, batch: rendering.opacity.mean()), lambda rendering, batch, step: rendering]
+    assert not StepPhases([quiet[0], FunctionLoss(quiet[1])], []).reason
+
+
+@pytest.mark.parametrize("start", [2, 9])
+def test_a_loss_that_begins_later_is_captured_anew(late: str, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    """A captured step has the number with which it was captured, so only a new capture can begin the loss."""
+    captures = []
+    monkeypatch.setattr(step_graph, "capture", lambda body, stream: captures.append(body) or body)
+
+    @dataclasses.dataclass(frozen=True)
+    class Begins:
+        weight: float = 1.0
+        name: str = "begins"
+
+        def phase(self, step: int) -> bool:
+            return step >= start
+
+        def __call__(self, rendering, batch, step):
+            return rendering.opacity.mean() * (step >= start)
+
+    read = []
+    made = ball_trainer(32)
+    made = Trainer(made.avatar, made.capture, [HuberColor(), Begins()], rays_per_step=32, bar=False, device="cpu")
+    monkeypatch.setattr(TrainingMonitor, "after_step", lambda self, terms, *_: read.append(terms["begins"] > 0))
+    made.fit(steps=14)
+    assert read == [False] * start + [True] * (14 - start)
+    assert len(captures) == ((1 if start == 2 else 2) if late == "captured" else 0)
 
 
 def test_opacity_alone_needs_no_samples(late: str) -> None:

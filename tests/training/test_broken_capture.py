@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.data import CaptureError, load_capture, write_insta
+from headfields.data import CaptureError, load_capture
+from headfields.data.formats.insta_writer import write_insta
 from headfields.runs import checkpoint
 from headfields.training import Trainer
 from headfields.training.preset_losses import insta_losses

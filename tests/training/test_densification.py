@@ -65,8 +65,8 @@ def step(control, trainer, gradients=None, drawn=None, at=1, size=(20, 40)):
     splats = attached.replace(scales=attached.scales * SIZE)
     radii = torch.ones(gradients.shape[:2]) if drawn is None else torch.as_tensor(drawn, dtype=torch.float32)
     rendering = SimpleNamespace(
-        screen=screen, screen_absolute=screen, splats=splats, attached=attached, opacity=torch.zeros(1, *size),
-        splatted=SimpleNamespace(radii=radii),
+        means2d_offset=screen, means2d_absgrad=screen, splats=splats, attached=attached, opacity=torch.zeros(1, *size),
+        rasterized=SimpleNamespace(radii=radii),
     )  # fmt: skip
     trainer.progress.step = at
     if isinstance(control, MCMC) or control._sum is None:
@@ -245,7 +245,7 @@ def stack(opacity, scale, copies):
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(64, 64), focal=320.0)
     rows = (torch.zeros(copies, 3), torch.tensor([[1.0, 0, 0, 0]]).expand(copies, 4),
             torch.full((copies, 3), float(scale)), torch.full((copies,), float(opacity)))  # fmt: skip
-    return hf.ops.splat(*rows, torch.ones(copies, 1), camera, low_pass=0.0).color[0, ..., 0]
+    return hf.ops.rasterize_gaussians(*rows, torch.ones(copies, 1), camera, low_pass=0.0).color[0, ..., 0]
 
 
 @pytest.mark.parametrize(("opacity", "copies"), [(0.5, 2), (0.5, 3), (0.9, 2), (0.9, 3), (0.9, 10)])

@@ -58,7 +58,7 @@ def kernels() -> list[torch.Tensor]:
     from headfields.ops import TriangleBVH, hash_grid, spherical_harmonics
     from headfields.ops.compositing import composite, weights_from_density
     from headfields.ops.hash_grid_layout import HashGridLayout
-    from headfields.ops.occupancy import march
+    from headfields.ops.occupancy import march_occupancy
     from tests.shapes import uv_sphere
 
     generator = torch.Generator().manual_seed(0)
@@ -70,7 +70,9 @@ def kernels() -> list[torch.Tensor]:
     near, far = bvh.interval(origins, directions, 0.2)
     hit = bvh.raycast(origins, directions)
     occupied, box = torch.rand(16, 16, 16, generator=generator) > 0.3, torch.tensor([[-2.0] * 3, [2.0] * 3])
-    samples = march(origins, directions, near, far, occupied, box, 0.05, 1 << 20, torch.rand(rays, generator=generator))
+    samples = march_occupancy(
+        origins, directions, near, far, occupied, box, 0.05, 1 << 20, torch.rand(rays, generator=generator)
+    )
     points = origins[samples.ray] + directions[samples.ray] * samples.middle[:, None]
     closest = bvh.closest(points)
     layout = HashGridLayout(4, 2, 12, 8, 64)

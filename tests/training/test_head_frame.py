@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.data import load_capture, write_insta
+from headfields.data import load_capture
+from headfields.data.formats.insta_writer import write_insta
 from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.models import insta

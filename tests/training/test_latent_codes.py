@@ -16,8 +16,9 @@ from headfields.networks import Anchors, LatentTable, head_anchors
 from headfields.records import HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
 from headfields.synthetic import write_head_capture
-from headfields.training import Trainer, evaluate, refine_frame
+from headfields.training import Trainer, evaluate
 from headfields.training.frames import render_frame
+from headfields.training.refinement import refine_frame
 from tests.training.ball import BallCapture
 from tests.training.test_refinement import FACES, VERTICES, Painted, Place, Tracked
 from tests.training.test_trainer import same, weights

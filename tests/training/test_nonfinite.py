@@ -25,6 +25,9 @@ class Spoiled(HuberColor):
         for name, entry in (("steps", steps), ("value", value), ("gradient", gradient)):
             object.__setattr__(self, name, entry)
 
+    def phase(self, step):
+        return super().phase(step), step in self.steps
+
     def __call__(self, rendering, batch, step):
         loss = super().__call__(rendering, batch, step)
         if step not in self.steps:

@@ -1,13 +1,11 @@
 """Optimizers, schedules and parameter groups of a program's own, and that they resume to the same bits."""
 
 import functools
-import json
 import math
 
 import pytest
 import torch
 
-from headfields.files import safetensors as files
 from headfields.losses import HuberColor
 from headfields.training import Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
@@ -157,7 +155,7 @@ def test_a_schedule_gives_finite_factors(factor, unchecked):
 
 def test_another_optimizer_does_not_resume(tmp_path):
     make(optimizer=torch.optim.SGD, out=tmp_path).fit(steps=1)
-    with pytest.raises(ValueError, match=r"torch\.optim\.sgd\.SGD, and this run has torch\.optim\.adam\.Adam"):
+    with pytest.raises(ValueError, match=r"torch\.optim\.sgd\.SGD', and this run has torch\.optim\.adam\.Adam"):
         make(out=tmp_path).fit(steps=2, resume=True)
 
 
@@ -170,16 +168,3 @@ def test_a_state_that_cannot_be_saved_is_an_error_at_the_first_step(tmp_path):
     with pytest.raises(TypeError, match="Listing keeps a list as 'history' of table"):
         make(optimizer=Listing, out=tmp_path).fit(steps=2)
     assert make(optimizer=Listing).fit(steps=2).step == 2  # without a folder there is nothing to save
-
-
-def test_checkpoints_of_earlier_versions_hold_adam(tmp_path):
-    trainer = make(out=tmp_path)
-    trainer.fit(steps=2)
-    path = tmp_path / "checkpoint/last.safetensors"
-    tensors, header = files.read_safetensors(path, "headfields.checkpoint")
-    del header["optimizer"]
-
-    files.write_safetensors(path, tensors, {"headfields.checkpoint": json.dumps(header)})
-    make().load(path)
-    with pytest.raises(ValueError, match="has the state of the optimizer Adam"):
-        make(optimizer=torch.optim.SGD).load(path)

@@ -46,7 +46,7 @@ def test_ssim_of_patches_is_that_of_the_rendered_image_there(capture):
     generator = torch.Generator().manual_seed(3)
     batch, frames = capture.sample_patches([0, 2, 3], 4, SIDE, generator, background="white")
     single, _ = capture.sample_pixels(frames, 5, generator, background="white")
-    batch = hf.PixelBatch.cat([single, batch])  # patches need not come first
+    batch = hf.records.PixelBatch.cat([single, batch])  # patches need not come first
     assert batch.patches.shape == (4, SIDE, SIDE) and batch[:9].patches is None
     rendering = avatar(batch.rays, capture.state(frames), batch.background)
     values = []

@@ -10,8 +10,9 @@ from headfields.models import insta
 from headfields.ops import hash_grid, spherical_harmonics
 from headfields.ops.compositing import weights_from_density
 from headfields.ops.hash_grid_layout import HashGridLayout
+from headfields.runs.progress import NanLossError
 from headfields.synthetic.captures import write_head_capture
-from headfields.training import NanLossError, Trainer, evaluate, recipe_of
+from headfields.training import Trainer, evaluate, recipe_of
 from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 from tests.training.test_trainer import make, same, weights

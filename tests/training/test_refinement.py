@@ -15,7 +15,8 @@ from headfields.deformers import SurfaceCanonicalizer
 from headfields.parts import Decoder, Encoder, Sampler
 from headfields.records import Camera, Canonical, Features, FieldValues, HeadState
 from headfields.renderers import HierarchicalSampler, OccupancySampler, UniformSampler, VolumeRenderer
-from headfields.training import correct_pose, evaluate, refine_frame
+from headfields.training import evaluate
+from headfields.training.refinement import correct_pose, refine_frame
 from tests.avatar.test_splat_avatar import Colored
 from tests.avatar.test_splat_avatar import avatar as gaussians
 from tests.data.moving import jaw

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headfields.data import CapturedFrame, load_capture, write_insta
+from headfields.data import load_capture
+from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.records import HeadState
 from headfields.synthetic.scene.motion import ScriptedMotion
 from headfields.synthetic.tracking_error import tracking_error, write_truth
 from headfields.synthetic.tracking_noise import TrackingNoise
-from headfields.training import correct_pose, refine_frame
+from headfields.training.refinement import correct_pose, refine_frame
 from tests.training.test_refinement import BASIS, CENTER, FACES, VERTICES, painted, view
 
 COUNT = 4

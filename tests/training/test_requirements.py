@@ -6,7 +6,7 @@ import torch
 import headfields as hf
 from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
-from headfields.training import capture_requirements
+from headfields.training.requirements import capture_requirements
 from tests.data.formats import vhap_folder
 from tests.data.tiny import blob, tiny_frames
 

@@ -78,14 +78,14 @@ def test_a_capture_and_what_is_wrong_in_it(tmp_path) -> None:
     assert "train 3" in capture._repr_html_()  # the repr's text, as no picture can be drawn
 
 
-def test_an_avatar_and_a_prior() -> None:
-    avatar = hf.load_avatar("tests/written_by_0_1_0/insta.safetensors")
+def test_an_avatar_and_a_prior(samples) -> None:
+    avatar = hf.load_avatar(samples / "insta.safetensors")
     avatar.train()
     before = torch.get_rng_state()
     html = avatar._repr_html_()
     assert "SurfaceCanonicalizer" in html and "parameters" in html
     assert avatar.training and torch.equal(torch.get_rng_state(), before)
-    prior = hf.load_prior("tests/written_by_0_1_0/prior.safetensors")
+    prior = hf.priors.load_prior(samples / "prior.safetensors")
     assert "people" in prior._repr_html_() and "geometry" in prior._repr_html_()
 
 

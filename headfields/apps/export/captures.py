@@ -17,7 +17,7 @@ from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_names
 from headfields.files.unpickler import to_array
 from headfields.mesh.mesh import Mesh
-from headfields.mesh.unwrapping import unwrapped
+from headfields.mesh.unwrapping import unwrap_template
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.ops.skinning import linear_blend_skinning
 
@@ -82,7 +82,7 @@ def rig_of_capture(
     template = capture.template
     count = len(template.faces) if template.face_count is None else template.face_count
     closing = capture.inner_mouth is None  # faces that only close the lips are left out, an inside of the mouth kept
-    chart = unwrapped(template)
+    chart = unwrap_template(template)
     assert chart.uv_faces is not None
     faces = template.faces[:count] if closing else template.faces
     mesh = Mesh(neutral, faces, uv=chart.uv, uv_faces=chart.uv_faces[: len(faces)])
@@ -134,8 +134,8 @@ def fit_motion(
 ) -> tuple[RigMotion, Float[Tensor, " t"]]:
     """The motion of a rigged mesh that fits given meshes best, in turn for joints and targets by least squares.
 
-    Joints are fitted by `headfields.data.fit_joint_transforms`. A slight ridge keeps weights of targets small where
-    they are not determined.
+    Joints are fitted by `headfields.data.joint_fit.fit_joint_transforms`. A slight ridge keeps weights of targets small
+    where they are not determined.
 
     Args:
         rig: the mesh.

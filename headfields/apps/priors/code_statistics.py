@@ -21,7 +21,7 @@ class CodeStatistics:
         axes: (W, K) orthogonal columns, each as long as the standard deviation along it.
 
     >>> import torch
-    >>> from headfields.apps.priors import CodeStatistics
+    >>> from headfields.apps.priors.code_statistics import CodeStatistics
     >>> codes = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.0]])
     >>> statistics = CodeStatistics.of(codes, codes.mean(0))
     >>> statistics.axes.shape, statistics.at(torch.zeros(1)).tolist()

@@ -21,7 +21,7 @@ class PriorCodes:
         expression: (B, E) of each scan.
 
     >>> import torch
-    >>> from headfields.apps.priors import PriorCodes
+    >>> from headfields.apps.priors.codes import PriorCodes
     >>> codes = PriorCodes(torch.zeros(2, 8), torch.zeros(2, 8), torch.zeros(2, 4))
     >>> {name: tuple(code.shape) for name, code in codes.state().codes.items()}
     {'geometry': (2, 8), 'appearance': (2, 8), 'expression_code': (2, 4)}

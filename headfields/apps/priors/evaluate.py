@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.apps.priors.codes import PriorCodes
-from headfields.apps.priors.scans import PointCounts, ScanSet
+from headfields.apps.priors.scans.batch import PointCounts, ScanSet
 from headfields.avatar.avatar import Avatar
 from headfields.parts import Field
 

@@ -12,8 +12,7 @@ from headfields.apps.priors.codes import PriorCodes
 from headfields.apps.priors.evaluate import SurfaceErrors, surface_errors
 from headfields.apps.priors.losses import PriorWeights, prior_terms
 from headfields.apps.priors.prior import Prior
-from headfields.apps.priors.scans import PointCounts, ScanSet
-from headfields.apps.priors.scans.batch import generator
+from headfields.apps.priors.scans.batch import PointCounts, ScanSet, generator
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 
 __all__ = ["FIT_WEIGHTS", "FittedCodes", "fit_scans"]

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.apps.priors.codes import PriorCodes, anchors_of
-from headfields.apps.priors.scans import ScanBatch
+from headfields.apps.priors.scans.batch import ScanBatch
 from headfields.avatar.avatar import Avatar
+from headfields.ops.vectors import safe_norm
 
 __all__ = [
     "PriorWeights",
@@ -124,8 +125,8 @@ def normal_error(
         front_normals, back_normals: unit normals of the scans.
         trusted: mask, of the leading axes of `back`, of what counts there; None: all.
     """
-    hair = _length(_zero_outside(trusted, back - back_normals)).clamp(max=BACK_CLAMP) * BACK_SHARE
-    return _mean(_length(front - front_normals), hair, masks=(None, trusted))
+    hair = safe_norm(_zero_outside(trusted, back - back_normals)).clamp(max=BACK_CLAMP) * BACK_SHARE
+    return _mean(safe_norm(front - front_normals), hair, masks=(None, trusted))
 
 
 def eikonal_error(gradients: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
@@ -136,7 +137,7 @@ def eikonal_error(gradients: Float[Tensor, "*n 3"]) -> Float[Tensor, ""]:
     >>> eikonal_error(torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).item()
     2.0
     """
-    return _mean((_length(gradients) - 1).abs())
+    return _mean((safe_norm(gradients) - 1).abs())
 
 
 def empty_space(distances: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
@@ -339,10 +340,3 @@ def _zero_outside(mask: Tensor | None, values: Tensor) -> Tensor:
 def _may_hold(mask: Tensor) -> bool:
     """Whether a mask holds anywhere; on a GPU, which the host does not ask, it may."""
     return not mask.is_cpu or bool(mask.any())
-
-
-def _length(vectors: Tensor) -> Tensor:
-    """‖v‖ along the last axis, with derivatives of any order equal to 0 at v = 0 (a square root's are not finite)."""
-    squared = vectors.square().sum(-1)
-    zero = squared == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.apps.priors.codes import PriorCodes
-from headfields.apps.priors.scans import MeshScans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.avatar.avatar import Avatar
 from headfields.mesh.mesh import Mesh
 from headfields.parts import Field

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.apps.priors.codes import PriorCodes, anchors_of
-from headfields.apps.priors.scans import MeshScans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.avatar.avatar import Avatar
 from headfields.models.mononphm import code_widths
 

@@ -1,6 +1,5 @@
 """A trained prior: a model of heads with the codes of its training people and scans; loading and saving."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from headfields.apps.priors.codes import PriorCodes, anchors_of
 from headfields.avatar.avatar import Avatar
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
+from headfields.files.versions import FileFormat
 from headfields.parts import Part
 from headfields.records import HeadState
 from headfields.records.display import Displayed
 
 __all__ = ["Prior", "load_prior"]
 
-_KEY = "headfields.prior"
-_FORMAT = 1
+FORMAT = FileFormat("headfields.prior", "a prior", 2, "train it again, or load it with the version that saved it")
 _TABLES = ("geometry", "appearance", "expression")
 
 
@@ -109,9 +108,9 @@ class Prior(nn.Module, Displayed):
             path: the file; its folder is created.
         """
         names = (*_TABLES, "person", "neutral")
-        header = {"format": _FORMAT, "people": self.people, "scans": self.scans, "about": self.about}
+        header = {"people": self.people, "scans": self.scans, "about": self.about}
         tensors = {f"prior.{name}": getattr(self, name) for name in names}
-        self.avatar.save(path, tensors, {_KEY: json.dumps(header)})
+        self.avatar.save(path, tensors, {FORMAT: header})
 
     @staticmethod
     def load(path: str | Path) -> "Prior":
@@ -135,6 +134,7 @@ def load_prior(path: str | Path) -> Prior:
 
     Raises:
         FileNotFoundError: there is no such file.
+        FileVersionError: another version of the library wrote it.
         ValueError: the file is not a prior's, or an entry is not what it should be, as in `Avatar.load`.
     """
     path = Path(path)
@@ -145,10 +145,7 @@ def load_prior(path: str | Path) -> Prior:
             )
         path = path / "prior.safetensors"
     with reading(path, "a prior's file"):
-        tensors, header = read_safetensors(path, _KEY)
-        if header.get("format") != _FORMAT:
-            number = brief(header.get("format"))
-            raise ValueError(f"load_prior: {path} has format {number}, this headfields reads {_FORMAT}")
+        tensors, header = read_safetensors(path, FORMAT)
         names: dict[str, tuple[str, ...]] = {}
         for name in ("people", "scans"):
             value = header.get(name)

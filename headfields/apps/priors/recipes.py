@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from headfields.apps.priors.losses import PriorWeights
-from headfields.apps.priors.scans import PointCounts
+from headfields.apps.priors.scans.batch import PointCounts
 from headfields.apps.priors.schedule import PriorSchedule
 
 __all__ = ["PAPER_RECIPE", "SMALL_POINTS_RECIPE", "SMALL_RECIPE", "PriorRecipe"]

@@ -23,7 +23,7 @@ class PriorSchedule:
         clip: bound on the gradient norm of each network.
         warm_up: fraction of the run over which rates rise linearly from 0; the published code has none.
 
-    >>> from headfields.apps.priors import PriorSchedule
+    >>> from headfields.apps.priors.schedule import PriorSchedule
     >>> schedule = PriorSchedule(halvings=(0.5, 0.75))
     >>> [schedule.factor(fraction) for fraction in (0.0, 0.5, 0.75)]
     [1.0, 0.5, 0.25]

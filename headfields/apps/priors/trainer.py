@@ -16,20 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.apps.priors.asynchronous_steps import (
-    READ_EVERY,
-    AsynchronousPriorSteps,
-    DifferentiatedStep,
-    PendingStep,
-)
+from headfields.apps.priors.asynchronous_steps import AsynchronousPriorSteps, DifferentiatedStep, PendingPriorStep
 from headfields.apps.priors.code_table import CodeTable
 from headfields.apps.priors.codes import PriorCodes, anchors_of
 from headfields.apps.priors.evaluate import surface_errors
 from headfields.apps.priors.losses import CUBE_POINTS, PriorWeights, prior_terms
 from headfields.apps.priors.pictures import comparison
 from headfields.apps.priors.prior import Prior
-from headfields.apps.priors.scans import MeshScans, PointCounts, ScanBatch, ScanSet
-from headfields.apps.priors.scans.batch import generator
+from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, ScanSet, generator
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.schedule import PriorSchedule
 from headfields.apps.priors.step_draw import CodeRows, StepDraw
 from headfields.apps.priors.training_log import PriorTrainingLog
@@ -98,7 +93,7 @@ class PriorTrainer:
         picture_size: side of each picture, pixels.
         bar: whether a progress bar is shown.
         graph: whether `fit` replays steps on a GPU from a CUDA graph, where it can be captured; if not, the run's log
-            says why. In either case it reads a step's figures up to 31 steps later, so that the host waits for none.
+            says why. In either case it reads a step's metrics up to 31 steps later, so that the host waits for none.
 
     Attributes:
         graph_reason: why steps on a GPU are not replayed from a graph; empty where they are.
@@ -168,7 +163,7 @@ class PriorTrainer:
         )
         self.progress = Progress()
         self._skipped, self._backup = SkippedSteps("scan"), BufferBackup(avatar)
-        self.graph_reason = ""
+        self.graph_reason = "" if graph else "graph is False"
         self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
         self._owns_folder = False  # whether the run in the folder is this trainer's
         self._options = self._recorded_options()
@@ -257,19 +252,22 @@ class PriorTrainer:
         self.progress.extra["options"] = self._options
         if self.folder is not None and not self.folder.checkpoints:
             self.save()  # so that a run that is killed before its next checkpoint is resumed as the run it was
-        late, active = self._late_steps()
+        asynchronous = self._asynchronous_steps() if self.device.type == "cuda" else None
+        active = contextlib.nullcontext() if asynchronous is None else asynchronous.active()
         with InterruptFlag() as interrupted, monitor, active:
             while not interrupted and (fraction := monitor.fraction) < 1:
                 if self.folder is not None and (due := math.floor(fraction * self.pictures)) > picture_count:
                     picture_count = due
-                    self._read(late, monitor)
+                    self._read(asynchronous, monitor)
                     self.picture()
-                self._advance(late, monitor, self.schedule.factor(fraction), self.schedule.correspondence(fraction))
+                self._advance(
+                    asynchronous, monitor, self.schedule.factor(fraction), self.schedule.correspondence(fraction)
+                )
                 if self.folder is not None and time.perf_counter() - last_save > CHECKPOINT_SECONDS:
-                    self._read(late, monitor)
+                    self._read(asynchronous, monitor)
                     self.save()
                     last_save = time.perf_counter()
-            self._read(late, monitor)
+            self._read(asynchronous, monitor)
             monitor.tick()
             if self.folder is not None:
                 self.save()
@@ -282,44 +280,44 @@ class PriorTrainer:
             self._skipped.total, dict(self._skipped.drawn),
         )  # fmt: skip
 
-    def _late_steps(self) -> tuple[AsynchronousPriorSteps | None, contextlib.AbstractContextManager[None]]:
-        """Steps whose figures are read later, and the block in which they are taken; None on a CPU."""
-        if self.device.type != "cuda":
-            return None, contextlib.nullcontext()
+    def _asynchronous_steps(self) -> AsynchronousPriorSteps:
+        """The steps of a GPU."""
         tables = {name: self._table(name) for name in ("geometry", "appearance", "expression")}
-        late = AsynchronousPriorSteps(
+        return AsynchronousPriorSteps(
             self.model, self.optimizer, tables, self._backup, self._differentiate, self.graph, self.device
         )
-        return late, late.active()
 
     def _advance(
-        self, late: AsynchronousPriorSteps | None, monitor: PriorTrainingLog, rates: float, correspondence: float
+        self,
+        asynchronous: AsynchronousPriorSteps | None,
+        monitor: PriorTrainingLog,
+        rates: float,
+        correspondence: float,
     ) -> None:
-        """A step, and its line in the log where its figures are known."""
-        if late is None:
+        """A step and its line in the log; of an asynchronous step that follows when its metrics are read."""
+        if asynchronous is None:
             terms = self.step(rates, correspondence)
             self.progress.step += 1
             self._log_step(monitor, terms, rates)
             return
         scans, batch, draw = self._draw(rates, correspondence)
-        late.launch(batch, draw, PendingStep(self.progress.step, scans, rates, correspondence))
+        asynchronous.launch(batch, draw, PendingPriorStep(self.progress.step, scans, rates, correspondence))
         self.progress.step += 1
         monitor.tick()
-        if self.progress.step % READ_EVERY == 0:
-            self._read(late, monitor)
-        if late.graph_reason != self.graph_reason:
-            self.graph_reason = late.graph_reason
+        if asynchronous.is_due(self.progress.step):
+            self._read(asynchronous, monitor)
+        if asynchronous.graph_reason != self.graph_reason:
+            self.graph_reason = asynchronous.graph_reason
             if self.folder is not None:
                 self.folder.log(event="graph", captured=False, reason=self.graph_reason)
 
-    def _read(self, late: AsynchronousPriorSteps | None, monitor: PriorTrainingLog) -> None:
-        """Reads the figures of the steps that have been launched since the last time, and logs them.
+    def _read(self, asynchronous: AsynchronousPriorSteps | None, monitor: PriorTrainingLog) -> None:
+        """Reads the metrics of the steps that have been launched since the last time, and logs them.
 
         Raises:
             NanLossError: ten of them in a row were not finite; none of these has changed a parameter.
         """
-        for pending, step, values in [] if late is None else late.read():
-            terms, norms = step.named(values, pending.correspondence)
+        for pending, terms, norms in [] if asynchronous is None else asynchronous.read():
             if all(map(math.isfinite, (*terms.values(), *norms.values()))):
                 self._skipped.accept()
             else:
@@ -351,7 +349,7 @@ class PriorTrainer:
         batch, draw = batch.to(self.device), draw.to(self.device)
         self._backup.keep()
         step = self._differentiate(batch, draw, correspondence)
-        terms, norms = step.named(step.figures.tolist(), correspondence)
+        terms, norms = step.named(step.metrics.tolist(), correspondence)
         if not all(map(math.isfinite, (*terms.values(), *norms.values()))):
             self._backup.restore()
             self.optimizer.zero_grad(set_to_none=True)
@@ -384,7 +382,7 @@ class PriorTrainer:
     def _differentiate(
         self, batch: ScanBatch, draw: StepDraw, correspondence: float | Float[Tensor, ""]
     ) -> DifferentiatedStep:
-        """The figures and gradients of a step, of tensors on the device; gradients of networks are clipped."""
+        """The metrics and gradients of a step, of tensors on the device; gradients of networks are clipped."""
         self.avatar.train()
         tables = {name: self._table(name) for name in draw.rows}
         leaves = {name: tables[name].rows(rows.numbers) for name, rows in draw.rows.items()}
@@ -402,8 +400,8 @@ class PriorTrainer:
             for name, network in zip(("deformer", "decoder"), self.networks, strict=True)
         }
         norms |= {f"{name} codes": leaf.grad.norm() for name, leaf in leaves.items() if leaf.grad is not None}
-        figures = torch.stack([value.detach() for value in (*terms.values(), *norms.values())])
-        return DifferentiatedStep(weights, tuple(norms), figures, leaves)
+        metrics = torch.stack([value.detach() for value in (*terms.values(), *norms.values())])
+        return DifferentiatedStep(weights, tuple(norms), metrics, leaves)
 
     def _skip(self, step: int, scans: Tensor, terms: Mapping[str, float], norms: Mapping[str, float]) -> None:
         """Counts a step that is not finite, which has not been taken."""

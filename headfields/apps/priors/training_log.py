@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 from headfields.apps.priors.losses import PriorWeights
 from headfields.files.reading import reading
-from headfields.runs.disk_names import to_disk
 from headfields.runs.folder import RunFolder, replace_text, writing
 from headfields.runs.progress import Progress, ProgressMonitor, smoothed
 
-COLUMNS = ("step", "seconds", "loss", "rates", *to_disk(PriorWeights.__dataclass_fields__))
+COLUMNS = ("step", "seconds", "loss", "rates", *PriorWeights.__dataclass_fields__)
 
 
 class PriorTrainingLog(ProgressMonitor):
@@ -64,7 +63,7 @@ class PriorTrainingLog(ProgressMonitor):
                 "rates": rates,
             }
             with writing(self._path), open(self._path, "a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, COLUMNS, restval="").writerow(row | to_disk(terms))
+                csv.DictWriter(file, COLUMNS, restval="").writerow(row | dict(terms))
 
     def after_skipped_step(self) -> None:
         """Counts a step that was not taken, and moves the bar."""

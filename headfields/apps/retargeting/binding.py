@@ -7,15 +7,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfields.apps.retargeting.deformation_gradients import pose_gradients
 from headfields.apps.retargeting.deformation_transfer import Correspondence
 from headfields.apps.retargeting.head_surface import HeadSurface
-from headfields.apps.retargeting.pose_gradients import pose_gradients
 from headfields.apps.retargeting.thin_plate import ThinPlateWarp
+from headfields.ops.mesh_topology import edge_neighbors, open_edges, uniform_laplacian
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.smoothstep import cubic
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import face_normals, vertex_normals
 
 __all__ = ["Binding", "bind"]
 
@@ -227,9 +228,8 @@ def _shared_landmarks(source: HeadSurface, target: HeadSurface) -> tuple[Int[Ten
 def _on_border(head: HeadSurface) -> Bool[Tensor, "f 3"]:
     """Whether the edge opposite each corner of each face is a border of the skin."""
     skin = head.outer.nonzero()[:, 0]
-    alone = edge_neighbors(head.faces[skin]) < 0  # edges a→b, b→c, c→a, opposite to c, a, b
     out = torch.ones(len(head.faces), 3, dtype=torch.bool)
-    out[skin] = alone[:, [1, 2, 0]]
+    out[skin] = open_edges(head.faces[skin])
     return out
 
 

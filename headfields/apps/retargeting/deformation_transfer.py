@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.apps.retargeting.pose_gradients import flat_triangles, pose_gradients
+from headfields.apps.retargeting.deformation_gradients import flat_triangles, pose_gradients
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.records import Record
@@ -132,7 +132,7 @@ class DeformationTransfer(nn.Module):
                 raise ValueError(
                     f"DeformationTransfer: source ({len(source_neutral)} vertices, {len(source_faces)} faces) and "
                     f"target ({len(target_neutral)} vertices, {len(target_faces)} faces) have different topology; "
-                    "pass a correspondence (headfields.apps.retargeting.bind finds one)"
+                    "pass a correspondence (headfields.apps.retargeting.binding.bind finds one)"
                 )
             correspondence = Correspondence.same(target_faces, len(target_neutral))
         if len(correspondence.faces) != len(target_faces) or len(correspondence.corners) != len(target_neutral):

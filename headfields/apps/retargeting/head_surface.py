@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.apps.retargeting.pose_gradients import flat_triangles
+from headfields.apps.retargeting.deformation_gradients import flat_triangles
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.mesh_topology import directed_edges, vertex_components
 from headfields.ops.vertex_geometry import face_normals
 
 __all__ = ["Eyeball", "HeadSurface"]
@@ -138,20 +139,12 @@ class HeadSurface:
         return float((used.amax(0) - used.amin(0)).amax()) if len(used) else 0.0
 
 
-def components(faces: Int[Tensor, "f 3"], count: int) -> Int[Tensor, " v"]:
-    """Connected components: the number (V,) of the component of each vertex."""
-    f = faces.cpu().numpy()
-    rows, columns = f[:, [0, 1]].ravel(), f[:, [1, 2]].ravel()
-    graph = scipy.sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
-    return torch.from_numpy(scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64))
-
-
 def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
     """Components of the mesh that lie on a sphere of an eyeball's size, except the largest component."""
     used = faces.flatten().unique()
     if not len(used):
         return ()
-    part = components(faces, len(neutral))
+    part = vertex_components(faces, len(neutral))
     numbers, sizes = part[used].unique(return_counts=True)
     extent = float((neutral[used].amax(0) - neutral[used].amin(0)).amax())
     eyeballs = []
@@ -185,7 +178,7 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     if head.opened is None or not len(head.faces):
         return cavity, lip
     neutral, opened = head.neutral.double(), head.opened.double()
-    edges = torch.stack([head.faces, head.faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2)
+    edges = directed_edges(head.faces)  # (F, 3, 2)
     before = (neutral[edges[..., 0]] - neutral[edges[..., 1]]).norm(dim=-1)
     vector = opened[edges[..., 0]] - opened[edges[..., 1]]
     after = vector.norm(dim=-1)

@@ -56,7 +56,7 @@ class Retargeter(nn.Module):
         binding: the correspondence of the heads; None: `bind` finds it.
         pose: whether the target has the source's joints, so that states keep the rotations of their joints.
         joints: fits the target's joint transforms (B, J, 4, 4) to its retargeted meshes (B, W, 3), e.g.
-            `headfields.data.fit_joint_transforms` with skinning weights; None: states have none.
+            `headfields.data.joint_fit.fit_joint_transforms` with skinning weights; None: states have none.
 
     Raises:
         ValueError: see `bind`.

@@ -10,6 +10,7 @@ from torch import Tensor
 from headfields.apps.retargeting.expression_fit import ExpressionFit, regress_expressions
 from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.lids import find_lids
+from headfields.ops.mesh_topology import directed_edges
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 
@@ -155,9 +156,7 @@ def find_landmarks(
 
 def _most_open(meshes: Tensor, neutral: Tensor, faces: Tensor, closing: Bool[Tensor, " f"]) -> Tensor:
     """The mesh with the widest open mouth, by how much the edges across it grow."""
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    if bool(closing.any()):
-        edges = edges[closing.repeat(3)]
+    edges = directed_edges(faces[closing] if bool(closing.any()) else faces).flatten(0, 1)
     before = (neutral[edges[:, 0]] - neutral[edges[:, 1]]).norm(dim=-1)
     size = (neutral.amax(0) - neutral.amin(0)).amax()
     best, chosen = -1.0, meshes[0]

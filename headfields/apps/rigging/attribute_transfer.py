@@ -15,9 +15,10 @@ from torch import Tensor
 from headfields.apps.retargeting.binding import SidedSurface, surface_correspondence
 from headfields.apps.retargeting.deformation_transfer import Correspondence, DeformationTransfer
 from headfields.apps.retargeting.head_surface import HeadSurface
+from headfields.ops.mesh_topology import uniform_laplacian
 from headfields.ops.smoothstep import smoothstep
 from headfields.ops.sparse_system import SymmetricSystem
-from headfields.ops.vertex_geometry import uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import vertex_normals
 
 __all__ = [
     "correspond",
@@ -61,7 +62,7 @@ def weld_groups(vertices: Float[Tensor, "v 3"], keep: Int[Tensor, " n"] | None =
         keep: (N,) vertices that stay separate, such as those of two lips that touch.
 
     >>> import torch
-    >>> from headfields.apps.rigging import weld_groups
+    >>> from headfields.apps.rigging.attribute_transfer import weld_groups
     >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 0]])
     >>> weld_groups(vertices).tolist(), weld_groups(vertices, keep=torch.tensor([2])).tolist()
     ([0, 1, 0], [0, 2, 1])
@@ -270,7 +271,7 @@ def transfer_uv(
     corners = registered.double()[source_faces.cpu()[nearest_face]]
     edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normal = torch.linalg.cross(edge_1, edge_2)
-    frame = torch.stack([edge_1, edge_2, normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-20)], -1)
+    frame = torch.stack([edge_1, edge_2, torch.nn.functional.normalize(normal, dim=1, eps=1e-20)], -1)
     offsets = vertices.double()[faces.cpu()] - corners[:, None, 0]
     coordinates = torch.linalg.lstsq(frame, offsets.transpose(1, 2)).solution.transpose(1, 2)[..., :2]
     source_uv = uv.double().cpu()[uv_faces.cpu()[nearest_face]]

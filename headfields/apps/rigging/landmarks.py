@@ -71,7 +71,7 @@ def read_scan_landmarks(path: str | Path) -> ScanLandmarks:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from headfields.apps.rigging import read_scan_landmarks
+    >>> from headfields.apps.rigging.landmarks import read_scan_landmarks
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "scan.json"
     ...     _ = path.write_text('{"landmarks": {"nose_tip": [0, 0, 0.1], "36": [-0.04, 0.03, 0.06]}, "eyes": "closed"}')

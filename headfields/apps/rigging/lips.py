@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headfields.apps.rigging.mesh_repair import close_pinholes
 from headfields.mesh.mesh import Mesh
+from headfields.ops.mesh_topology import edges_as_arrays
 from headfields.ops.vertex_geometry import vertex_normals
 
 __all__ = ["LipCut", "cut_lips", "lip_sides", "lips_parted"]
@@ -25,7 +26,7 @@ _SNAP = 0.15  # over the edge length: a crossing nearer to an end moves that ver
 
 
 def _edge_graph(vertices: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_matrix:
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+    edges = edges_as_arrays(faces)[0]
     lengths = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1) + 1e-12
     shape = (len(vertices), len(vertices))
     graph = scipy.sparse.coo_matrix((lengths, (edges[:, 0], edges[:, 1])), shape=shape)
@@ -176,7 +177,7 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
 
     >>> import torch
     >>> from headfields.mesh import Mesh
-    >>> from headfields.apps.rigging import cut_lips
+    >>> from headfields.apps.rigging.lips import cut_lips
     >>> x, y = torch.meshgrid(torch.linspace(-0.05, 0.05, 11), torch.linspace(-0.05, 0.05, 11), indexing="xy")
     >>> vertices = torch.stack([x, y, 0 * x], -1).reshape(-1, 3)  # a plane that faces +z
     >>> a = torch.arange(121).reshape(11, 11)[:-1, :-1].reshape(-1, 1)
@@ -203,7 +204,7 @@ def cut_lips(mesh: Mesh, line: Float[Tensor, "n 3"]) -> LipCut:
     )
 
     # Snap a vertex close to the line onto it, together with its texture coordinates.
-    edges = np.unique(np.sort(np.concatenate([faces[near][:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]), 1), axis=0)
+    edges = edges_as_arrays(faces[near])[0]
     a, b = edges.T
     crossing = (height[a] > 0) != (height[b] > 0)
     t = np.where(crossing, height[a] / np.where(crossing, height[a] - height[b], 1.0), 0.5)
@@ -309,7 +310,7 @@ def _split_polygon(ring: list[tuple[int, int]], on_line: set[int]) -> list[list[
 
 def _longest_chain(faces: np.ndarray, on_line: set[int], points: np.ndarray) -> Int[np.ndarray, " n"]:
     """The longest edge path between vertices on the line, in order of increasing x."""
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+    edges = edges_as_arrays(faces)[0]
     on_line_edges = np.isin(edges, sorted(on_line)).all(1)
     neighbors: dict[int, list[int]] = {}
     for a, b in edges[on_line_edges].tolist():

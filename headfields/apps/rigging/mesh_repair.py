@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.mesh.mesh import Mesh
+from headfields.ops.mesh_topology import directed_edges
 
 __all__ = ["close_pinholes", "join_seams"]
 
@@ -31,7 +32,7 @@ def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
 
     >>> import torch
     >>> from headfields.mesh import Mesh
-    >>> from headfields.apps.rigging import join_seams
+    >>> from headfields.apps.rigging.mesh_repair import join_seams
     >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     >>> vertices = corners[[0, 1, 2, 0, 2, 3]]  # two triangles that duplicate their shared edge
     >>> joined, index = join_seams(Mesh(vertices, torch.arange(6).reshape(2, 3), uv=vertices[:, :2]))
@@ -40,7 +41,7 @@ def join_seams(mesh: Mesh) -> tuple[Mesh, Int[Tensor, " v"]]:
     """
     count = len(mesh.vertices)
     faces = mesh.faces
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).long()
+    edges = directed_edges(faces.long()).flatten(0, 1)
     unpaired = ~torch.isin(edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0])
     border = edges[unpaired].flatten().unique()
     index = torch.arange(count)

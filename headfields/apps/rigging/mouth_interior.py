@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.apps.retargeting.head_surface import components
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.heads.mouth.inner import inner_mouth
+from headfields.ops.mesh_topology import vertex_components
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import face_normals
@@ -87,7 +87,7 @@ def inner_mouth_faces(
     positions, width = vertices.float(), float((line[-1] - line[0]).norm())
     hidden = hidden_faces(vertices, faces)
     # Nostrils, ears and lids are hidden too; the mouth is the largest component near the line.
-    component = components(faces[hidden], len(positions))
+    component = vertex_components(faces[hidden], len(positions))
     largest, best_count = torch.zeros_like(hidden), 0
     for label in component[faces[hidden].flatten()].unique().tolist():
         members = hidden & (component[faces[:, 0]] == label)

@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.similarity import Similarity, fit_similarity
+from headfields.ops.mesh_topology import open_edges, uniform_laplacian, unique_edges
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.ops.vertex_geometry import edge_neighbors, face_normals, uniform_laplacian, vertex_normals
+from headfields.ops.vertex_geometry import face_normals, vertex_normals
 
-__all__ = ["Registration", "Stage", "register", "trimmed_icp"]
+__all__ = ["Registration", "Stage", "register"]
 
 _SLIDE = 0.5  # least cosine between a vertex's offset to its match and the normal there; less means beyond an edge
 _SLIDES = 3  # alternations of rotations and positions per closest-point search
@@ -79,7 +79,7 @@ class _TargetSurface:
         self.vertices, self.faces = vertices, faces
         self.tree = TriangleBVH(faces, vertices.float())
         self.normals = face_normals(vertices, faces)
-        self.border = (edge_neighbors(faces) < 0)[:, [1, 2, 0]]  # opposite each corner
+        self.border = open_edges(faces)
         used = vertices[faces.flatten()]
         self.size = float((used.amax(0) - used.amin(0)).amax())
 
@@ -111,7 +111,7 @@ class _ReverseMatches:
         self.normals = vertex_normals(surface.vertices, surface.faces)[self.index]
         self.size = surface.size
         self.tree = TriangleBVH(self.table, rest.float()) if len(self.table) else None
-        self.border = (edge_neighbors(self.table) < 0)[:, [1, 2, 0]]
+        self.border = open_edges(self.table)
 
     def find(self, current: Tensor, stage: Stage) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
         """Sparse rows (K, V) that interpolate the matched points on the mesh, and their K targets (K, 3)."""
@@ -126,61 +126,6 @@ class _ReverseMatches:
         count = len(corners)
         entries = (weights[valid].numpy().ravel(), (np.repeat(np.arange(count), 3), corners.ravel()))
         return scipy.sparse.csr_matrix(entries, shape=(count, len(current))), self.points[valid].numpy()
-
-
-def trimmed_icp(
-    points: Float[Tensor, "n 3"],
-    normals: Float[Tensor, "n 3"],
-    target: Float[Tensor, "w 3"],
-    target_faces: Int[Tensor, "g 3"],
-    start: Similarity,
-    rounds: int = 20,
-    trim: float = 0.25,
-    angle: float = 45.0,
-) -> Similarity:
-    """Refines a similarity by trimmed iterated closest points; the farthest `trim` of the pairs are dropped each round.
-
-    Args:
-        points, normals: (N, 3) on the moving surface, before `start`.
-        target, target_faces: (W, 3) and (G, 3) of the fixed surface.
-        start: initial similarity.
-        rounds: greatest number of closest-point searches.
-        trim: fraction of the pairs to drop, in [0, 1).
-        angle: greatest angle between the normals of a pair, degrees.
-
-    Returns:
-        The similarity from `points` to the target. Not differentiable.
-
-    Source: Besl and McKay 1992; trimming as in Chetverikov et al. 2002.
-
-    >>> import torch
-    >>> from headfields.ops import Similarity, vertex_normals
-    >>> from headfields.apps.rigging import trimmed_icp
-    >>> from headfields.synthetic import procedural_head
-    >>> head = procedural_head()
-    >>> vertices, normals = head.template_vertices, vertex_normals(head.template_vertices, head.faces)
-    >>> start = Similarity(torch.eye(3), torch.zeros(3), torch.tensor(1.0))
-    >>> target = vertices + torch.tensor([0.0, 0.002, 0.0])
-    >>> fit = trimmed_icp(vertices, normals, target, head.faces, start)
-    >>> before, after = vertices - target, fit.apply(vertices.double()) - target
-    >>> bool(after.norm(dim=1).mean() < before.norm(dim=1).mean())
-    True
-    """
-    surface = _TargetSurface(target.detach().double().cpu(), target_faces.cpu().long())
-    positions, directions, similarity = points.double(), normals.double(), start
-    for _ in range(rounds):
-        moved = similarity.apply(positions)
-        closest, _, valid, distance = surface.find(moved, directions @ similarity.rotation.to(directions).T, 0.2, angle)
-        if int(valid.sum()) < 12:
-            break
-        limit = distance[valid].quantile(1 - trim)
-        valid &= distance <= limit
-        refit = fit_similarity(positions[valid], closest[valid])
-        motion = float((refit.apply(positions) - moved).norm(dim=-1).max())
-        similarity = refit
-        if motion < 1e-5 * surface.size:
-            break
-    return similarity
 
 
 def register(
@@ -227,7 +172,7 @@ def register(
     Source: Sorkine and Alexa, As-Rigid-As-Possible Surface Modeling (2007), with uniform weights; coarse to fine as in
     Amberg, Romdhani and Vetter, Optimal Step Nonrigid ICP (2007).
 
-    >>> from headfields.apps.rigging import Stage, register
+    >>> from headfields.apps.rigging.registration import Stage, register
     >>> from headfields.synthetic import procedural_head
     >>> head = procedural_head()
     >>> target = 1.02 * head.template_vertices
@@ -257,9 +202,7 @@ def register(
     used = torch.zeros(count, dtype=torch.bool)
     used[triangles.flatten()] = True
     active = used if active is None else active.cpu() & used
-    edges = (
-        torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values.unique(dim=0)
-    )
+    edges, _ = unique_edges(triangles)
     directed = torch.cat([edges, edges.flip(1)]).numpy()
     tails, heads = directed.T
     incidence = scipy.sparse.coo_matrix(

@@ -30,10 +30,11 @@ from headfields.apps.rigging.landmarks import ScanLandmarks, find_scan_landmarks
 from headfields.apps.rigging.lips import LipCut, cut_lips, lip_sides, lips_parted
 from headfields.apps.rigging.mesh_repair import close_pinholes, join_seams
 from headfields.apps.rigging.mouth_interior import add_inner_mouth, hidden_faces, inner_mouth_faces, paint_inner_mouth
-from headfields.apps.rigging.registration import DEFAULT_STAGES, Registration, Stage, register, trimmed_icp
+from headfields.apps.rigging.registration import DEFAULT_STAGES, Registration, Stage, register
 from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
+from headfields.mesh.icp import align_to_surface
 from headfields.mesh.mesh import Mesh
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.smoothstep import cubic
@@ -210,7 +211,10 @@ class _Rigger:
         joints = [self.body.skull_joint, self.body.jaw_joint]
         head_skin = (self.body.weights[:, joints].sum(1) > 0.9).cpu() & self._outer_skin(rest)
         normals = vertex_normals(rest, self.body.faces.cpu())
-        refined = trimmed_icp(rest[head_skin], normals[head_skin], self.mesh.vertices, self.visible_faces, start)
+        refined = align_to_surface(
+            rest[head_skin], Mesh(self.mesh.vertices, self.visible_faces), scaling=True, method="point", trim=0.25,
+            start=start, steps=20, normals=normals[head_skin],
+        ).transform  # fmt: skip
         # Closest points can slide to a wrong minimum; keep the refinement only if it stays near the landmarks.
         start_error = (start.apply(source_points) - target_points).norm(dim=1).mean()
         refined_error = (refined.apply(source_points) - target_points).norm(dim=1).mean()

@@ -14,8 +14,8 @@ from headfields.files.checked import check_names, number, whole_numbers
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
+from headfields.heads.flame.files import FORMAT, check_model
 from headfields.heads.flame.files import KEYS as FLAME_KEYS
-from headfields.heads.flame.files import check_model
 from headfields.heads.flame.model import FlameHead
 from headfields.heads.landmarks import LandmarkEmbedding, Landmarks, make_embedding
 from headfields.heads.skinned import SkinnedHead
@@ -110,7 +110,7 @@ class RiggedTemplate(SkinnedHead):
             entries |= {index: array(self.landmark_faces), weights: array(self.landmark_barycentric)}
         if self.texture is not None:
             entries["texture"] = (array(self.texture).clip(0, 1) * 255).round().astype(np.uint8)
-        return save_arrays(path, entries)
+        return save_arrays(path, entries, FORMAT)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RiggedTemplate":

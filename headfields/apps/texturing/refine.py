@@ -15,9 +15,9 @@ from headfields.apps.texturing.images import PosedImages
 from headfields.losses.silhouette import ObservedSilhouette, observe_silhouette, silhouette_distance
 from headfields.ops._checks import check_floating, check_integer, check_shape
 from headfields.ops.antialias import mesh_edges
+from headfields.ops.mesh_topology import uniform_laplacian
 from headfields.ops.sparse_system import SymmetricSystem
 from headfields.ops.texture import mip_pyramid
-from headfields.ops.vertex_geometry import uniform_laplacian
 from headfields.records import Record
 from headfields.renderers.mesh import MeshRenderer
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients

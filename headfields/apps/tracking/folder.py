@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.runs.disk_names import to_disk
+from headfields.apps.tracking.file_formats import TRACKING_RUN
 from headfields.runs.folder import RunFolder, read_json, remove_leftovers, write_json, writing
 
 __all__ = ["TrackingFolder"]
@@ -62,15 +62,17 @@ class TrackingFolder:
 
         Raises:
             FileExistsError: the folder holds a run, and `resume` is False.
+            FileVersionError: another version of the library began it.
             ValueError: its configuration is another; the message names the difference.
             RunWriteError: config.json cannot be written.
         """
         path = self.path / "config.json"
-        current = to_disk(json.loads(json.dumps(config, default=str)))
+        current = TRACKING_RUN.stamp(json.loads(json.dumps(config, default=str)))
         if path.exists():
             if not resume:
                 raise FileExistsError(f"{self.path} holds a tracking run already; resume it, or name another folder")
-            recorded = to_disk(read_json(path, "a tracking run has one"))
+            recorded = read_json(path, "a tracking run has one")
+            TRACKING_RUN.check(path, recorded)
             for name in _UNCHANGEABLE:
                 if recorded.get(name) != current.get(name):
                     raise ValueError(
@@ -113,7 +115,7 @@ class TrackingFolder:
                 "frames": {
                     str(frame): {
                         "name": names[frame],
-                        **{name: round(value, 6) for name, value in to_disk(dict(fits[frame].errors)).items()},
+                        **{name: round(value, 6) for name, value in fits[frame].errors.items()},
                     }
                     for frame in sorted(fits)
                 },

@@ -173,8 +173,8 @@ class BasisArticulation(Articulation):
     networks have seen no others.
 
     Args:
-        expressions: the fitted basis and its bounds, from `headfields.retargeting.expressions_of_capture`; None for a
-            capture without coefficients.
+        expressions: the fitted basis and its bounds, from `headfields.apps.retargeting.sources.expressions_of_capture`;
+            None for a capture without coefficients.
         eyeballs: parts of the mesh that turn about their centers.
         names: names of the coefficients; numbered if there are none.
         vertices: (V, 3) a mesh at rest, for the pivot of the neck.

@@ -15,9 +15,10 @@ from headfields.apps.viewer.articulation import Articulation, Control
 from headfields.apps.viewer.looks import FAR, Look, Picture, drawn
 from headfields.apps.viewer.motion import Motion
 from headfields.metrics.image import psnr
-from headfields.ops.reference.splat import harmonic_colors
+from headfields.ops.reference.rasterize_gaussians import harmonic_colors
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.records import Camera, HeadState, Splats
+from headfields.records.inverse import inverse_3x3
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import draw_wireframe, heat, view_camera
 
@@ -380,7 +381,7 @@ def _frustum(draw: Any, camera: Camera, other: Camera, depth: float | int) -> No
     """The outline of another camera: its center and its image at a depth."""
     height, width = other.size
     corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], dtype=torch.float32)
-    lens = torch.linalg.inv(other.intrinsics.reshape(3, 3))
+    lens = inverse_3x3(other.intrinsics.reshape(3, 3))
     local = torch.cat([corners, torch.ones(4, 1)], 1) @ lens.T * depth
     pose = other.world_to_camera.reshape(4, 4)
     world = (local - pose[:3, 3]) @ pose[:3, :3]

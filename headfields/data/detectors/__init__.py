@@ -3,11 +3,11 @@
 None comes with weights: files of any detector, or a model file of the user's through MediaPipe or onnxruntime.
 """
 
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
-from headfields.data.detectors.onnx import OnnxDetector
-from headfields.data.detectors.points import IBUG_OF_MEDIAPIPE, ibug_points
-from headfields.data.detectors.protocol import Detector
+from typing import TYPE_CHECKING
 
-__all__ = ["IBUG_OF_MEDIAPIPE", "DetectionFiles", "Detector", "MediaPipeFaces", "MediaPipeSegmenter", "OnnxDetector",
-           "ibug_points"]  # fmt: skip
+from headfields.old_names import deprecated_names
+
+__all__ = []
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

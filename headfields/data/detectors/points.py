@@ -30,7 +30,7 @@ def ibug_points(points: Float[np.ndarray, "l d"], where: str = "landmarks") -> F
         ValueError: another number of points, or fewer than two columns.
 
     >>> import numpy as np
-    >>> from headfields.data.detectors import ibug_points
+    >>> from headfields.data.detectors.points import ibug_points
     >>> ibug_points(np.zeros((478, 3))).shape
     (68, 2)
     """

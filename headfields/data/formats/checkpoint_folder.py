@@ -26,19 +26,19 @@ Tracker = Literal["metrical-tracker", "Pixel3DMM"]
 def _checkpoints(folder: Path) -> list[Path]:
     """Folders called checkpoint with `.frame` files: the folder's own, or else those of its subfolders."""
     own = folder / "checkpoint"
-    places = (
+    folders = (
         [own] if any(own.glob("*.frame")) else sorted({path.parent for path in folder.glob("*/checkpoint/*.frame")})
     )
-    return [place for place in places if place.is_dir()]
+    return [place for place in folders if place.is_dir()]
 
 
 def tracker_of(folder: Path) -> Tracker | None:
     """The tracker whose files the folder has; files that cannot be read count as metrical-tracker's."""
-    places = _checkpoints(folder)
-    if not places:
+    folders = _checkpoints(folder)
+    if not folders:
         return None
     try:
-        camera = load_arrays(min(places[0].glob("*.frame"))).get("camera")
+        camera = load_arrays(min(folders[0].glob("*.frame"))).get("camera")
     except (OSError, ValueError):
         return "metrical-tracker"
     bases = isinstance(camera, dict) and any(str(key).startswith("R_base") for key in camera)
@@ -51,11 +51,11 @@ def frame_files(folder: Path) -> list[Path]:
     Raises:
         CaptureError: there are several checkpoint folders, or a file's name is no number.
     """
-    places = _checkpoints(folder)
-    if len(places) != 1:
-        names = ", ".join(str(place.parent.relative_to(folder)) for place in places[:4]) or "none"
+    folders = _checkpoints(folder)
+    if len(folders) != 1:
+        names = ", ".join(str(place.parent.relative_to(folder)) for place in folders[:4]) or "none"
         raise CaptureError(f"{folder}: several folders have a checkpoint ({names}); expected one, move the others away")
-    paths = list(places[0].glob("*.frame"))
+    paths = list(folders[0].glob("*.frame"))
     for path in paths:
         if not exists(path):
             raise CaptureError(f"{path} is no file; remove it")

@@ -49,9 +49,9 @@ def read_eyelids(op: str, paths: Sequence[Path | str], head: SkinnedHead) -> Flo
     return torch.stack(arrays)
 
 
-def _find_eyelids(places: Sequence[Path]) -> tuple[Path, Path] | None:
+def _find_eyelids(folders: Sequence[Path]) -> tuple[Path, Path] | None:
     """The two files in the first folder that has either."""
-    for place in places:
+    for place in folders:
         paths = place / _FILES[0], place / _FILES[1]
         if exists(paths[0]) or exists(paths[1]):
             return paths
@@ -64,8 +64,8 @@ class Lids:
     Args:
         head: the head.
         weights: (2,) of each frame, by the name of its file: the left lid's first.
-        given: the two files; None: those in the first of `places` that has them.
-        places: folders to look in.
+        given: the two files; None: those in the first of `folders` that has them.
+        folders: folders to look in.
         report: gets a warning where lids move and there are no blendshapes.
 
     Raises:
@@ -77,10 +77,10 @@ class Lids:
         head: SkinnedHead,
         weights: Mapping[str, Float[Tensor, "2"]],
         given: Sequence[Path | str] | None,
-        places: Sequence[Path],
+        folders: Sequence[Path],
         report: list[str],
     ) -> None:
-        paths = _find_eyelids(places) if given is None else given
+        paths = _find_eyelids(folders) if given is None else given
         self._weights = list(weights.values())
         self._shapes = None if paths is None else read_eyelids("load_capture", paths, head)
         for name, weight in weights.items():
@@ -91,7 +91,7 @@ class Lids:
             report.append(
                 f"warning: frames move the eyelids (weights up to {largest:.2f}), and there are no "
                 f"{' and '.join(_FILES)}: lids do not close. Copy them from the tracker's repository into "
-                f"{places[0]}, or pass eyelids"
+                f"{folders[0]}, or pass eyelids"
             )
 
     def displacement(self, index: int) -> dict[str, Tensor]:

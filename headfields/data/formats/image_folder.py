@@ -26,9 +26,9 @@ def image_names(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: natural_order((name, "")))
 
 
-def find_images(places: Sequence[Path], names: Sequence[str]) -> Path | None:
+def find_images(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The first folder of these names that holds an image, in the first place that has one."""
-    return next((place / name for place in places for name in names if image_names(place / name)), None)
+    return next((place / name for place in folders for name in names if image_names(place / name)), None)
 
 
 class ImageFolder:
@@ -38,7 +38,7 @@ class ImageFolder:
 
     Args:
         folder: the images.
-        places: folders that may hold a folder of mattes.
+        folders: folders that may hold a folder of mattes.
         report: gets a line on where the mattes come from, where it is not the images.
         labels: a folder with facer's labels; all of them but background and clothes are the matte, where there is none.
 
@@ -52,14 +52,14 @@ class ImageFolder:
             message names it.
     """
 
-    def __init__(self, folder: Path, places: Sequence[Path], report: list[str], labels: Path | None = None) -> None:
+    def __init__(self, folder: Path, folders: Sequence[Path], report: list[str], labels: Path | None = None) -> None:
         self.folder = folder
         self.names = image_names(folder)
         if not self.names:
             raise CaptureError(f"{folder} has no images ({', '.join(_SUFFIXES)}); copy them there")
         first = self._checked_headers()
         self.size = first.size
-        mattes = None if first.has_alpha else find_images(places, MATTES)
+        mattes = None if first.has_alpha else find_images(folders, MATTES)
         self._labels = mattes is None and not first.has_alpha and labels is not None and bool(image_names(labels))
         place = labels if self._labels else mattes
         self._mattes = None if place is None else self._paired(place, report)

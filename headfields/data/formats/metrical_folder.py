@@ -47,16 +47,16 @@ def read_metrical_folder(folder: Path, head: SkinnedHead, eyelids: Sequence[Path
     """
     report: list[str] = []
     paths = frame_files(folder)
-    places = list(dict.fromkeys([paths[0].parent.parent, folder]))
-    place = find_images(places, _IMAGES)
+    folders = list(dict.fromkeys([paths[0].parent.parent, folder]))
+    place = find_images(folders, _IMAGES)
     if place is None:
         raise CaptureError(
             f"{folder} has checkpoint/*.frame and no images; expected a folder {' or '.join(_IMAGES)} beside it: copy "
             "the tracker's there"
         )
-    images = ImageFolder(place, places, report)
+    images = ImageFolder(place, folders, report)
     frames = _frames(paths, images.size, report)
-    lids = Lids(head, {str(frame.path): frame.eyelids for frame in frames}, eyelids, places, report)
+    lids = Lids(head, {str(frame.path): frame.eyelids for frame in frames}, eyelids, folders, report)
     rows = pairings(paths, images, same_names=place.name == "input")
     matrices = np.stack([frame.camera.world_to_camera[0].double().numpy() for frame in frames])
     intrinsics = np.stack([frame.camera.intrinsics[0].double().numpy() for frame in frames])

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from headfields.data.calibration import read_calibration
@@ -42,6 +41,7 @@ from headfields.files.arrays import load_numbers
 from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead
+from headfields.ops.rotations import rotation_from_euler
 
 __all__ = [
     "BENCHMARK_FPS",
@@ -230,7 +230,7 @@ def _read_sequence(folder: Path, path: Path, head: SkinnedHead, report: list[str
         raise CaptureError(f"{path}: expression has no rows; expected a row for each frame")
     if not _SCALES[0] <= scale <= _SCALES[1]:
         raise CaptureError(f"{path}: scale is {scale:g}; expected {_SCALES[0]:g} to {_SCALES[1]:g}")
-    rotation = Rotation.from_euler("XYZ", arrays["rotation"]).as_matrix()
+    rotation = rotation_from_euler(torch.from_numpy(arrays["rotation"]).double(), "xyz").numpy()
     stored = arrays.get("rotation_matrices")
     if stored is not None and np.abs(stored - rotation).max() > 1e-3:
         report.append(

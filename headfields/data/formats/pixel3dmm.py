@@ -71,18 +71,18 @@ def read_pixel3dmm(folder: Path, head: SkinnedHead, eyelids: Sequence[Path | str
     """
     report: list[str] = []
     paths = frame_files(folder)
-    places = list(dict.fromkeys([folder, paths[0].parent.parent]))
-    place = find_images(places, _IMAGES)
+    folders = list(dict.fromkeys([folder, paths[0].parent.parent]))
+    place = find_images(folders, _IMAGES)
     if place is None:
         raise CaptureError(
             f"{folder} has checkpoint/*.frame and no images; expected a folder {_IMAGES[0]} beside it: copy that of "
             "the preprocessed video there"
         )
-    images = ImageFolder(place, places, report, find_images(places, (_LABELS,)))
+    images = ImageFolder(place, folders, report, find_images(folders, (_LABELS,)))
     frames = [_read(path, head, images.size) for path in paths]
     where = [str(path) for path in paths]
     check_counts([frame.arguments for frame in frames], where)
-    lids = Lids(head, {str(frame.path): frame.eyelids for frame in frames}, eyelids, places, report)
+    lids = Lids(head, {str(frame.path): frame.eyelids for frame in frames}, eyelids, folders, report)
     parameters = functools.partial(_moved, frames, lids, RigidMotion(head))
     readings = paired_readings(
         np.stack([frame.world_to_camera for frame in frames]),

@@ -13,7 +13,7 @@ from headfields.files.arrays import load_arrays
 from headfields.files.atomic import write_bytes
 from headfields.files.unpickler import ChumpyStandIn, to_array
 from headfields.heads.flame.assets import EMBEDDINGS, FACE_KEY, INDEX_KEY, WEIGHT_KEY, FlameAssets
-from headfields.heads.flame.files import EXPRESSION_COUNT, KEYS, NOTHING, SHAPE_COUNT, FlameArrays, flame_arrays
+from headfields.heads.flame.files import EXPRESSION_COUNT, FORMAT, KEYS, NOTHING, SHAPE_COUNT, FlameArrays, flame_arrays
 
 __all__ = ["FlameConversion", "convert_flame"]
 
@@ -90,7 +90,7 @@ def convert_flame(
             f"{SHAPE_COUNT}th for expression"
         )
     _write(out, _entries(raw, arrays))
-    known = {*KEYS, "uv", "uv_faces", "expression_names", "shape_names", "expression_count", INDEX_KEY}
+    known = {*KEYS, "format", "uv", "uv_faces", "expression_names", "shape_names", "expression_count", INDEX_KEY}
     known |= {prefix + key for prefix in EMBEDDINGS.values() for key in (FACE_KEY, WEIGHT_KEY)}
     counts = {name: 0 if value is None else value.faces.shape[-1] for name, value in _embeddings(arrays).items()}
     return FlameConversion(
@@ -153,5 +153,5 @@ def _entries(raw: dict[str, Any], arrays: FlameArrays) -> dict[str, Shaped[np.nd
 
 def _write(out: Path, entries: dict[str, np.ndarray]) -> None:
     plain = io.BytesIO()  # not compressed, as the published files
-    np.savez(plain, **entries)  # type: ignore[arg-type]
+    np.savez(plain, **FORMAT.stamp(entries))
     write_bytes(out, plain.getvalue())

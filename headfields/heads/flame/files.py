@@ -19,12 +19,14 @@ from headfields.files.checked import (
 )
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
+from headfields.files.versions import FileFormat
 from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
 from headfields.heads.landmarks import LandmarkEmbedding
 from headfields.records import check_meters
 
 __all__ = ["FlameArrays", "FlameAssets", "check_model", "flame_arrays", "load_flame_arrays", "split_components"]
 
+FORMAT = FileFormat("headfields.head", "a head of this library", 1, "convert it, or make the rig, again")
 NOTHING = FlameAssets()
 _REGRESSOR_SLACK = 1e-2  # of the sums of J_regressor's rows; single entries may be negative
 
@@ -138,11 +140,14 @@ def check_model(op: str, raw: Mapping[str, Any], path: str, keys: Mapping[str, s
         keys: the required keys and their axes, such as "V 3"; a named axis has the same size in all arrays.
 
     Raises:
+        FileVersionError: another version of the library wrote the file.
         ValueError: a key is missing, is not numeric or not finite, or has the wrong shape; a vertex index is out of
             range or not whole; weights are negative or do not add up to 1; a joint comes before its parent; the
             template is not in meters. The message names `path` and key.
     """
     where = f"{op}: {path}"
+    if "format" in raw:  # the library wrote it; a published file has none
+        FORMAT.check(path, raw)
     arrays = checked_arrays(where, raw, keys, whole=("f", "kintree_table"))
     vertex_count = len(arrays["v_template"])
     arrays["f"] = whole_numbers(arrays["f"], f"{where}: f", vertex_count, "vertices in v_template")

@@ -4,13 +4,11 @@ Our own design. A frame is four rows of weights (4, V) whose products with any v
 axes. The rows are least-squares solutions over hundreds of vertices, so the expression of a few hardly changes them.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from headfields.ops.mesh_topology import vertex_components
 from headfields.ops.smoothstep import smoothstep
 
 __all__ = ["affine_frame", "connected", "is_thick", "jaw_share", "skull_share"]
@@ -20,11 +18,8 @@ _FLAT = 0.03  # fraction of the mouth's width; vertices in a thinner slab do not
 
 def connected(faces: Int[Tensor, "f 3"], vertex: int, count: int) -> Bool[Tensor, " v"]:
     """(V,) mask of the connected component of a vertex: the skin without the eyeballs."""
-    table = faces.numpy()
-    pairs = np.stack([table[:, :2], table[:, 1:]], 1).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    label = connected_components(graph, directed=False)[1]
-    return torch.from_numpy(label == label[vertex])
+    component = vertex_components(faces, count)
+    return component == component[vertex]
 
 
 def skull_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
@@ -49,20 +44,20 @@ def jaw_share(local: Float[Tensor, "v 3"], reach: float) -> Float[Tensor, " v"]:
     return (1 - away / reach**2).clamp(min=0)
 
 
-def is_thick(vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], width: float) -> bool:
+def is_thick(vertices: Float[Tensor, "v 3"], weight: Float[Tensor, " v"], width: float) -> bool:
     """Whether the vertices of positive weight extend in all three directions, so that they determine a frame."""
-    return int((share > 0).sum()) >= 4 and _thickness(vertices, share) >= _FLAT * width
+    return int((weight > 0).sum()) >= 4 and _thickness(vertices, weight) >= _FLAT * width
 
 
-def _thickness(vertices: Tensor, share: Tensor) -> float:
+def _thickness(vertices: Tensor, weight: Tensor) -> float:
     """Weighted standard deviation of the vertices across their plane of best fit, meters."""
-    share = share / share.sum().clamp_min(1e-30)
-    away = vertices - (share[:, None] * vertices).sum(0)
-    return float(torch.linalg.eigvalsh((share[:, None] * away).T @ away)[0].clamp_min(0)) ** 0.5
+    weight = weight / weight.sum().clamp_min(1e-30)
+    away = vertices - (weight[:, None] * vertices).sum(0)
+    return float(torch.linalg.eigvalsh((weight[:, None] * away).T @ away)[0].clamp_min(0)) ** 0.5
 
 
 def affine_frame(
-    vertices: Float[Tensor, "v 3"], share: Float[Tensor, " v"], origin: Float[Tensor, "3"], width: float, what: str
+    vertices: Float[Tensor, "v 3"], weight: Float[Tensor, " v"], origin: Float[Tensor, "3"], width: float, what: str
 ) -> Float[Tensor, "4 v"]:
     """Weights (4, V) whose products with the vertices are an origin and the axes x, y and z.
 
@@ -71,22 +66,22 @@ def affine_frame(
 
     Args:
         vertices: (V, 3) float64 at rest.
-        share: (V,) weight of each vertex in the fit, at least 0.
+        weight: (V,) weight of each vertex in the fit, at least 0.
         origin: (3,) origin of the frame at rest.
         width: width of the mouth, meters.
         what: "skull" or "jaw", for the error.
 
     Raises:
-        ValueError: fewer than four vertices have a share, or they lie in a plane.
+        ValueError: fewer than four vertices have weight, or they lie in a plane.
     """
-    if not is_thick(vertices, share, width):
+    if not is_thick(vertices, weight, width):
         raise ValueError(
-            f"inner_mouth: {int((share > 0).sum())} vertices follow the {what}, in a slab "
-            f"{1e3 * _thickness(vertices, share):.2f} mm thick, which does not determine its motion; pass {what}=, "
+            f"inner_mouth: {int((weight > 0).sum())} vertices follow the {what}, in a slab "
+            f"{1e3 * _thickness(vertices, weight):.2f} mm thick, which does not determine its motion; pass {what}=, "
             f"(V,) the weight with which each vertex of the mesh moves with the {what}"
         )
-    share = share / share.sum()
-    places = torch.cat([(vertices - origin) / width, torch.ones_like(vertices[:, :1])], 1)
-    weighted = share[:, None] * places
-    rows = torch.linalg.solve(places.T @ weighted, weighted.T)
+    weight = weight / weight.sum()
+    homogeneous = torch.cat([(vertices - origin) / width, torch.ones_like(vertices[:, :1])], 1)
+    weighted = weight[:, None] * homogeneous
+    rows = torch.linalg.solve(homogeneous.T @ weighted, weighted.T)
     return torch.cat([rows[3:], rows[:3] / width])

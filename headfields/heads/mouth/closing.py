@@ -44,7 +44,7 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
             decimation leaves them, are no border and are accepted.)
 
     >>> import torch, headfields as hf
-    >>> [loop.tolist() for loop in hf.heads.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
+    >>> [loop.tolist() for loop in hf.heads.mouth.closing.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
     [[0, 1, 3, 2]]
     """
     check_integer("boundary_loops", "faces", faces)
@@ -146,7 +146,8 @@ def close_mouth(
             border of `faces`.
 
     >>> import torch, headfields as hf
-    >>> closed, new = hf.heads.close_mouth(torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]), torch.arange(4))
+    >>> from headfields.heads.mouth.closing import close_mouth
+    >>> closed, new = close_mouth(torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]), torch.arange(4))
     >>> closed.shape, new.sum().item()
     (torch.Size([6, 3]), 2)
     """

@@ -1,4 +1,5 @@
-"""Colors of Gaussians by spherical harmonics in Warp; `headfields.ops.reference.splat.harmonic_colors` defines them."""
+"""Colors of Gaussians by spherical harmonics in Warp; `headfields.ops.reference.rasterize_gaussians.harmonic_colors`
+defines them."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 

@@ -1,9 +1,9 @@
-"""Projection of Gaussians in Warp; `headfields.ops.reference.splat.project` defines it."""
+"""Projection of Gaussians in Warp; `headfields.ops.reference.rasterize_gaussians.project` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
-from headfields.ops.reference.splat import FIELD_MARGIN, LEAST_ALPHA
+from headfields.ops.reference.rasterize_gaussians import FIELD_MARGIN, LEAST_ALPHA
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})

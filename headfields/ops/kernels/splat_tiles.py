@@ -1,10 +1,10 @@
 """Drawing of projected Gaussians in Warp, one thread per pixel, 16 × 16 of a tile together;
-`headfields.ops.reference.splat.rasterize` defines it."""
+`headfields.ops.reference.rasterize_gaussians.rasterize` defines it."""
 
 from typing import no_type_check  # type checkers do not know Warp's types
 
 from headfields.ops.dispatch import warp
-from headfields.ops.reference.splat import LEAST_ALPHA, MOST_ALPHA
+from headfields.ops.reference.rasterize_gaussians import LEAST_ALPHA, MOST_ALPHA
 
 wp = warp()
 wp.set_module_options({"enable_backward": False})

@@ -33,7 +33,7 @@ def antialias(
     depth: Float[Tensor, "h w"],
     mask: Bool[Tensor, "h w"],
 ) -> Float[Tensor, "h w c"]:
-    """`headfields.ops.antialias` of `headfields.ops.silhouette_crossings`, with loops in Python.
+    """`headfields.ops.antialias` of `headfields.ops.antialias.silhouette_crossings`, with loops in Python.
 
     Differentiable to any order in the image and the pixels of vertices.
     """

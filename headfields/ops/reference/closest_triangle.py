@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops.vectors import safe_norm
+
 _TIE, _SLACK = 1e-6, 2.4e-7  # as in csrc/bvh.h
 
 
@@ -74,13 +76,6 @@ def barycentric_of_closest(
     t = _fraction(((points - start) * edge).sum(-1), edge.square().sum(-1))
     weights = [torch.where(first == k, 1 - t, torch.where(second == k, t, zero)) for k in range(3)]
     return torch.where((case == 0)[..., None], interior, torch.stack(weights, dim=-1))
-
-
-def safe_norm(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-    """Euclidean norm whose gradient at zero is zero instead of NaN."""
-    squared = vectors.square().sum(-1)
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
 
 
 def closest_on_face(

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops.reference.closest_triangle import safe_norm
+from headfields.ops.vectors import safe_norm
 
 MAX_NEIGHBORS = 16
 """Largest k: the kernels keep the neighbors of a query in registers or local memory."""

@@ -34,7 +34,7 @@ def deformation_gradients(
     faces: Int[Tensor, "f 3"],
     scaling: str = "none",
 ) -> Float[Tensor, "*batch f 3 4"]:
-    """See `headfields.ops.deformation_gradients`."""
+    """See `headfields.ops.triangle_frames.deformation_gradients`."""
     source = triangle_frames(posed, faces)
     target = triangle_frames(canonical, faces)
     onto = target[..., :3]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from headfields.heads.regressors import affine_regressor
-from headfields.ops.vertex_geometry import uniform_laplacian
+from headfields.ops.mesh_topology import uniform_laplacian
 from headfields.synthetic.body.torso import ARM_AXIS, ELBOW, SHOULDER, torso
 from headfields.synthetic.head.identities import identity_fields
 from headfields.synthetic.head.parts import head_parts

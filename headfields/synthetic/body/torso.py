@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.interpolate import PchipInterpolator
 
+from headfields.ops.mesh_topology import edges_as_arrays
 from headfields.synthetic.head.mesh import NECK_BORDER
 from headfields.synthetic.head.parts import head_parts
 from headfields.synthetic.head.shape import smoothstep
@@ -269,7 +270,7 @@ def torso() -> Torso:
 
     # Edges for smoothing; the first ring is also connected to the border, which is fixed.
     edges = np.concatenate([whole[:, [0, 1]], whole[:, [1, 2]], whole[:, [2, 3]], whole[:, [3, 0]]])
-    edges = np.concatenate([edges, *(np.array(triangles)[:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0)))])
+    edges = np.concatenate([edges, edges_as_arrays(np.array(triangles))[0]])
     edges = np.unique(np.sort(edges, 1), axis=0)
     degree = np.bincount(edges.ravel(), minlength=count).astype(float)
     neck = head.positions[border]

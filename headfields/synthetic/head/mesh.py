@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, cKDTree
 
+from headfields.ops.vectors import unit_rows
 from headfields.synthetic.head.base import (
     base_point,
     latitude_of_row,
@@ -191,8 +192,7 @@ def head_mesh() -> HeadMesh:
             for j in (1, 2):
                 np.add.at(total, faces[:, k], both[faces[:, (k + j) % 3]])
                 np.add.at(degree, faces[:, k], 1)
-        moved = total[:count] / degree[:count, None]
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        moved = unit_rows(total[:count] / degree[:count, None])
         directions = np.where(movable[:, None], moved, directions)
     both = np.concatenate([directions, directions[paired] * flip])
     faces = _hull(both)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from headfields.ops.smoothstep import cubic
+from headfields.ops.vectors import unit_rows
 from headfields.synthetic.head.base import base_point, locate_front
 from headfields.synthetic.head.mesh import EAR, EYE, LIDS, LIPS, MOUTH, PINNA, HeadMesh, head_mesh
 
@@ -112,8 +113,7 @@ def _sides(point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     """Outward displacement of jaw, neck and nape, which heights seen from the front do not shape."""
     x, y, z = point.T
     a = np.abs(x)
-    out = np.stack([x, np.zeros_like(x), 0.8 * z], -1)
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+    out = unit_rows(np.stack([x, np.zeros_like(x), 0.8 * z], -1))
     jaw_line = np.interp(z, [-20, 5, 40, 80], [-62, -86, -97, -108])
     along = smoothstep(z, -22, 2) * smoothstep(a, 6, 26)
     jaw = 3.4 * np.exp(-(((y - jaw_line) / 14.0) ** 2)) * along

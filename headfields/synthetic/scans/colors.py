@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from headfields.ops.mesh_topology import vertex_components
 from headfields.synthetic.head.shape import smoothstep
 from headfields.synthetic.head.texture import paint_over
 
@@ -89,10 +88,8 @@ def vertex_colors(
 
 def _eyeballs(place: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
     """Vertices of each connected component that is small, off the midplane and in the front half."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(place), len(place)))
-    count, label = connected_components(graph, directed=False)
-    size = np.bincount(label, minlength=count)
+    label = vertex_components(torch.from_numpy(faces), len(place)).numpy()
+    size = np.bincount(label)
     middle = 0.5 * (place[:, 2].min() + place[:, 2].max())
     eyeballs = []
     for number in np.nonzero((size >= 20) & (size < 0.2 * len(place)))[0]:

@@ -37,8 +37,9 @@ def generate_scans(
 ) -> MeshScans:
     """Generates random people and expressions as colored meshes of one topology; deterministic in its arguments.
 
-    Each person's first mesh is neutral, the second has the mouth wide open, and `headfields.synthetic.HeadSampler`
-    samples the others. Person p does not depend on the numbers of people and expressions.
+    Each person's first mesh is neutral, the second has the mouth wide open, and
+    `headfields.synthetic.scans.sampler.HeadSampler` samples the others. Person p does not depend on the numbers of
+    people and expressions.
 
     Args:
         head: the parametric head: `hf.synthetic.procedural_head()`, a FLAME, or a `BlendshapeHead` such as

@@ -33,7 +33,7 @@ class HeadSampler:
         head: a `FlameHead`, another skinned head, or a `BlendshapeHead`.
 
     >>> import numpy as np, headfields as hf
-    >>> sampler = hf.synthetic.HeadSampler(hf.synthetic.procedural_head())
+    >>> sampler = hf.synthetic.scans.sampler.HeadSampler(hf.synthetic.procedural_head())
     >>> sampler.identity(np.random.default_rng(0)).shape, sampler.expression(np.random.default_rng(0)).shape
     (torch.Size([300]), torch.Size([100]))
     """

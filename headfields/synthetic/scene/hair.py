@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.ops.vectors import unit_rows
 from headfields.ops.vertex_geometry import face_crosses
 from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.noise import fractal_noise
@@ -18,10 +19,6 @@ __all__ = ["BoundStrands", "bind", "brows", "scalp_hair"]
 _POINTS = 6
 _LENGTH = 0.030
 _RADIUS = 0.00075
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def scalp_hair(
@@ -46,14 +43,14 @@ def scalp_hair(
     chosen = random.choice(len(weight), count, p=weight / weight.sum())
     share = random.dirichlet(np.ones(3), count)
     root = (vertices.numpy()[faces.numpy()[chosen]] * share[..., None]).sum(1)
-    normal = _unit(cross.numpy()[chosen].astype(np.float64))
+    normal = unit_rows(cross.numpy()[chosen].astype(np.float64))
 
     # Combed along the skin away from a whorl at the back of the crown, and down; locks share a smooth random rotation.
     whorl = np.array([0.015, anatomy.top, anatomy.axis - 0.03])
     comb = root - whorl
     comb[:, 1] -= 0.05
     comb -= (comb * normal).sum(1, keepdims=True) * normal
-    comb = _unit(comb)
+    comb = unit_rows(comb)
     at = torch.from_numpy(root).float()
     turn = 0.9 * fractal_noise(at, 0.028, 2, seed=21).numpy().astype(np.float64) + 0.25 * random.standard_normal(count)
     comb = np.cos(turn)[:, None] * comb + np.sin(turn)[:, None] * np.cross(normal, comb)
@@ -71,7 +68,7 @@ def scalp_hair(
         direction[:, 1] -= 0.35 * step
         # Gravity must not bend strands into the skin, so the outward component stays at 0.1.
         inward = np.minimum((direction * normal).sum(1, keepdims=True) - 0.1, 0)
-        points.append(points[-1] + _unit(direction - inward * normal) * (length / (_POINTS - 1))[:, None])
+        points.append(points[-1] + unit_rows(direction - inward * normal) * (length / (_POINTS - 1))[:, None])
     radius = _RADIUS * np.linspace(1.0, 0.35, _POINTS)[None] * (0.8 + 0.4 * random.random((count, 1)))
     return Tubes(np.stack(points, 1), radius, random.random(count))
 
@@ -102,8 +99,8 @@ class BoundStrands:
 
 def _frames(corner: Float[np.ndarray, "s 3 3"]) -> Float[np.ndarray, "s 3 3"]:
     """Orthonormal axes (rows) of triangles: along the first edge, across it in the plane, and the normal."""
-    along = _unit(corner[:, 1] - corner[:, 0])
-    normal = _unit(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]))
+    along = unit_rows(corner[:, 1] - corner[:, 0])
+    normal = unit_rows(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]))
     return np.stack([along, np.cross(normal, along), normal], 1)
 
 
@@ -127,12 +124,12 @@ def brows(
         at = random.random(count) ** 0.85 * 3.999
         piece = at.astype(int)
         base = line[piece] + (at - piece)[:, None] * (line[piece + 1] - line[piece])
-        along = _unit(line[piece + 1] - line[piece])
+        along = unit_rows(line[piece + 1] - line[piece])
         thick = 0.0034 * (1 - 0.13 * at)
         base = base + thick[:, None] * random.uniform(-1, 1, (count, 1)) * np.array([0, 1.0, 0.1])
         # Inner hairs point up, outer ones along the brow; all lean away from the skin.
         up = np.array([0, 1.0, 0]) * (0.9 - 0.25 * at)[:, None] + 0.25 * random.standard_normal((count, 3))
-        direction = _unit(along + np.array([0, 0, 0.45]) + np.maximum(up, -0.2))
+        direction = unit_rows(along + np.array([0, 0, 0.45]) + np.maximum(up, -0.2))
         size = 0.0075 * (0.7 + 0.5 * random.random(count))
         steps = np.linspace(0, 1, 3)[None, :, None]
         bend = along[:, None] * steps**2 * 0.4

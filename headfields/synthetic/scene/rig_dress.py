@@ -24,7 +24,8 @@ class Dress:
     """The parts of the synthetic head's scene beyond the head, carried by a rigged body, and the height of its shirt.
 
     Args:
-        rig: a rig of the procedural body (`headfields.synthetic.procedural_rig`), whose first vertices are the head's.
+        rig: a rig of the procedural body (`headfields.synthetic.body.person.procedural_rig`), whose first vertices are
+            the head's.
         seed: seed of the hair.
 
     Attributes:
@@ -45,7 +46,7 @@ class Dress:
         if len(rig.template_vertices) <= count or not torch.equal(faces, head.faces) or "torso" not in rig.regions:
             raise ValueError(
                 f"Dress: the rig has {len(rig.template_vertices)} vertices and other faces than the procedural body; "
-                "pass a rig of headfields.synthetic.procedural_rig"
+                "pass a rig of headfields.synthetic.body.person.procedural_rig"
             )
         arrays = flame_arrays(procedural_head_arrays(), "Dress")
         own = FlameHead(replace(arrays, template=rig.template_vertices[:count].numpy()))

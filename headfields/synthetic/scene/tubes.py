@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from headfields.ops.vectors import unit_rows
+
 __all__ = ["SIDES", "Tubes", "tube_faces", "tube_vertices"]
 
 SIDES = 3
@@ -27,8 +29,7 @@ class Tubes:
     @property
     def tangent(self) -> Float[np.ndarray, "s p 3"]:
         """(S, P, 3) unit vectors along the strands."""
-        along = np.gradient(self.points, axis=1)
-        return along / np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-12)
+        return unit_rows(np.gradient(self.points, axis=1))
 
 
 def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
@@ -36,8 +37,7 @@ def tube_vertices(tubes: Tubes) -> Float[np.ndarray, "v 3"]:
     tangent = tubes.tangent
     # Any reference axis not along the strand works: the cross-section is a triangle under a millimeter wide.
     reference = np.where(np.abs(tangent[:, :1, :1]) < 0.7, [1.0, 0, 0], [0, 1.0, 0])
-    across = np.cross(tangent, reference)
-    across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-12)
+    across = unit_rows(np.cross(tangent, reference))
     other = np.cross(tangent, across)
     angle = np.arange(SIDES) * (2 * np.pi / SIDES)
     ring = np.cos(angle)[:, None] * across[:, :, None] + np.sin(angle)[:, None] * other[:, :, None]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import RiggedMesh, RigMotion
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.ops.skinning import joint_transforms
 
 

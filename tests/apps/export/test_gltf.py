@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import RiggedMesh, RigMotion, save_gltf_splats, save_rigged_gltf
-from headfields.apps.export.gltf import SPLATTING
+from headfields.apps.export import save_rigged_gltf
+from headfields.apps.export.gltf import SPLATTING, save_gltf_splats
+from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.mesh import split_at_seams
 from tests.apps.export.readers import Posed
 
@@ -94,7 +95,9 @@ def test_what_is_refused(rig, motion, tmp_path):
 
 
 def test_four_joints_a_vertex_and_still_targets():
-    index, weights = hf.export.strongest_joints(torch.tensor([[0.3, 0.1, 0.2, 0.05, 0.35], [0.0, 0, 0, 0, 0]]))
+    index, weights = hf.export.rigged_mesh.strongest_joints(
+        torch.tensor([[0.3, 0.1, 0.2, 0.05, 0.35], [0.0, 0, 0, 0, 0]])
+    )
     assert index[0].tolist() == [4, 0, 2, 1] and torch.allclose(weights[0], torch.tensor([0.35, 0.3, 0.2, 0.1]) / 0.95)
     assert weights[1].tolist() == [1, 0, 0, 0]
     mesh = hf.Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))

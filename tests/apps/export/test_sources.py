@@ -7,15 +7,11 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.export import (
-    ARKIT_NAMES,
-    RigMotion,
-    arkit_rig,
-    fit_motion,
-    motion_of_head,
-    read_mapping,
-    rig_of_head,
-)
+from headfields.apps.export import rig_of_head
+from headfields.apps.export.arkit import ARKIT_NAMES, arkit_rig, read_mapping
+from headfields.apps.export.captures import fit_motion
+from headfields.apps.export.heads import motion_of_head
+from headfields.apps.export.rigged_mesh import RigMotion
 from headfields.records import HeadState
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headfields.apps.priors import PriorSchedule, PriorWeights, losses
+from headfields.apps.priors import losses
+from headfields.apps.priors.losses import PriorWeights
+from headfields.apps.priors.schedule import PriorSchedule
 
 
 def rows(*values: tuple[float, ...]) -> Tensor:

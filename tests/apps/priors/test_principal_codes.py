@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from headfields.apps.priors import PriorCodes, PriorTrainer, principal_codes
-from headfields.apps.priors.codes import anchors_of
-from headfields.apps.priors.scans import MeshScans
+from headfields.apps.priors import PriorTrainer, principal_codes
+from headfields.apps.priors.codes import PriorCodes, anchors_of
 from headfields.apps.priors.scans.batch import generator
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.step_draw import CodeRows
 from tests.apps.priors.tiny import tiny_model, tiny_scans
 

@@ -9,23 +9,19 @@ import pytest
 import torch
 
 import headfields.apps.priors.fit
-from headfields import Avatar, Prior, load_prior
-from headfields.apps.priors import (
-    CodeStatistics,
-    CodeTable,
-    PriorCodes,
-    PriorSchedule,
-    PriorTrainer,
-    PriorWeights,
-    fit_scans,
-    prior_terms,
-    surface_errors,
-)
-from headfields.apps.priors.codes import anchors_of
-from headfields.apps.priors.evaluate import onto_surface
+from headfields import Avatar
+from headfields.apps.priors import PriorTrainer, fit_scans
+from headfields.apps.priors.code_statistics import CodeStatistics
+from headfields.apps.priors.code_table import CodeTable
+from headfields.apps.priors.codes import PriorCodes, anchors_of
+from headfields.apps.priors.evaluate import onto_surface, surface_errors
+from headfields.apps.priors.losses import PriorWeights, prior_terms
 from headfields.apps.priors.pictures import comparison, scan_camera, trace
-from headfields.apps.priors.scans import MeshScans, PointCounts, PointScans, ScanBatch
-from headfields.apps.priors.scans.batch import generator
+from headfields.apps.priors.prior import Prior, load_prior
+from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, generator
+from headfields.apps.priors.scans.meshes import MeshScans
+from headfields.apps.priors.scans.points import PointScans
+from headfields.apps.priors.schedule import PriorSchedule
 from headfields.apps.priors.step_draw import CodeRows
 from headfields.runs.progress import NanLossError
 from tests.apps.priors.tiny import tiny_model, tiny_scans

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.priors import PriorTrainer, PriorWeights
-from headfields.apps.priors.scans import PointCounts
+from headfields.apps.priors import PriorTrainer
+from headfields.apps.priors.losses import PriorWeights
+from headfields.apps.priors.scans.batch import PointCounts
 from headfields.apps.priors.view import REACH, prior_scene
 from headfields.apps.viewer.looks import FAR
 from headfields.apps.viewer.scene import Scene

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from headfields.apps.priors.scans import MeshScans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer

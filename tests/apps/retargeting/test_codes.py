@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headfields.apps.retargeting import ExpressionFit, regress_expressions
+from headfields.apps.retargeting.expression_fit import ExpressionFit, regress_expressions
 
 
 def basis_of(count: int = 5, vertices: int = 30):

@@ -4,7 +4,8 @@ import pickle
 import pytest
 import torch
 
-from headfields.apps.retargeting import Correspondence, DeformationTransfer, pose_gradients
+from headfields.apps.retargeting.deformation_gradients import pose_gradients
+from headfields.apps.retargeting.deformation_transfer import Correspondence, DeformationTransfer
 from headfields.ops.sparse_system import SymmetricSystem, _solve
 from tests.shapes import grid_sheet, rotation
 

@@ -4,7 +4,11 @@ and its eyes at rest are wide on the one head and narrow on the other."""
 import pytest
 import torch
 
-from headfields.apps.retargeting import ExpressionFit, HeadSurface, Retargeter, find_lids, surface_of_head
+from headfields.apps.retargeting import Retargeter
+from headfields.apps.retargeting.expression_fit import ExpressionFit
+from headfields.apps.retargeting.head_surface import HeadSurface
+from headfields.apps.retargeting.lids import find_lids
+from headfields.apps.retargeting.sources import surface_of_head
 from headfields.ops.similarity import Similarity
 from headfields.records import HeadState
 from tests.apps.retargeting.test_retargeter import split

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from headfields.apps.retargeting import HeadSurface, Retargeter, ThinPlateWarp, bind, rest_camera, surface_of_head
+from headfields.apps.retargeting import Retargeter
+from headfields.apps.retargeting.binding import bind
+from headfields.apps.retargeting.head_surface import HeadSurface
+from headfields.apps.retargeting.retargeter import rest_camera
+from headfields.apps.retargeting.sources import surface_of_head
+from headfields.apps.retargeting.thin_plate import ThinPlateWarp
 from headfields.ops.rigid import fit_rigid
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.records import Camera, HeadState

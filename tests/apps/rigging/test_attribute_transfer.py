@@ -2,9 +2,9 @@
 
 import torch
 
-from headfields.apps.retargeting import surface_of_head
 from headfields.apps.retargeting.head_surface import HeadSurface
-from headfields.apps.rigging import (
+from headfields.apps.retargeting.sources import surface_of_head
+from headfields.apps.rigging.attribute_transfer import (
     correspond,
     transfer_displacements,
     transfer_regions,

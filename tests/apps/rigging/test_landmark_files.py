@@ -3,8 +3,7 @@ import json
 import pytest
 import torch
 
-from headfields.apps.rigging import read_scan_landmarks
-from headfields.apps.rigging.landmarks import parse_landmarks
+from headfields.apps.rigging.landmarks import parse_landmarks, read_scan_landmarks
 from headfields.mesh.files import load_mesh
 
 

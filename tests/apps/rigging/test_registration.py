@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from headfields.apps.rigging import Stage, register, trimmed_icp
+from headfields.apps.rigging.registration import Stage, register
+from headfields.mesh import Mesh, align_to_surface
 from headfields.ops.similarity import Similarity, fit_similarity
 from headfields.ops.vertex_geometry import vertex_normals
 
@@ -64,7 +65,7 @@ def test_anchors_alone_turn_the_mesh_rigidly(head):
     assert not result.matched.any()
 
 
-def test_trimmed_icp_recovers_a_similarity(head):
+def test_points_with_normals_recover_a_similarity(head):
     vertices = head.template_vertices.double()
     truth = Similarity(
         torch.linalg.matrix_exp(torch.tensor([[0, 0.1, 0], [-0.1, 0, 0.08], [0, -0.08, 0]]).double()),
@@ -73,7 +74,10 @@ def test_trimmed_icp_recovers_a_similarity(head):
     )
     target, faces = shuffled(truth.apply(vertices), head.faces)
     start = fit_similarity(vertices[::400], truth.apply(vertices[::400]) + 0.004)
-    result = trimmed_icp(vertices, vertex_normals(vertices, head.faces), target, faces, start, rounds=60)
+    result = align_to_surface(
+        vertices, Mesh(target, faces), scaling=True, method="point", trim=0.25, start=start, steps=60,
+        normals=vertex_normals(vertices, head.faces),
+    ).transform  # fmt: skip
     assert (result.apply(vertices) - truth.apply(vertices)).norm(dim=1).max() < 1.5e-3
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.apps.retargeting import surface_of_head
-from headfields.apps.rigging import LipCut, RiggedTemplate, rig_pictures, rig_template
+from headfields.apps.retargeting.sources import surface_of_head
+from headfields.apps.rigging import RiggedTemplate, rig_template
+from headfields.apps.rigging.lips import LipCut
+from headfields.apps.rigging.pictures import rig_pictures
 from headfields.apps.rigging.rig import _close_lip_gaps
 from headfields.heads import FlameHead, SmplxHead
 from headfields.heads.mouth.closing import boundary_loops

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from headfields.apps.texturing import PosedImages
+from headfields.apps.texturing.images import PosedImages
 from headfields.ops import TriangleBVH
 from headfields.ops.srgb import linear_from_srgb, srgb_from_linear
 from headfields.ops.vertex_geometry import vertex_normals

@@ -7,17 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from headfields.apps.texturing import (
-    PosedImages,
-    RefineOptions,
-    bake_texture,
-    read_posed_images,
-    refine_mesh,
-    texture_pictures,
-    texture_proxy,
-    view_gains,
-)
-from headfields.apps.texturing.exposure import even_out
+from headfields.apps.texturing import read_posed_images, texture_proxy
+from headfields.apps.texturing.bake import bake_texture
+from headfields.apps.texturing.exposure import even_out, view_gains
+from headfields.apps.texturing.images import PosedImages
+from headfields.apps.texturing.proxy import texture_pictures
+from headfields.apps.texturing.refine import RefineOptions, refine_mesh
 from headfields.cli import main
 from headfields.data.errors import CaptureError
 from headfields.mesh import Mesh, load_mesh, save_mesh

@@ -18,8 +18,8 @@ from headfields.data.load import load_capture
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.mesh.mesh import Mesh
 from headfields.models.gaussian_avatars import gaussian_avatars
+from headfields.ops.rasterize_gaussians import rasterize_gaussians
 from headfields.ops.rotations import quaternion_from_rotation
-from headfields.ops.splat import splat
 from headfields.records import Camera, HeadState, Splats
 from tests.data.tiny import blob, tiny_frames
 
@@ -195,7 +195,7 @@ def test_gaussians_for_the_browser_are_those_that_the_library_draws(capture, deg
     tensors = [torch.from_numpy(array) for array in (arrays.centers, arrays.covariances, arrays.colors)]
     variances, axes = torch.linalg.eigh(tensors[1])
     axes = axes * torch.linalg.det(axes)[:, None, None].sign()
-    drawn = splat(
+    drawn = rasterize_gaussians(
         tensors[0], quaternion_from_rotation(axes), variances.clamp_min(0).sqrt(),
         torch.from_numpy(arrays.opacities)[:, 0], tensors[2], camera, torch.ones(3),
     ).color  # fmt: skip

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headfields.data.detectors import DetectionFiles, Detector, ibug_points
-from headfields.data.detectors.points import IBUG_OF_MEDIAPIPE, nearest_face
+from headfields.data.detectors.files import DetectionFiles
+from headfields.data.detectors.points import IBUG_OF_MEDIAPIPE, ibug_points, nearest_face
+from headfields.data.detectors.protocol import Detector
 from headfields.data.errors import CaptureError
 from headfields.data.video import SourceFrame
 

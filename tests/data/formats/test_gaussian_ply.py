@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.data import load_flame_parameters, load_gaussians, save_flame_parameters, save_gaussians
+from headfields.data import load_gaussians, save_gaussians
+from headfields.data.formats.gaussian_ply import load_flame_parameters, save_flame_parameters
 from headfields.networks import Gaussians
 from tests.shapes import uv_sphere
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.data import CaptureError, read_metrical_frame, read_metrical_frames
+from headfields.data import CaptureError
+from headfields.data.formats.metrical_tracker import read_metrical_frame, read_metrical_frames
 from headfields.files.unpickler import UnsafePickleError
 from headfields.ops import rotation_matrices
 from headfields.synthetic.head.model import procedural_head

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 import headfields.data.formats.mononphm as layout
-from headfields.apps.tracking import FACER_LABELS, LabelClasses, PriorTracker
+from headfields.apps.tracking import PriorTracker
 from headfields.apps.tracking.frame_source import FrameSource
+from headfields.apps.tracking.prior.observation import FACER_LABELS, LabelClasses
 from headfields.cli import open_run
-from headfields.data import CaptureError, MonoNPHMSequence, load_capture, load_mononphm
-from headfields.data.formats.mononphm import WFLW_OF_IBUG
+from headfields.data import CaptureError, load_capture, load_mononphm
+from headfields.data.formats.mononphm import WFLW_OF_IBUG, MonoNPHMSequence
 from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 from tests.data.formats.mononphm_folder import SIZE, write_folder
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import headfields as hf
-from headfields.data import CapturedFrame, CaptureError, load_capture, save_capture, save_vhap, write_insta
+from headfields.data import CaptureError, load_capture, save_capture, save_vhap
+from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from tests.data import tiny
 from tests.data.formats import frame_folders, vhap_folder
 

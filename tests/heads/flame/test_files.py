@@ -10,8 +10,9 @@ import scipy.sparse
 import torch
 
 from headfields.cli import main
-from headfields.heads import FlameAssets, FlameHead, convert_flame
-from headfields.heads.flame.assets import read_masks
+from headfields.heads import FlameHead
+from headfields.heads.flame.assets import FlameAssets, read_masks
+from headfields.heads.flame.convert import convert_flame
 from tests.cli.test_cli import fails
 from tests.files.test_unpickler import chumpy_module
 from tests.heads.flame.published import MASKS, write_masks, write_template

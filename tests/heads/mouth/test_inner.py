@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.heads import FLAME_INNER_LIPS, InnerMouth, inner_mouth
+from headfields.heads import inner_mouth
 from headfields.heads.mouth.closing import boundary_loops, mouth_loop
+from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth
 from headfields.ops.triangle_bvh import TriangleBVH
 
 JAW = 2

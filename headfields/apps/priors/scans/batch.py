@@ -38,7 +38,7 @@ class PointCounts:
             In a blink these are the lids. The term stays the plain mean over all pairs, so what moves weighs more. Our
             own choice; 0 in the paper.
 
-    >>> from headfields.apps.priors.scans import PointCounts
+    >>> from headfields.apps.priors.scans.batch import PointCounts
     >>> PointCounts().scaled(0.25).face
     188
     """

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 from headfields.data.errors import CaptureError
@@ -114,8 +115,10 @@ class NphmScans(ScanSet):
         person = self.person[scans]
         return ScanBatch(
             scan=scans, person=person, neutral=scans == self.neutral[person],
-            front_points=front[..., :3] / SCALE, front_normals=_unit(front[..., 3:6]), front_rgb=front[..., 6:] / 255,
-            back_points=back[..., :3] / SCALE, back_normals=_unit(back[..., 3:6]), back_rgb=back[..., 6:] / 255,
+            front_points=front[..., :3] / SCALE, front_normals=normalize(front[..., 3:6], dim=-1),
+            front_rgb=front[..., 6:] / 255,
+            back_points=back[..., :3] / SCALE, back_normals=normalize(back[..., 3:6], dim=-1),
+            back_rgb=back[..., 6:] / 255,
             near_points=near[..., :3] / SCALE, near_rgb=near[..., 6:] / 255,
             near_distance=torch.zeros(near.shape[:2]), near_known=torch.zeros(near.shape[:2], dtype=torch.bool),
             far_points=ball(len(scans), counts.far, counts.radius, random),
@@ -310,7 +313,3 @@ def _anchors(path: Path, vertices: Tensor, number: int, expression: int) -> Tens
             f"units off; expected NPHM's unit, {SCALE:g} a meter"
         )
     return places[vertices] / SCALE
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)

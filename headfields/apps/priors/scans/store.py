@@ -23,11 +23,14 @@ from headfields.data.errors import CaptureError
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import replacing_folder, write_text
 from headfields.files.reading import brief, read_json, reading
+from headfields.files.versions import FileFormat
 from headfields.records import check_meters
 
 __all__ = ["load_scans", "made_from", "save_scans"]
 
-_FORMAT = 1
+_FORMAT = FileFormat(
+    "headfields.scans", "a set of scans", 1, 'write it again with save_scans; scans.json of your own needs "format": 1'
+)
 _INDEX = "scans.json"
 
 
@@ -62,7 +65,6 @@ def save_scans(
     if scans.landmark_vertices is not None:
         topology["landmark_vertices"] = scans.landmark_vertices.numpy()
     index = {
-        "format": _FORMAT,
         "people": {
             person: {
                 "neutral": scans.expressions[int(scans.neutral[p])],
@@ -80,14 +82,16 @@ def save_scans(
                 further = {name: values[s] for name, values in extra.items()}
                 save_arrays(new / f"{scans.scans[s]}.npz", scan | further)
         save_arrays(new / "topology.npz", topology)
-        write_text(new / _INDEX, json.dumps(index, indent=1) + "\n")
+        write_text(new / _INDEX, json.dumps(_FORMAT.stamp(index), indent=1) + "\n")
     return folder
 
 
 def made_from(path: str | Path) -> dict[str, Any] | None:
-    """The record of the set at `path`; None if there is no set or it is broken."""
+    """The record of the set at `path`; None if there is no set, or it is broken or of another version."""
     try:
-        record = read_json(Path(path) / _INDEX)["made_from"]
+        index = read_json(Path(path) / _INDEX)
+        _FORMAT.check(path, index)
+        record = index["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if isinstance(record, dict) else None
@@ -101,6 +105,7 @@ def load_scans(path: str | Path) -> MeshScans:
 
     Raises:
         FileNotFoundError: there is no scans.json.
+        FileVersionError: the set has another version of the format, or none.
         CaptureError: a file is missing or broken, or an array has the wrong shape; the message names person, expression
             and file.
     """
@@ -112,16 +117,14 @@ def load_scans(path: str | Path) -> MeshScans:
 
 
 def _load(folder: Path) -> MeshScans:
+    index = read_json(folder / _INDEX, CaptureError)
+    _FORMAT.check(folder / _INDEX, index)
     try:
-        index = read_json(folder / _INDEX)
         people = {name: (entry["neutral"], list(entry["expressions"])) for name, entry in index["people"].items()}
-        version = index.get("format", _FORMAT)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CaptureError(
             f"{folder / _INDEX}: cannot be read ({error!r}); it needs people, each with neutral and expressions"
         ) from error
-    if version != _FORMAT:
-        raise CaptureError(f"{folder / _INDEX}: has format {brief(version)}; this headfields reads {_FORMAT}")
     if not people:
         raise CaptureError(f"{folder / _INDEX}: has no people; it needs at least one")
     for name, (_, names) in people.items():

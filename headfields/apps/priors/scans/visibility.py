@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.heads.mouth.closing import boundary_loops, folded_faces
+from headfields.ops.mesh_topology import unique_edges
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_normals
 
@@ -95,9 +96,8 @@ def _escaping_share(
 
 def rim_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
     """(F,) mask of the faces with a vertex on an open border, beyond which the surface is unknown."""
-    edges = torch.stack([faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]], -1).reshape(-1, 2)
-    _, inverse, uses = edges.sort(-1).values.unique(dim=0, return_inverse=True, return_counts=True)
-    border = edges[uses[inverse] == 1].unique()
+    ends, edge = unique_edges(faces)
+    border = ends[edge.flatten().bincount(minlength=len(ends)) == 1].unique()
     return torch.isin(faces, border).any(1)
 
 

@@ -4,7 +4,6 @@ Each keyframe has its own pose, jaw, eyes and expression, all share identity and
 (`headfields.apps.tracking.rig.bundle`).
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.file_formats import HEAD_IDENTITY
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.albedo import estimated_albedo
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.bundle import Bundle, BundleSolver
@@ -28,11 +28,10 @@ from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.data.untracked import UntrackedRecording
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import axis_angle, rotation_angle
 
 __all__ = ["HeadIdentity", "fit_identity"]
 
-_KEY = "headfields.head_identity"
 _STARTS = (0.8, 2.4)
 """Focal lengths that the fit starts from, as factors of the default: the energy is flat, and steps may be slow."""
 _LEAST_TURN = math.radians(12.0)
@@ -100,7 +99,7 @@ class HeadIdentity:
                   "report": list(self.report)}  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, {name: value.contiguous().clone() for name, value in tensors.items()},
-                          {_KEY: json.dumps(header)})  # fmt: skip
+                          {HEAD_IDENTITY: header})  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> "HeadIdentity":
@@ -110,7 +109,7 @@ class HeadIdentity:
             FileNotFoundError, ValueError: there is no such file, or it holds something else.
         """
         with reading(path, "the identity of a head"):
-            tensors, header = read_safetensors(path, _KEY)
+            tensors, header = read_safetensors(path, HEAD_IDENTITY)
             poses = {
                 int(frame): BodyPose(
                     *(tensors[f"{frame}.{name}"] for name in ("world_to_camera", "turns", "expression"))
@@ -300,5 +299,4 @@ def _keyframes(
 def _largest_turn(poses: Sequence[BodyPose]) -> float:
     """The largest angle between two of the poses, radians."""
     turns = torch.stack([pose.world_to_camera[:3, :3] for pose in poses])
-    cosine = (torch.einsum("aij,bij->ab", turns, turns) - 1) / 2
-    return float(torch.arccos(cosine.clamp(-1, 1)).max())
+    return float(rotation_angle(turns[:, None] @ turns.mT).max())

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from headfields.apps.tracking.file_formats import CAPTURE_RUN
 from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
@@ -102,14 +103,16 @@ def check_run(out: Path, arguments: Mapping[str, Any], resume: bool) -> None:
 
     Raises:
         FileExistsError: the folder holds a run or other files, and `resume` is False.
+        FileVersionError: another version of the library began the run.
         ValueError: the run was begun with other arguments; the message names them.
     """
     path = out / _FOLDER / "capture.json"
-    current = json.loads(json.dumps(arguments, default=str))
+    current = CAPTURE_RUN.stamp(json.loads(json.dumps(arguments, default=str)))
     if path.is_file():
         if not resume:
             raise FileExistsError(f"{out} holds a run of headfields capture; --resume continues it")
         before = read_json(path, "a run of headfields capture has one")
+        CAPTURE_RUN.check(path, before)
         for name, value in current.items():
             if before.get(name) != value:
                 raise ValueError(

@@ -12,6 +12,7 @@ from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.landmarks import LandmarkEmbedding, Landmarks
 from headfields.heads.mouth.closing import boundary_loops
 from headfields.heads.skinned import SkinnedHead
+from headfields.ops.mesh_topology import vertex_components
 
 __all__ = ["HEAD_JOINTS", "HeadModel"]
 
@@ -168,20 +169,14 @@ def _near_border(faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"]) -> B
 
 def _eyeballs(head: BlendshapeHead) -> Bool[Tensor, " f"]:
     """Faces of the parts of the mesh whose middle lies near an eye's landmarks."""
-    import numpy as np
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     assert head.landmark_vertices is not None
     faces, vertices = head.faces, head.template_vertices
-    rows, columns = faces[:, [0, 1, 2]].flatten().numpy(), faces[:, [1, 2, 0]].flatten().numpy()
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(vertices), len(vertices)))
-    count, part = connected_components(graph, directed=False)
-    parts = torch.from_numpy(part)
+    parts = vertex_components(faces, len(vertices))
+    count = int(parts.max()) + 1
     eyes = torch.zeros(len(faces), dtype=torch.bool)
     if count < 2:
         return eyes
-    largest = int(torch.bincount(parts.long()).argmax())
+    largest = int(torch.bincount(parts).argmax())
     for landmarks in _EYES:
         center = vertices[head.landmark_vertices[list(landmarks)]].mean(0)
         for k in range(count):

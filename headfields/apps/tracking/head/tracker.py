@@ -7,7 +7,7 @@ from pathlib import Path
 from headfields.apps.tracking.head.identity import HeadIdentity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.apps.tracking.head.tracked_capture import write_tracked_head
+from headfields.apps.tracking.head.tracked_head import write_tracked_head
 from headfields.apps.tracking.loop import Tracking, images_of
 from headfields.apps.tracking.rig.fit import RigFit
 from headfields.apps.tracking.rig.observation import RigObservation, rig_observation

@@ -1,8 +1,4 @@
-"""Steps of a fit with a prior on a GPU, whose figures the host reads later; where it can be, a step is a CUDA graph.
-
-As in `headfields.training.asynchronous_steps`: the device decides by a step's figures whether it is taken, and the
-host reads those of `READ_EVERY` steps at a time.
-"""
+"""Asynchronous steps of a fit with a prior on a GPU: see `headfields.runs.asynchronous`."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.apps.tracking.prior.energy import EnergyDraw, energy_figures
+from headfields.apps.tracking.prior.energy import EnergyDraw, energy_metrics
 from headfields.apps.tracking.prior.head import PriorHead
 from headfields.apps.tracking.prior.options import PriorTrackingOptions
 from headfields.records import Record
 from headfields.records.device_copy import send_numbers
-from headfields.training.asynchronous_update import READ_EVERY, FigureTable
-from headfields.training.step_graph import HostState, StepGraph
+from headfields.runs.asynchronous import AsynchronousEngine, step_if
 
-__all__ = ["AsynchronousFit", "Differentiated", "FitStepMetrics", "StepNumbers", "step_if"]
+__all__ = ["AsynchronousFit", "Differentiated", "FitStepMetrics", "StepNumbers"]
 
 Differentiated = tuple[Float[Tensor, ""], Mapping[str, Tensor], Float[Tensor, "l 3"] | None]
 """The energy, whose gradients are there, its terms, and the landmarks as the next guess."""
@@ -43,12 +38,13 @@ class StepNumbers(Record):
         return cls(numbers[:-1], numbers[-1])
 
 
-def step_if(optimizer: torch.optim.Optimizer, is_taken: Bool[Tensor, ""]) -> None:
-    """A step of a fused optimizer that the device takes where the tensor is true."""
-    fused: Any = optimizer
-    fused.grad_scale, fused.found_inf = None, (~is_taken).float()
-    fused.step()
-    del fused.grad_scale, fused.found_inf
+@dataclass
+class PendingFitStep:
+    """A step that is being launched: its number, its frame, and the names of its terms, which the launch tells."""
+
+    step: int
+    frame: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,13 +52,14 @@ class FitStepMetrics:
     """What the device has written down of a step.
 
     Attributes:
-        step: its number.
+        step, frame: its number and frame.
         is_taken: whether it was taken: energy and gradients were finite.
-        numbers: its `energy_figures`, after the update.
+        numbers: its `energy_metrics`, after the update.
         names: names of the terms.
     """
 
     step: int
+    frame: int
     is_taken: bool
     numbers: list[float]
     names: tuple[str, ...]
@@ -74,88 +71,77 @@ class AsynchronousFit:
     Args:
         head: the model.
         parameters: what is fitted, all of it on a CUDA device.
+        optimizer: of what has learning rates in `StepNumbers`: fused and capturable.
         differentiate: computes energy and gradients of a draw and the numbers of a step.
-        update: takes a step, by the numbers of the step, if the scalar tensor is true; the landmarks are the next
-            guess.
+        clip: bounds the gradients.
+        update: what else a step changes, by the numbers of the step and the landmarks, if the scalar tensor is true.
         options: the number of rays of a step, and whether they are sampled near a surface.
-
-    Attributes:
-        graph_reason: why steps are not replayed from a graph; empty while they are.
     """
 
     def __init__(
         self,
         head: PriorHead,
         parameters: Sequence[Tensor],
+        optimizer: torch.optim.Optimizer,
         differentiate: Callable[[EnergyDraw, Any], Differentiated],
+        clip: Callable[[], None],
         update: Callable[[Bool[Tensor, ""], Any, Float[Tensor, "l 3"] | None], None],
         options: PriorTrackingOptions,
     ) -> None:
-        self._head, self._parameters, self._rays = head, parameters, options.rays
-        self._differentiate, self._update = differentiate, update
-        self._no_graph = "" if head.graph else "graph is False"
+        self._head, self._parameters, self._optimizer, self._rays = head, parameters, optimizer, options.rays
+        self._differentiate, self._clip, self._update = differentiate, clip, update
+        no_graph = "" if head.graph else "graph is False"
         if options.band:
-            self._no_graph = "rays are sampled near a surface that is extracted again (band)"
-        self._graph: StepGraph | None = None
-        self._table_width = 2 + _MOST_TERMS + len(parameters)
-        self._table = FigureTable(self._table_width, head.center.device)
+            no_graph = "rays are sampled near a surface that is extracted again (band)"
+        self._engine: AsynchronousEngine[PendingFitStep] = AsynchronousEngine(
+            self._launch, optimizer, head.center.device, no_graph, head.avatar.modules()
+        )
         self._names: tuple[str, ...] = ()
-        self._pending: list[tuple[int, tuple[str, ...]]] = []
 
     @property
     def graph_reason(self) -> str:
-        """See above."""
-        return self._no_graph or ("" if self._graph is None else self._graph.reason)
+        """Why steps are not replayed from a CUDA graph; empty while they are."""
+        return self._engine.graph_reason
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Within the block samples have buffers of a fixed size, and steps run on a stream of their own."""
-        device = self._head.center.device
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        if not self._no_graph:
-            self._graph = StepGraph(self._launch, HostState([self._head.avatar], []), dict, stream)
+        """Within the block samples have buffers of a fixed size, and steps are launched."""
         try:
-            with torch.cuda.stream(stream), self._head.fixed_sizes(self._rays):
+            with self._engine.active(), self._head.fixed_sizes(self._rays):
                 yield
         finally:
-            torch.cuda.current_stream(device).wait_stream(stream)
-            self._no_graph = self._head.graph_reason = self.graph_reason
-            self._graph = None
+            self._head.graph_reason = self.graph_reason
             for parameter in self._parameters:  # its gradient may lie in the memory of the graph
                 parameter.grad = None
 
-    def launch(self, draw: EnergyDraw, numbers: StepNumbers, step: int) -> None:
+    def launch(self, draw: EnergyDraw, numbers: StepNumbers, step: int, frame: int = 0) -> None:
         """Launches a step of a draw and the numbers that the host decides; both are on the device."""
-        if self._graph is None:
-            self._launch(draw, numbers, step)
-        else:
-            self._graph.run(draw, numbers, step)
-        self._pending.append((step, self._names))
+        pending = PendingFitStep(step, frame)
+        self._engine.launch(draw, numbers, step, pending)
+        pending.names = self._names
 
-    @property
-    def is_full(self) -> bool:
-        """Whether figures have to be read before the next step."""
-        return len(self._pending) >= READ_EVERY
+    def is_due(self, steps: int) -> bool:
+        """Whether metrics are read after so many steps."""
+        return self._engine.is_due(steps)
 
     def read(self) -> list[FitStepMetrics]:
-        """The figures of all steps that have been launched since the last call; waits for the device."""
-        if not self._pending:
-            return []
-        rows, pending, self._pending = self._table.read(len(self._pending)), self._pending, []
+        """The metrics of all steps that have been launched since the last call; waits for the device."""
         width = 1 + len(self._parameters)
         return [
-            FitStepMetrics(step, bool(row[0]), row[1 : 1 + width + len(names)], names)
-            for (step, names), row in zip(pending, rows, strict=True)
+            FitStepMetrics(each.step, each.frame, bool(row[0]), row[1 : 1 + width + len(each.names)], each.names)
+            for each, row in self._engine.read()
         ]
 
-    def _launch(self, draw: EnergyDraw, numbers: StepNumbers, _: object) -> None:
+    def _launch(self, draw: EnergyDraw, numbers: StepNumbers, step: int) -> Float[Tensor, " m"]:
         """The device's part of a step."""
         total, terms, guess = self._differentiate(draw, numbers)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norms = [norm.double() for norm in torch._foreach_norm(gradients)]
         is_taken = torch.stack([total.detach().double(), *norms]).isfinite().all()
+        self._engine.rates.copy_(numbers.rates[: len(self._engine.rates)])
+        self._clip()
+        step_if(self._optimizer, is_taken)
         self._update(is_taken, numbers, guess)
         self._names = tuple(terms)
-        figures = torch.cat([is_taken.double()[None], energy_figures(total, terms, self._parameters)])
-        self._table.write(torch.nn.functional.pad(figures, (0, self._table_width - len(figures))))
+        metrics = torch.cat([is_taken.double()[None], energy_metrics(total, terms, self._parameters)])
+        return torch.nn.functional.pad(metrics, (0, 2 + _MOST_TERMS + len(self._parameters) - len(metrics)))

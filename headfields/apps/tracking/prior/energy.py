@@ -31,7 +31,7 @@ __all__ = [
     "color_term",
     "data_energy",
     "draw_energy",
-    "energy_figures",
+    "energy_metrics",
     "landmark_term",
     "mask_term",
     "regularizers",
@@ -247,18 +247,18 @@ def timed(clock: Clock | None, name: str) -> contextlib.AbstractContextManager[N
     return contextlib.nullcontext() if clock is None else clock.part(name)
 
 
-def energy_figures(total: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Float[Tensor, " f"]:
+def energy_metrics(total: Tensor, terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Float[Tensor, " m"]:
     """The total, the terms, and for each parameter whether it is finite, in float64."""
-    figures = [value.detach().double().reshape(()) for value in (total, *terms.values())]
-    figures += [torch.isfinite(parameter).all().double() for parameter in parameters]
-    return torch.stack(figures)
+    metrics = [value.detach().double().reshape(()) for value in (total, *terms.values())]
+    metrics += [torch.isfinite(parameter).all().double() for parameter in parameters]
+    return torch.stack(metrics)
 
 
 def checked_energies(numbers: Sequence[float], names: Sequence[str], step: int, steps: int) -> dict[str, float]:
-    """The total (as `"energy"`) and the terms by name, of `energy_figures` as the host has read them.
+    """The total (as `"energy"`) and the terms by name, of `energy_metrics` as the host has read them.
 
     Args:
-        numbers: the figures.
+        numbers: the metrics.
         names: names of the terms.
         step, steps: current and total steps, for the message.
 

@@ -1,6 +1,5 @@
 """One frame's fit of a prior: codes, pose, camera, light and color affine; saved as safetensors."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,17 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.apps.tracking.file_formats import TRACKED_FRAME
 from headfields.apps.tracking.frame_fit import FrameFit
 from headfields.apps.tracking.prior.pose import head_camera
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records import Camera
 from headfields.records.device_copy import send
-from headfields.runs.disk_names import from_disk, to_disk
 
 __all__ = ["PriorFit"]
 
-_KEY = "headfields.tracked_frame"
 _TENSORS = ("rotation", "translation", "to_capture", "light", "matrix", "offset")
 
 
@@ -68,15 +66,15 @@ class PriorFit(FrameFit):
         tensors |= {f"free.{name}": value for name, value in self.free.items()}
         tensors |= {name: getattr(self, name) for name in _TENSORS}
         tensors |= {"world_to_camera": self.camera.world_to_camera, "intrinsics": self.camera.intrinsics}
-        header = {"frame": self.frame, "size": list(self.camera.size), "errors": to_disk(dict(self.errors))}
+        header = {"frame": self.frame, "size": list(self.camera.size), "errors": dict(self.errors)}
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-        write_safetensors(path, owned, {_KEY: json.dumps(header)})
+        write_safetensors(path, owned, {TRACKED_FRAME: header})
 
     @classmethod
     def load(cls, path: Path) -> "PriorFit":
         with reading(path, "a fit of a prior"):
-            return cls._of(*read_safetensors(path, _KEY))
+            return cls._of(*read_safetensors(path, TRACKED_FRAME))
 
     @classmethod
     def _of(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "PriorFit":
@@ -86,7 +84,7 @@ class PriorFit(FrameFit):
         size = (int(header["size"][0]), int(header["size"][1]))
         return cls(
             frame=int(header["frame"]), codes=group("codes."), free=group("free."),
-            camera=Camera(tensors["world_to_camera"], tensors["intrinsics"], size), errors=from_disk(header["errors"]),
+            camera=Camera(tensors["world_to_camera"], tensors["intrinsics"], size), errors=header["errors"],
             **{name: tensors[name] for name in _TENSORS},
         )  # fmt: skip
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.apps.priors import CodeStatistics, Prior
+from headfields.apps.priors import Prior
+from headfields.apps.priors.code_statistics import CodeStatistics
 from headfields.apps.tracking.prior.landmarks import EMPHASIZED, LandmarkPoints, PosedLandmarks
 from headfields.avatar.avatar import Avatar
 from headfields.models.mononphm import code_widths

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.prior.head import PER_FRAME, SEARCH_DEVIATION, PriorHead
 from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.records import HeadState

@@ -13,6 +13,7 @@ from torch import Tensor
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.checked import checked_arrays
 from headfields.files.reading import reading
+from headfields.files.versions import FileFormat
 from headfields.ops._checks import check_floating, check_shape
 from headfields.records import Record, check_meters
 
@@ -28,6 +29,7 @@ a head turns, and so are the inner lips (60 to 67): upper and lower lip touch in
 deformation maps an open mouth to about one point, and its inverse hardly constrains them. The latter is our own
 choice."""
 
+_FORMAT = FileFormat("headfields.landmark_points", "a file of landmark points", 1, "fit the points again")
 _ARRAYS, _OF_CODE = ("base", "mean", "by_anchors", "number"), ("code", "by_code")
 
 
@@ -96,7 +98,7 @@ class LandmarkPoints(Record):
             code: (W,) geometry code; `code` if None. Ignored if the points do not depend on it.
 
         >>> import torch
-        >>> from headfields.apps.tracking import LandmarkPoints
+        >>> from headfields.apps.tracking.prior.landmarks import LandmarkPoints
         >>> landmarks = LandmarkPoints.near(torch.rand(68, 3), torch.rand(11, 3))
         >>> landmarks(torch.rand(11, 3)).shape, len(landmarks.kept())
         (torch.Size([68, 3]), 48)
@@ -189,7 +191,7 @@ class LandmarkPoints(Record):
         """Writes the points to an npz file and returns its path."""
         values = {name: getattr(self, name) for name in (*_ARRAYS, *_OF_CODE)}
         arrays = {name: value.detach().cpu().numpy() for name, value in values.items() if value is not None}
-        return save_arrays(path, arrays)
+        return save_arrays(path, arrays, _FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> "LandmarkPoints":
@@ -201,7 +203,7 @@ class LandmarkPoints(Record):
                 are not in meters.
         """
         with reading(path, "a file of landmark points"):
-            raw = load_numbers(path)
+            raw = load_numbers(path, kind=_FORMAT)
             keys = {"base": "L 3", "mean": "A 3", "by_anchors": "M N", "number": "L"}
             keys |= {"code": "W", "by_code": "W N"} if "code" in raw or "by_code" in raw else {}
             arrays = checked_arrays(f"LandmarkPoints.load: {path}", raw, keys, ("number",))

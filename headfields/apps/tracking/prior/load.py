@@ -9,7 +9,8 @@ from torch import Tensor
 
 from headfields.apps.priors import Prior, load_prior
 from headfields.apps.priors.codes import anchors_of
-from headfields.apps.priors.scans import MeshScans, load_scans
+from headfields.apps.priors.scans import load_scans
+from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.tracking.prior.head import TrackingPrior
 from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.heads import BlendshapeHead
@@ -64,7 +65,8 @@ def open_prior(
         )
     raise ValueError(
         f"open_prior: the landmarks of the prior are unknown: {saved} does not exist, and neither do training scans of "
-        "a parametric head. Compute them with headfields.tracking.prior_landmarks, or with LandmarkPoints.near from "
+        "a parametric head. Compute them with headfields.apps.tracking.prior.load.prior_landmarks, or with "
+        "LandmarkPoints.near from "
         "points of the prior's mean head, save them, and pass the file as landmarks"
     )
 

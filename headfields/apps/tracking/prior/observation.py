@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.frame_source import FrameSource
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.prior.landmarks import LandmarkDetector
 from headfields.apps.tracking.prior.options import EnergyWeights, PriorTrackingOptions
 from headfields.data.errors import CaptureError
@@ -31,7 +31,7 @@ class LabelClasses:
         hair: hair and hat.
         mouth: interior of the mouth.
 
-    >>> from headfields.apps.tracking import LabelClasses
+    >>> from headfields.apps.tracking.prior.observation import LabelClasses
     >>> LabelClasses().without_hair().ignored
     (90, 100, 110, 70, 80)
     """

@@ -1,8 +1,8 @@
 """Options of the tracker with a prior: weights, rates and schedules, MonoNPHM's published ones by default.
 
 The published numbers are for codes of the published prior. Codes of another prior may vary more or less, so codes are
-fitted along the prior's principal directions (`headfields.priors.CodeStatistics`): one standard deviation counts as
-`Stage1.spread` published units, in rates and in regularizers alike.
+fitted along the prior's principal directions (`headfields.apps.priors.code_statistics.CodeStatistics`): one standard
+deviation counts as `Stage1.spread` published units, in rates and in regularizers alike.
 """
 
 import math
@@ -27,7 +27,7 @@ class SteppedRate:
         halve: steps at which the rate is halved.
         change: (step, rate) pairs; from that step on, this rate replaces `start`.
 
-    >>> from headfields.apps.tracking import SteppedRate
+    >>> from headfields.apps.tracking.prior.options import SteppedRate
     >>> rate = SteppedRate(0.01, halve=(200, 225), change=((150, 0.02),))
     >>> [rate.at(step) for step in (0, 150, 200, 225)]
     [0.01, 0.02, 0.01, 0.005]
@@ -53,7 +53,7 @@ class WeightSchedule:
     Attributes:
         values: pairs of (first step, weight); the first pair begins at step 0.
 
-    >>> from headfields.apps.tracking import WeightSchedule
+    >>> from headfields.apps.tracking.prior.options import WeightSchedule
     >>> WeightSchedule(((0, 100.0), (25, 50.0))).at(30)
     50.0
     """

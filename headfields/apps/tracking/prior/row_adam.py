@@ -13,8 +13,9 @@ __all__ = ["RowAdam"]
 class RowAdam(torch.optim.Optimizer):
     """The steps of `torch.optim.SparseAdam`, with dense gradients and the rows of a step in a tensor.
 
-    Moments of rows that a step does not use stay, and all rows share the count of steps. (`headfields.priors.CodeTable`
-    counts them for each row.) The work is that of the whole tables, which are small; the host waits for nothing.
+    Moments of rows that a step does not use stay, and all rows share the count of steps.
+    (`headfields.apps.priors.code_table.CodeTable` counts them for each row.) The work is that of the whole tables,
+    which are small; the host waits for nothing.
 
     Args:
         tables: (F, W) each, leaves.

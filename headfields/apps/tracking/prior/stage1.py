@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers, step_if
+from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers
 from headfields.apps.tracking.prior.energy import (
     EnergyDraw,
     checked_energies,
     data_energy,
     draw_energy,
-    energy_figures,
+    energy_metrics,
     regularizers,
     timed,
 )
@@ -41,7 +41,7 @@ def pace_of(stage: Stage1, motion: float, mean: float) -> float:
         motion: motion of the landmarks since the previous frame; NaN if unknown.
         mean: mean motion over the recording.
 
-    >>> from headfields.apps.tracking import Stage1
+    >>> from headfields.apps.tracking.prior.options import Stage1
     >>> from headfields.apps.tracking.prior.stage1 import pace_of
     >>> [pace_of(Stage1(), motion, mean=1.0) for motion in (3.0, 1.0, 0.2)]
     [0.5, 0.25, 0.1]
@@ -195,7 +195,7 @@ class _FrameSteps:
             with clock.part("step"):
                 self._clip()
                 self.optimizer.step()
-            numbers = energy_figures(total, terms, self.parameters).tolist()
+            numbers = energy_metrics(total, terms, self.parameters).tolist()
             energies = checked_energies(numbers, tuple(terms), step, steps)
             if progress is not None:
                 progress(step, steps, energies)
@@ -204,41 +204,36 @@ class _FrameSteps:
     def asynchronous_steps(
         self, steps: int, random: torch.Generator, clock: Clock, progress: Progress | None
     ) -> dict[str, float]:
-        """As `synchronous_steps`, on a GPU, whose figures are read `READ_EVERY` steps at a time."""
+        """As `synchronous_steps`, on a GPU, which the host does not wait for; it reads energies many at a time."""
         energies: dict[str, float] = {}
-        device = self.head.center.device
-        rates = torch.zeros(len(self.groups), device=device)
-        for group, rate in zip(self.optimizer.param_groups, rates.unbind(), strict=True):
-            group["lr"] = rate
 
         def differentiate(draw: EnergyDraw, numbers: StepNumbers) -> Differentiated:
             return self._differentiate(draw, numbers.landmarks)
 
         def update(is_taken: Tensor, numbers: StepNumbers, guess: Tensor | None) -> None:
-            rates.copy_(numbers.rates)
-            self._clip()
-            step_if(self.optimizer, is_taken)
             if guess is not None and self.guess is None:
                 self.guess = guess.clone()
             elif guess is not None and self.guess is not None:
                 self.guess.copy_(torch.where(is_taken, guess, self.guess))
 
-        late = AsynchronousFit(self.head, self.parameters, differentiate, update, self.options)
-        with clock.part("steps"), late.active():
+        fit = AsynchronousFit(
+            self.head, self.parameters, self.optimizer, differentiate, self._clip, update, self.options
+        )
+        with clock.part("steps"), fit.active():
             for step in range(steps):
-                now, landmark_weight = self._schedule(step)
+                rates, landmark_weight = self._schedule(step)
                 draw = draw_energy(self.head, self.observation, self.options, random, landmark_weight > 0)
-                late.launch(draw, StepNumbers.sent(now, landmark_weight, device), step)
-                if not late.is_full and step + 1 < steps:
+                fit.launch(draw, StepNumbers.sent(rates, landmark_weight, self.head.center.device), step)
+                if not fit.is_due(step + 1) and step + 1 < steps:
                     continue
-                for figures in late.read():
-                    if not figures.is_taken:
-                        self._skip(figures.step)
+                for metrics in fit.read():
+                    if not metrics.is_taken:
+                        self._skip(metrics.step)
                         continue
                     self.skipped.accept()
-                    energies = checked_energies(figures.numbers, figures.names, figures.step, steps)
+                    energies = checked_energies(metrics.numbers, metrics.names, metrics.step, steps)
                     if progress is not None:
-                        progress(figures.step, steps, energies)
+                        progress(metrics.step, steps, energies)
         return energies
 
     def _schedule(self, step: int) -> tuple[list[float], float]:

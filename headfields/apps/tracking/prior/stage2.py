@@ -1,7 +1,6 @@
 """Stage 2 of tracking with a prior: all frames together, one random frame per step, with smooth motion."""
 
 import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers, step_if
+from headfields.apps.tracking.file_formats import JOINT_FIT
+from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers
 from headfields.apps.tracking.prior.energy import (
     EnergyDraw,
     checked_energies,
     data_energy,
     draw_energy,
-    energy_figures,
+    energy_metrics,
     regularizers,
     timed,
 )
@@ -34,13 +34,11 @@ from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records.device_copy import send_numbers
 from headfields.runs.clock import Clock
-from headfields.runs.disk_names import from_disk, to_disk
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 
 __all__ = ["JointFit"]
 
-_KEY = "headfields.joint_fit"
 SURFACES = 256
 """Frames whose surfaces are held in memory: some 50 MB."""
 
@@ -156,7 +154,7 @@ class JointFit:
             self._load(checkpoint)
         device = self.head.center.device
         saved = self.step
-        late = self._late() if self._on_device else None
+        asynchronous = self._asynchronous_fit() if self._on_device else None
 
         def note(done: list[tuple[int, int, dict[str, float]]]) -> None:
             for step, frame, errors in done:
@@ -167,22 +165,23 @@ class JointFit:
 
         with (
             torch.random.fork_rng(devices=[device] if self._on_device else []),
-            timed(None if late is None else clock, "steps"),
-            contextlib.nullcontext() if late is None else late.active(),
+            timed(None if asynchronous is None else clock, "steps"),
+            contextlib.nullcontext() if asynchronous is None else asynchronous.active(),
         ):
             while self.step < self.steps and not stop():
                 plan = self._plan()
-                if late is None:
+                if asynchronous is None:
                     note([(self.step, plan.frame, self._take_step(plan, observation, clock))])
                 else:
-                    note(self._read(late) if late.is_full else [])
-                    self._launch(late, plan, observation)
+                    self._launch(asynchronous, plan, observation)
                 self.step += 1
-                if checkpoint is not None and self.step % self.options.checkpoint_every == 0:
-                    note([] if late is None else self._read(late))
+                saves = checkpoint is not None and self.step % self.options.checkpoint_every == 0
+                if asynchronous is not None and (saves or asynchronous.is_due(self.step)):
+                    note(self._read(asynchronous))
+                if checkpoint is not None and saves:
                     self._save(checkpoint)
                     saved = self.step
-            note([] if late is None else self._read(late))
+            note([] if asynchronous is None else self._read(asynchronous))
         if checkpoint is not None and saved < self.step:
             self._save(checkpoint)
         return self.step >= self.steps
@@ -239,15 +238,11 @@ class JointFit:
             self._shared.step()
             self._rows.step()
         return self._checked(
-            energy_figures(total, terms, self._parameters).tolist(), tuple(terms), self.step, plan.frame
+            energy_metrics(total, terms, self._parameters).tolist(), tuple(terms), self.step, plan.frame
         )
 
-    def _late(self) -> AsynchronousFit:
-        """Steps whose figures are read later."""
-        rates = torch.zeros(len(self._shared.param_groups), device=self.head.center.device)
-        for group, rate in zip(self._shared.param_groups, rates.unbind(), strict=True):
-            group["lr"] = rate
-        self._launched: dict[int, int] = {}
+    def _asynchronous_fit(self) -> AsynchronousFit:
+        """The steps of a GPU."""
         self._follower: SurfaceFollower | None = None
 
         def differentiate(draw: EnergyDraw, numbers: JointNumbers) -> Differentiated:
@@ -256,41 +251,41 @@ class JointFit:
             )  # fmt: skip
 
         def update(is_taken: Tensor, numbers: JointNumbers, guess: Tensor | None) -> None:
-            of_shared, of_tables = numbers.rates.split([len(rates), len(self.tables)])
-            rates.copy_(of_shared)
-            self._clip()
-            step_if(self._shared, is_taken)
             assert isinstance(self._rows, RowAdam)
-            self._rows.step_rows(numbers.rows, of_tables, is_taken)
+            self._rows.step_rows(numbers.rows, numbers.rates[-len(self.tables) :], is_taken)
             if guess is not None:
                 own = numbers.rows[:1]
                 before = self._guesses.index_select(0, own)
                 self._guesses.index_copy_(0, own, torch.where(is_taken, guess, before))
 
-        return AsynchronousFit(self.head, self._parameters, differentiate, update, self.options)
+        return AsynchronousFit(
+            self.head, self._parameters, self._shared, differentiate, self._clip, update, self.options
+        )
 
-    def _launch(self, late: AsynchronousFit, plan: "_Plan", observation: Callable[[int], PriorObservation]) -> None:
+    def _launch(
+        self, asynchronous: AsynchronousFit, plan: "_Plan", observation: Callable[[int], PriorObservation]
+    ) -> None:
         """Launches a step on a GPU."""
         missing = 3 - len(plan.rows)  # neighbors; in their place the frame itself, with weight 0
         rows = send_numbers([*plan.rows, *[plan.rows[0]] * missing], torch.long, self.head.center.device)
-        numbers = send_numbers(
+        sent = send_numbers(
             [*plan.rates, plan.landmarks, *plan.weights, *[0.0] * missing], torch.float32, self.head.center.device
         )
-        rates, landmarks, weights = numbers.split([len(plan.rates), 1, 2])
+        rates, landmarks, weights = sent.split([len(plan.rates), 1, 2])
         self._follower = self._nearby(plan.frame)
-        self._launched[self.step] = plan.frame
-        late.launch(self._draw(plan, observation), JointNumbers(rates, landmarks[0], rows, weights), self.step)
+        numbers = JointNumbers(rates, landmarks[0], rows, weights)
+        asynchronous.launch(self._draw(plan, observation), numbers, self.step, plan.frame)
 
-    def _read(self, late: AsynchronousFit) -> list[tuple[int, int, dict[str, float]]]:
+    def _read(self, asynchronous: AsynchronousFit) -> list[tuple[int, int, dict[str, float]]]:
         """The number, frame and energies of the steps launched since the last call; the host waits for them."""
         done = []
-        for figures in late.read():
-            frame = self._launched.pop(figures.step)
-            if not figures.is_taken:
-                self._skip(figures.step, frame)
+        for metrics in asynchronous.read():
+            step, frame = metrics.step, metrics.frame
+            if not metrics.is_taken:
+                self._skip(step, frame)
                 continue
             self.skipped.accept()
-            done.append((figures.step, frame, self._checked(figures.numbers, figures.names, figures.step, frame)))
+            done.append((step, frame, self._checked(metrics.numbers, metrics.names, step, frame)))
         return done
 
     def _draw(self, plan: "_Plan", observation: Callable[[int], PriorObservation]) -> EnergyDraw:
@@ -394,22 +389,22 @@ class JointFit:
             for number, entry in optimizer.state_dict()["state"].items():
                 for key, value in entry.items():
                     tensors[f"{name}.{number}.{key}"] = torch.as_tensor(value)
-        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": to_disk(self.errors)}
-        header["skipped"] = self.skipped.state()
+        header = {"step": self.step, "steps": self.steps, "frames": self.frames, "errors": self.errors,
+                  "skipped": self.skipped.state()}  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-        write_safetensors(path, owned, {_KEY: json.dumps(header)})
+        write_safetensors(path, owned, {JOINT_FIT: header})
 
     def _load(self, path: Path) -> None:
         with reading(path, "a checkpoint of stage 2"):
-            self._restore(*read_safetensors(path, _KEY))
+            self._restore(*read_safetensors(path, JOINT_FIT))
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         if header["frames"] != self.frames or header["steps"] != self.steps:
             return  # another set of frames: stage 1 has fitted more since
         self.step = int(header["step"])
-        self.skipped.load(header.get("skipped", {}))
-        self.errors = {int(frame): errors for frame, errors in from_disk(header["errors"]).items()}
+        self.skipped.load(header["skipped"])
+        self.errors = {int(frame): errors for frame, errors in header["errors"].items()}
         device = self.head.center.device
         with torch.no_grad():
             for prefix, group in (("identity", self.identity), ("tables", self.tables)):

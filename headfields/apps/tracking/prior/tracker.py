@@ -50,8 +50,8 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         out: the folder of the run.
         options: weights, rates, sizes.
         frames: indices of the frames to track, in this order; all if None.
-        classes: meaning of segmentation labels; if None, `FACER_LABELS` for `headfields.data.MonoNPHMSequence`, and
-            `LabelClasses()` for other recordings.
+        classes: meaning of segmentation labels; if None, `FACER_LABELS` for
+            `headfields.data.formats.mononphm.MonoNPHMSequence`, and `LabelClasses()` for other recordings.
         detector: finds landmarks, in place of the capture's files.
         device: device to run on.
         bar: whether progress bars are shown.

@@ -5,7 +5,6 @@ pose astray. The offsets are a Gaussian process over the template's surface (Lü
 Morphable Models", sections 3 and 4), whose leading modes several frames with landmarks share in one bundle.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_landmarks
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.file_formats import ADAPTED_TEMPLATE
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.albedo import estimated_tint
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.bundle import BundleSolver
@@ -26,13 +26,12 @@ from headfields.apps.tracking.rig.options import Adaptation, RigTrackingOptions
 from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
-from headfields.ops.rotations import axis_angle
+from headfields.ops.rotations import rotation_angle
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera
 
 __all__ = ["AdaptedTemplate", "adapted_template"]
 
-_KEY = "headfields.adapted_template"
 _CONTROL = 600
 """Vertices that the modes are computed from; between them the kernel interpolates (Nyström's method)."""
 _LANDMARKS, _TORSO = 4.0, 0.25
@@ -67,7 +66,7 @@ class AdaptedTemplate:
                    "light.vector": self.light.vector, "light.count": self.light.count}  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, {name: value.contiguous().clone() for name, value in tensors.items()},
-                          {_KEY: json.dumps({"frames": list(self.frames)})})  # fmt: skip
+                          {ADAPTED_TEMPLATE: {"frames": list(self.frames)}})  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> "AdaptedTemplate":
@@ -77,7 +76,7 @@ class AdaptedTemplate:
             FileNotFoundError, ValueError: there is no such file, or it holds something else.
         """
         with reading(path, "an adapted template"):
-            tensors, header = read_safetensors(path, _KEY)
+            tensors, header = read_safetensors(path, ADAPTED_TEMPLATE)
             light = LightSums(tensors["light.matrix"], tensors["light.vector"], tensors["light.count"])
             return cls(tensors["offsets"], tensors["tint"], light, tuple(int(frame) for frame in header["frames"]))
 
@@ -203,7 +202,7 @@ def _spread_views(
     order: list[int] = []
     while len(order) < len(names):
         order.append(names[row])
-        nearest = torch.minimum(nearest, axis_angle(each @ each[row].T).norm(dim=1))
+        nearest = torch.minimum(nearest, rotation_angle(each @ each[row].T))
         nearest[row] = -torch.inf
         row = int(nearest.argmax())
     return order

@@ -11,6 +11,7 @@ from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.light import LightSums, fitted_light
 from headfields.apps.tracking.rig.observation import Level
 from headfields.apps.tracking.rig.surface import RigSurface
+from headfields.ops.mesh_topology import directed_edges
 from headfields.renderers.lighting import sh_basis
 
 __all__ = ["estimated_albedo", "estimated_tint"]
@@ -146,7 +147,7 @@ def _filled(colors: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Te
     if not bool(known.any()):
         return torch.full_like(colors, _SKIN)
     mean = colors[known].mean(0)
-    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    ends = directed_edges(faces).flatten(0, 1)
     ends = torch.cat([ends, ends.flip(1)])
     out = torch.where(known[:, None], colors, 0.0)
     while not bool(known.all()):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.energy import Energy, MotionPrior, PoseEnergy, prior_scales
 from headfields.apps.tracking.rig.observation import Level, RigObservation

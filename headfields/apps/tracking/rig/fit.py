@@ -1,12 +1,12 @@
 """One frame's fit of a rig: pose, light so far, lens; saved as safetensors."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from headfields.apps.tracking.file_formats import TRACKED_TEMPLATE
 from headfields.apps.tracking.frame_fit import FrameFit
 from headfields.apps.tracking.rig.body import BodyPose
 from headfields.apps.tracking.rig.light import LightSums
@@ -15,8 +15,6 @@ from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records import Camera
 
 __all__ = ["RigFit"]
-
-_KEY = "headfields.tracked_template"
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ class RigFit(FrameFit):
         header = {"frame": self.frame, "size": list(self.camera.size), "errors": dict(self.errors)}
         path.parent.mkdir(parents=True, exist_ok=True)
         owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        write_safetensors(path, owned, {_KEY: json.dumps(header)})
+        write_safetensors(path, owned, {TRACKED_TEMPLATE: header})
 
     @classmethod
     def load(cls, path: Path) -> "RigFit":
         with reading(path, "a fit of a rig"):
-            return cls._of(*read_safetensors(path, _KEY))
+            return cls._of(*read_safetensors(path, TRACKED_TEMPLATE))
 
     @classmethod
     def _of(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "RigFit":

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.apps.tracking.failures import FrameFailure
-from headfields.apps.tracking.landmark_pose import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.energy import Energy, MotionPrior, PoseEnergy
 from headfields.apps.tracking.rig.observation import RigObservation

@@ -1,12 +1,12 @@
 """The tracked capture: a recording in INSTA's layout with tracked meshes, expressions and cameras, for training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
 from headfields.apps.tracking.rig.body import TrackedBody
@@ -19,7 +19,7 @@ from headfields.data.untracked import UntrackedRecording
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera
 
-__all__ = ["CapturedView", "views_of", "write_tracked_capture"]
+__all__ = ["CapturedView", "views_of", "write_fits", "write_tracked_capture"]
 
 
 @torch.no_grad()
@@ -53,22 +53,8 @@ def write_tracked_capture(
     canonical = template.canonical_vertices[: len(rig.template_vertices)]
     draw = MeshLabels(template) if template.regions else None
     writer = InstaWriter(out, Mesh(canonical, rig.faces), 0.001)
-    rows: dict[int, list[int]] = {}
-    for frame in sorted(fits):
-        fit = fits[frame]
-        state = body.state([fit.pose])
-        assert state.pose is not None and state.expression is not None
-        values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
-        for view in views_of(capture, frame, fit):
-            drawn = None if view.label is None else view.label.numpy()
-            if drawn is None and draw is not None:
-                drawn = draw(state.vertices[0].numpy(), view.camera, view.image[..., 3] > 127)
-            written = CapturedFrame(
-                view.image, state.vertices[0], view.camera, values, drawn, landmarks=view.landmarks,
-                pose=state.pose[0], joint_transforms=rig.from_template(state)[0],
-            )  # fmt: skip
-            rows.setdefault(frame, []).append(writer.count)
-            writer.add(view.name, written, view.camera_to_world)
+    coefficients = {frame: body.coefficients([fit.pose])[0] for frame, fit in fits.items()}
+    rows = write_fits(writer, capture, body, fits, coefficients, draw)
     splits: dict[str, list[int]] = {
         str(name): [row for frame in capture.splits[name].tolist() for row in rows.get(frame, ())]
         for name in ("train", "test", "val")
@@ -76,6 +62,53 @@ def write_tracked_capture(
     }
     writer.finish(splits)
     return out
+
+
+def write_fits(
+    writer: InstaWriter,
+    capture: Capture | UntrackedRecording,
+    body: TrackedBody,
+    fits: Mapping[int, RigFit],
+    coefficients: Mapping[int, Float[Tensor, " e"]],
+    draw: MeshLabels | None,
+    depth: Callable[[Float[Tensor, "1 v 3"], Camera], UInt16[np.ndarray, "h w"]] | None = None,
+    skinned: bool = True,
+) -> dict[int, list[int]]:
+    """Writes every view of the fits.
+
+    Args:
+        writer: of the new capture.
+        capture: its images, labels and landmarks are copied.
+        body: the template.
+        fits: by frame.
+        coefficients: (E,) by frame, for the expression files, after the jaw's rotation.
+        draw: labels where the capture has none; None for none.
+        depth: depth map of a mesh (1, V, 3) in a camera, in the writer's units; None for none.
+        skinned: whether the body has joints, whose rotations and transforms are written too.
+
+    Returns:
+        The rows that each frame has in the new capture, one for each of its cameras.
+    """
+    rig, rows = body.rig, dict[int, list[int]]()
+    for frame in sorted(fits):
+        fit = fits[frame]
+        state = body.state([fit.pose])
+        assert state.pose is not None
+        values = coefficients[frame]
+        if skinned:
+            values = torch.cat([state.pose[0, rig.jaw_joint], values])
+        for view in views_of(capture, frame, fit):
+            label = None if view.label is None else view.label.numpy()
+            if label is None and draw is not None:
+                label = draw(state.vertices[0].numpy(), view.camera, view.image[..., 3] > 127)
+            written = CapturedFrame(
+                view.image, state.vertices[0], view.camera, values if len(values) else None, label,
+                None if depth is None else depth(state.vertices, view.camera), view.landmarks,
+                state.pose[0] if skinned else None, rig.from_template(state)[0] if skinned else None,
+            )  # fmt: skip
+            rows.setdefault(frame, []).append(writer.count)
+            writer.add(view.name, written, view.camera_to_world)
+    return rows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 
 from headfields import Avatar
 from headfields.apps.priors import PriorTrainer
-from headfields.apps.priors.scans import PointCounts, nphm_to_raw, read_nphm
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.priors.scans.nphm import nphm_to_raw, read_nphm
 from headfields.data import CaptureError
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer

@@ -8,8 +8,8 @@ import torch
 
 from headfields import Camera, Mesh
 from headfields.apps.tracking import HeadTrackingOptions, RigTrackingOptions
-from headfields.data import UntrackedRecording
 from headfields.data.labels import Label
+from headfields.data.untracked import UntrackedRecording
 from headfields.heads import BlendshapeHead
 from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh

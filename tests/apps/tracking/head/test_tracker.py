@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.tracking import FrameFailure, HeadIdentity, HeadModel, HeadTracker, fit_identity
+from headfields.apps.tracking import HeadTracker
+from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
+from headfields.apps.tracking.head.rig import HeadModel
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.energy import MotionPrior, PoseEnergy
 from headfields.apps.tracking.rig.observation import rig_observation
@@ -17,7 +20,8 @@ from headfields.apps.tracking.rig.tracked_capture import write_tracked_capture
 from headfields.data import load_capture
 from headfields.data.labels import Label
 from headfields.heads import BlendshapeHead
-from headfields.mesh import Mesh, SurfaceTree
+from headfields.mesh import Mesh
+from headfields.mesh.distances import SurfaceTree
 from headfields.ops import TriangleBVH
 from headfields.ops.render_mesh import render_mesh
 from headfields.ops.similarity import fit_similarity

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.apps.priors import CodeStatistics
-from headfields.apps.tracking import LandmarkPoints, PriorHead, PriorTrackingOptions, TrackingPrior
+from headfields.apps.priors.code_statistics import CodeStatistics
+from headfields.apps.tracking import PriorTrackingOptions
+from headfields.apps.tracking.prior.head import PriorHead, TrackingPrior
+from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.apps.tracking.prior.pose import head_camera
 from headfields.avatar.avatar import Avatar
 from headfields.encoders import Coordinates
@@ -175,7 +177,7 @@ class BallRecording:
 def tiny_options(**changes: object) -> PriorTrackingOptions:
     from dataclasses import replace
 
-    from headfields.apps.tracking import EnergyWeights, Stage1, SteppedRate, WeightSchedule
+    from headfields.apps.tracking.prior.options import EnergyWeights, Stage1, SteppedRate, WeightSchedule
 
     falling = (40, 50)
     stage = Stage1(

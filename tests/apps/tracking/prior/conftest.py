@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.apps.tracking import PriorTracker, Stage2, Tracking
+from headfields.apps.tracking import PriorTracker
+from headfields.apps.tracking.loop import Tracking
+from headfields.apps.tracking.prior.options import Stage2
 from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
 

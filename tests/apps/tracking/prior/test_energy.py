@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from headfields.apps.tracking import PriorHead, PriorObservation, PriorTracker
+from headfields.apps.tracking import PriorTracker
 from headfields.apps.tracking.prior.energy import (
     code_terms,
     color_term,
@@ -17,8 +17,9 @@ from headfields.apps.tracking.prior.energy import (
     regularizers,
 )
 from headfields.apps.tracking.prior.fit import PriorFit
+from headfields.apps.tracking.prior.head import PriorHead
 from headfields.apps.tracking.prior.landmarks import EMPHASIZED, TRACKED_LANDMARKS, PosedLandmarks
-from headfields.apps.tracking.prior.observation import RayBatch
+from headfields.apps.tracking.prior.observation import PriorObservation, RayBatch
 from headfields.apps.tracking.prior.options import EnergyWeights, PriorTrackingOptions, Stage2
 from headfields.apps.tracking.prior.stage2 import JointFit, _Plan
 from headfields.avatar.avatar import Avatar

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfields.apps.tracking import TRACKED_LANDMARKS, LandmarkPoints
+from headfields.apps.tracking.prior.landmarks import TRACKED_LANDMARKS, LandmarkPoints
 
 
 def people(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from headfields.apps.tracking import PriorHead
 from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.prior.head import PriorHead
 from headfields.apps.tracking.prior.last_surface import LastSurface, SurfaceFollower
 from headfields.apps.tracking.prior.stage1 import fit_frame
 from headfields.parts import Field

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.tracking import FACER_LABELS, FrameFailure, LabelClasses, PriorObservation
-from headfields.apps.tracking.prior.observation import find_landmarks, prior_observation
+from headfields.apps.tracking.failures import FrameFailure
+from headfields.apps.tracking.prior.observation import (
+    FACER_LABELS,
+    LabelClasses,
+    PriorObservation,
+    find_landmarks,
+    prior_observation,
+)
 from headfields.data import CaptureError
 from headfields.ops.rotations import rotation_matrices
 from tests.apps.tracking.prior.ball import BallRecording, ball_landmarks, tiny_options

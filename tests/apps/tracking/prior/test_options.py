@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from headfields.apps.tracking import EnergyWeights, PriorTrackingOptions, Stage1, Stage2, SteppedRate, WeightSchedule
+from headfields.apps.tracking import PriorTrackingOptions
+from headfields.apps.tracking.prior.options import EnergyWeights, Stage1, Stage2, SteppedRate, WeightSchedule
 
 
 def test_published_schedules() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.apps.tracking import landmark_pose
+from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.prior.pose import head_camera, head_rays, world_points
 from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.records import Camera

@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from headfields.apps.tracking import (
-    LabelClasses,
-    PriorFit,
-    PriorHead,
-    PriorTracker,
-    PriorTrackingOptions,
-    Stage2,
-    Tracking,
-    TrackingPrior,
-)
-from headfields.apps.tracking.loop import profile
+from headfields.apps.tracking import PriorTracker, PriorTrackingOptions
+from headfields.apps.tracking.loop import Tracking, profile
 from headfields.apps.tracking.prior.energy import data_energy
+from headfields.apps.tracking.prior.fit import PriorFit
+from headfields.apps.tracking.prior.head import PriorHead, TrackingPrior
 from headfields.apps.tracking.prior.mononphm_layout import read_mononphm
+from headfields.apps.tracking.prior.observation import LabelClasses
+from headfields.apps.tracking.prior.options import Stage2
 from headfields.apps.tracking.prior.stage1 import fit_frame
 from headfields.mesh import load_mesh
 from headfields.ops.rotations import axis_angle, rotation_matrices

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from headfields.apps.tracking import Adaptation, AdaptedTemplate
-from headfields.apps.tracking.rig.adapted import _modes, _with, adapted_template
+from headfields.apps.tracking.rig.adapted import AdaptedTemplate, _modes, _with, adapted_template
 from headfields.apps.tracking.rig.observation import rig_observation
-from headfields.apps.tracking.rig.options import RigTrackingOptions
+from headfields.apps.tracking.rig.options import Adaptation, RigTrackingOptions
 from headfields.apps.tracking.rig.tracker import RigTracker
 from headfields.data import load_capture
 from headfields.ops.similarity import fit_similarity

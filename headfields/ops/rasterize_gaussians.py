@@ -1,0 +1,585 @@
+"""Differentiable rasterization of 3D Gaussians (3DGS): colors, opacity, depth and normals of posed Gaussians in one or
+several cameras."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfields.ops import _rasterize_warp, dispatch
+from headfields.ops._checks import check_floating, check_same_device, require_shapes
+from headfields.ops.dispatch import native, use_native
+from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.reference import rasterize_gaussians as reference
+from headfields.records import Camera
+from headfields.records.base import Record
+from headfields.records.precision import full_precision
+
+
+@dataclass(frozen=True)
+class RasterizedGaussians(Record):
+    """Images of Gaussians in C cameras; the result of `rasterize_gaussians`.
+
+    Attributes:
+        color: (C, H, W, D) over the background, or over 0.
+        opacity: (C, H, W) in [0, 1].
+        depth: (C, H, W) expected depth along the optical axis, meters, weighted by opacity (divide to normalize).
+        median_depth: (C, H, W) depth of the Gaussian behind which at most half of the light is left, meters; 0 where
+            more than half is left behind all. No gradient.
+        normal: (C, H, W, 3) expected normal in world space, weighted by opacity (normalize for a direction). That of a
+            Gaussian is its flattest axis, toward the camera.
+        radii: (C, N) three standard deviations on screen along the longer axis, low-pass included, pixels (3DGS's
+            radius, not rounded); 0 where the Gaussian is not drawn. No gradient.
+        counts: (C, N) pixels in which it is drawn.
+        entries: () number of pairs of a Gaussian and a tile of 16 × 16 pixels that it may touch, on CUDA (and in Warp
+            on the CPU); 0 in C++ and in float64, which have no lists of them.
+    """
+
+    color: Float[Tensor, "c h w d"]
+    opacity: Float[Tensor, "c h w"]
+    depth: Float[Tensor, "c h w"]
+    median_depth: Float[Tensor, "c h w"]
+    normal: Float[Tensor, "c h w 3"]
+    radii: Float[Tensor, "c n"]
+    counts: Int[Tensor, "c n"]
+    entries: Int[Tensor, ""]
+
+
+def rasterize_gaussians(
+    means: Float[Tensor, "... n 3"],
+    quaternions: Float[Tensor, "... n 4"],
+    scales: Float[Tensor, "... n 3"],
+    opacities: Float[Tensor, "... n"],
+    colors: Float[Tensor, "... n _"] | Float[Tensor, "... n _ 3"],
+    camera: Camera,
+    background: Float[Tensor, "..."] | None = None,
+    *,
+    harmonics: bool = False,
+    antialiased: bool = False,
+    near: float | int = 0.01,
+    low_pass: float | int = 0.3,
+    means2d_offset: Float[Tensor, "c n 2"] | None = None,
+    means2d_absgrad: Float[Tensor, "c n 2"] | None = None,
+    max_tile_entries: int = 0,
+) -> RasterizedGaussians:
+    """Draws N Gaussians in C cameras, blended from front to back in order of depth (ties: of index).
+
+    At a pixel's center p a Gaussian has alpha = min(0.99, opacity · exp(−½ dᵀ Σ⁻¹ d)), d from its projected center to
+    p. It is left out where that is below 1/255, and else adds alpha times its color times the light that the ones
+    before it let through. Σ is the covariance under the Jacobian of the projection (EWA), plus `low_pass` on the
+    diagonal. The box in which a Gaussian is drawn holds every pixel above 1/255 (3DGS cuts at three standard
+    deviations). The kernels end a pixel where less than 1e-5 of the light is left, which changes no color in [0, 1] by
+    more; 3DGS stops at 1e-4, before the Gaussian that would go below.
+
+    Args:
+        means: (N, 3), or (C, N, 3) for Gaussians of their own in each camera, meters, world frame. So for all below.
+        quaternions: (N, 4) or (C, N, 4) rotations (w, x, y, z) of any length but zero.
+        scales: (N, 3) or (C, N, 3) standard deviations along the axes, positive, meters.
+        opacities: (N,) or (C, N) in [0, 1].
+        colors: (N, D) or (C, N, D) of any number of channels D, 0 included; with `harmonics` (N, K, 3) or (C, N, K, 3).
+        camera: C cameras of one size, or one (C = 1).
+        background: (D,), or (C, H, W, D) behind each pixel; None is 0.
+        harmonics: whether `colors` are coefficients of spherical harmonics of the direction from the camera to the
+            Gaussian, K = 1, 4, 9 or 16 (degree 0 to 3). The color is their sum plus 0.5, or 0 where that is negative.
+        antialiased: multiplies opacity by the square root of the share that Σ's determinant had before the low-pass, so
+            that a Gaussian smaller than a pixel fades instead of growing (Mip-Splatting).
+        near: meters; Gaussians whose center is nearer along the optical axis are not drawn.
+        low_pass: what is added to the variance on screen, pixels².
+        means2d_offset: (C, N, 2) is added to the projected centers, pixels. Zeros that require a gradient get that of
+            the
+            centers: the signed mean gradient that densification reads.
+        means2d_absgrad: (C, N, 2) whose values are not read. Its "gradient" is the sum over pixels of the magnitudes of
+            the centers' gradients (AbsGS, Ye et al. 2024); it is no derivative.
+        max_tile_entries: most entries of the tiles' lists (`RasterizedGaussians.entries`), on CUDA; 0 makes them as
+            long as they need to be, for which the host waits. Where `entries` exceeds it, the images are those of a
+            part of the Gaussians.
+
+    Returns:
+        `RasterizedGaussians`.
+
+    Differentiable once in all floating-point inputs, the camera's pose and intrinsics among them; a second derivative
+    raises, and `headfields.ops.reference.rasterize_gaussians` has it. Where alpha is clamped or left out it has no
+    gradient.
+    Outside 1.3 times the field of view the Jacobian of the projection is that at the border, and so is its gradient. A
+    Gaussian with a value that is not finite is not drawn: its radius is 0, and so are its gradients. A color that is
+    not finite reaches the pixels, and may reach others beside them. Computed in float32, or in float64 where an
+    argument is; under autocast in full precision.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor.
+        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass or max_tile_entries
+        negative.
+
+    Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
+    et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
+
+    >>> import torch, headfields as hf
+    >>> camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(32, 32), fov=20)
+    >>> red = torch.tensor([[1.0, 0, 0]])  # one ball of 2 cm in the middle
+    >>> image = hf.ops.rasterize_gaussians(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.02),
+    ...                      torch.tensor([0.9]), red, camera)
+    >>> image.color.shape, round(float(image.depth[0, 16, 16] / image.opacity[0, 16, 16]), 3)
+    (torch.Size([1, 32, 32, 3]), 1.0)
+    """
+    tensors = {"means": means, "quaternions": quaternions, "scales": scales, "opacities": opacities, "colors": colors}
+    optional = {"background": background, "means2d_offset": means2d_offset, "means2d_absgrad": means2d_absgrad}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    for name, tensor in tensors.items():
+        check_floating("rasterize_gaussians", name, tensor)
+    if not isinstance(camera, Camera):
+        raise TypeError(f"rasterize_gaussians: camera is a {type(camera).__name__}; pass a headfields.Camera")
+    camera.require_pinhole("rasterize_gaussians")
+    check_same_device("rasterize_gaussians", **tensors, camera=camera.world_to_camera)
+    if not near > 0:
+        raise ValueError(f"rasterize_gaussians: near is {near}; expected a positive number of meters")
+    if not low_pass >= 0:
+        raise ValueError(f"rasterize_gaussians: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
+    if max_tile_entries < 0:
+        raise ValueError(
+            f"rasterize_gaussians: max_tile_entries is {max_tile_entries}; expected a number, or 0 for all of them"
+        )
+    dtype = torch.float32
+    for tensor in tensors.values():
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    pose, lens = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (camera.world_to_camera, camera.intrinsics))
+    c, (height, width) = len(pose), camera.size
+    n = means.shape[-2] if means.ndim >= 2 else 0
+    trailing = {"means": (3,), "quaternions": (4,), "scales": (3,), "opacities": (), "colors": colors.shape[-1:]}
+    if harmonics:
+        if colors.ndim < 3 or colors.shape[-1] != 3 or colors.shape[-2] not in (1, 4, 9, 16):
+            raise ValueError(
+                f"rasterize_gaussians: colors has shape {tuple(colors.shape)}; with harmonics expected (N, K, 3) or "
+                "(C, N, K, 3), "
+                "K = 1, 4, 9 or 16"
+            )
+        trailing["colors"] = colors.shape[-2:]
+    each = {name: _batched(name, tensors[name].to(dtype), c, n, tail) for name, tail in trailing.items()}
+    for name in ("means2d_offset", "means2d_absgrad"):
+        if name in tensors and tensors[name].shape != (c, n, 2):
+            raise ValueError(
+                f"rasterize_gaussians: {name} has shape {tuple(tensors[name].shape)}; expected ({c}, {n}, 2)"
+            )
+    d = 3 if harmonics else colors.shape[-1]
+    if background is not None and background.shape not in ((d,), (c, height, width, d)):
+        raise ValueError(
+            f"rasterize_gaussians: background has shape {tuple(background.shape)}; expected ({d},), one color, or "
+            f"({c}, {height}, {width}, {d}), one for each pixel"
+        )
+    with full_precision(pose):
+        carried = _harmonic_colors(each["means"], each["colors"], pose) if harmonics else each["colors"]
+        rows, radii = _project(
+            each["means"], each["quaternions"], each["scales"], each["opacities"], pose, lens,
+            height, width, float(near), float(low_pass), antialiased,
+        )  # fmt: skip
+        offset = None if means2d_offset is None else means2d_offset.to(dtype)
+        magnitudes = None if means2d_absgrad is None else means2d_absgrad.to(dtype)
+        color, through, depth, normal, median, _, counts, entries = _rasterize(
+            rows, carried, offset, magnitudes, height, width, max_tile_entries
+        )
+        if background is not None:
+            color = color + through[..., None] * background.to(dtype)
+        return RasterizedGaussians(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
+
+
+def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -> Tensor:
+    """(1, N, ...) or (C, N, ...)."""
+    if tensor.shape == (n, *tail):
+        return tensor[None]
+    if tensor.shape != (c, n, *tail):
+        sizes = "".join(f", {size}" for size in tail)
+        raise ValueError(
+            f"rasterize_gaussians: {name} has shape {tuple(tensor.shape)}; expected ({n}{sizes or ','}), or "
+            f"({c}, {n}{sizes}) "
+            f"for {c} cameras (N = {n} is that of means)"
+        )
+    return tensor
+
+
+def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tensor:
+    """(C, N, 3) colors of (1 or C, N, K, 3) coefficients in the directions from the cameras."""
+    centers = -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]
+    if not _has_kernel(means) or (dispatch.use_native(means) and not dispatch.use_native(means, "splat_colors")):
+        return reference.harmonic_colors(means, coefficients, centers)
+    return _colors(means, coefficients, centers)
+
+
+# The registered operations: rows of Gaussians in cameras, and images of rows. Their backwards have no derivative.
+
+
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of the projection
+_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
+
+
+def _ready_or_none(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _ready(tensor)
+
+
+def _has_kernel(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32
+
+
+def _require_kernel(op: str, *tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None and not _has_kernel(tensor):
+            raise TypeError(
+                f"torch.ops.headfields.{op}: no kernel for {tensor.dtype}; differentiate hf.ops.rasterize_gaussians"
+            )
+
+
+def _projected(op: str, *inputs: Tensor) -> _Inputs:
+    """The tensors as kernels take them, their shapes checked."""
+    means, quaternions, scales, opacities, pose, lens = (_ready(tensor) for tensor in inputs)
+    c, n = len(pose), means.shape[1] if means.ndim == 3 else -1
+    fits = pose.shape == (c, 4, 4) and lens.shape == (c, 3, 3)
+    for tensor, tail in ((means, (3,)), (quaternions, (4,)), (scales, (3,)), (opacities, ())):
+        fits = fits and tensor.shape in ((1, n, *tail), (c, n, *tail))
+    require_shapes(
+        op, fits, means=means, quaternions=quaternions, scales=scales, opacities=opacities, world_to_camera=pose,
+        intrinsics=lens,
+    )  # fmt: skip
+    return means, quaternions, scales, opacities, pose, lens
+
+
+def _color_inputs(op: str, *inputs: Tensor) -> list[Tensor]:
+    """The tensors as kernels take them, their shapes checked."""
+    means, coefficients, centers = (_ready(tensor) for tensor in inputs)
+    c, n, k = len(centers), means.shape[1] if means.ndim == 3 else -1, coefficients.shape[-2]
+    fits = centers.shape == (c, 3) and means.shape in ((1, n, 3), (c, n, 3)) and k in (1, 4, 9, 16)
+    fits = fits and coefficients.shape in ((1, n, k, 3), (c, n, k, 3))
+    require_shapes(op, fits, means=means, coefficients=coefficients, centers=centers)
+    _require_kernel(op, means, coefficients, centers)
+    return [means, coefficients, centers]
+
+
+@torch.library.custom_op("headfields::splat_colors", mutates_args=())
+def _colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
+    """Colors (C, N, 3) of (1 or C, N, K, 3) harmonics in the directions from the centers (C, 3) of cameras."""
+    inputs = _color_inputs("splat_colors", means, coefficients, centers)
+    if not use_native(means):
+        return _rasterize_warp.colors(*inputs)
+    out = means.new_empty(len(centers), means.shape[1], 3)
+    native.splat_colors(*inputs, out, torch.get_num_threads())
+    return out
+
+
+@_colors.register_fake
+def _(means, coefficients, centers):
+    return means.new_empty(centers.shape[0], means.shape[1], 3)
+
+
+@torch.library.custom_op("headfields::splat_colors_backward", mutates_args=())
+def _colors_backward(
+    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the three tensors for that of the colors."""
+    inputs = _color_inputs("splat_colors_backward", means, coefficients, centers)
+    shape = (len(centers), means.shape[1], 3)
+    require_shapes("splat_colors_backward", grad.shape == shape, grad=grad, means=means)
+    _require_kernel("splat_colors_backward", grad)
+    if not use_native(means):
+        return _rasterize_warp.colors_backward(_ready(grad), *inputs)
+    first, second, third = (torch.empty_like(tensor) for tensor in inputs)
+    native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
+    return first, second, third
+
+
+@_colors_backward.register_fake
+def _(grad, means, coefficients, centers):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (means, coefficients, centers))
+
+
+@torch.library.custom_op("headfields::splat_project", mutates_args=())
+def _project(
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    low_pass: float,
+    antialiased: bool,
+) -> tuple[Tensor, Tensor]:
+    """Rows (C, N, 10) and radii (C, N) of (1 or C, N, ...) Gaussians."""
+    inputs = _projected("splat_project", means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    options = (height, width, near, low_pass, antialiased)
+    if not _has_kernel(means):
+        return reference.project(*inputs, *options)
+    _require_kernel("splat_project", *inputs)
+    if not use_native(means):
+        return _rasterize_warp.project(inputs, options)
+    c, n = len(world_to_camera), means.shape[1]
+    rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
+    native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
+    return rows, radii
+
+
+@_project.register_fake
+def _(means, quaternions, scales, opacities, world_to_camera, intrinsics, height, width, near, low_pass, antialiased):
+    c, n = world_to_camera.shape[0], means.shape[1]
+    return means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
+
+
+@torch.library.custom_op("headfields::splat_project_backward", mutates_args=())
+def _project_backward(
+    grad: Tensor,
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    low_pass: float,
+    antialiased: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the six tensors for that of the rows."""
+    inputs = _projected("splat_project_backward", means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    shape = (len(world_to_camera), means.shape[1], reference.ROW)
+    require_shapes("splat_project_backward", grad.shape == shape, grad=grad, means=means)
+    options = (height, width, near, low_pass, antialiased)
+    _require_kernel("splat_project_backward", grad, *inputs)
+    if not use_native(means):
+        return _rasterize_warp.project_backward(_ready(grad), inputs, options)
+    first, second, third, fourth, fifth, sixth = (torch.empty_like(tensor) for tensor in inputs)
+    gradients = first, second, third, fourth, fifth, sixth
+    native.splat_project_backward(_ready(grad), *inputs, *options, *gradients, torch.get_num_threads())
+    return gradients
+
+
+@_project_backward.register_fake
+def _(grad, means, quaternions, scales, opacities, world_to_camera, intrinsics, *options):
+    inputs = (means, quaternions, scales, opacities, world_to_camera, intrinsics)
+    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
+
+
+_MOST_SIDE = 1 << 24
+"""Of an image, pixels: coordinates in float32 count further ones no longer one by one."""
+
+
+def _check_rasterize(
+    op: str,
+    rows: Tensor,
+    colors: Tensor,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
+    height: int,
+    width: int,
+) -> None:
+    c, n = rows.shape[:2] if rows.ndim == 3 else (-1, -1)
+    fits = rows.shape == (c, n, reference.ROW) and colors.ndim == 3 and colors.shape[:2] in ((1, n), (c, n))
+    fits = fits and all(x is None or x.shape == (c, n, 2) for x in (means2d_offset, means2d_absgrad))
+    require_shapes(op, fits, rows=rows, colors=colors, means2d_offset=means2d_offset, means2d_absgrad=means2d_absgrad)
+    if height < 0 or width < 0:
+        raise ValueError(f"torch.ops.headfields.{op}: size is {(height, width)}; expected pixels, not negative")
+    if max(height, width) > _MOST_SIDE:  # kernels count tiles in 32 bits
+        raise ValueError(
+            f"torch.ops.headfields.{op}: size is {(height, width)}; expected at most {_MOST_SIDE} pixels a side"
+        )
+
+
+@torch.library.custom_op("headfields::splat_rasterize", mutates_args=())
+def _rasterize(
+    rows: Tensor,
+    colors: Tensor,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
+    height: int,
+    width: int,
+    max_tile_entries: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, and the
+    number of entries of the tiles' lists."""
+    _check_rasterize("splat_rasterize", rows, colors, means2d_offset, means2d_absgrad, height, width)
+    if not _has_kernel(rows):
+        every = reference.rasterize(rows, colors, means2d_offset, means2d_absgrad, height, width)
+        color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
+        return color, through, depth, normal, *every[4:], _no_entries(rows)
+    _require_kernel("splat_rasterize", colors, means2d_offset, means2d_absgrad)
+    inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
+    if not use_native(rows):
+        return _rasterize_warp.rasterize(*inputs, height, width, max_tile_entries)
+    out = _empty_images(rows, colors, height, width)
+    native.splat_rasterize(*inputs, height, width, *out[:-1], torch.get_num_threads())
+    out[-1].zero_()
+    return out
+
+
+def _no_entries(rows: Tensor) -> Tensor:
+    return torch.zeros((), dtype=torch.int64, device=rows.device)
+
+
+def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Images:
+    c, n, d = rows.shape[0], rows.shape[1], colors.shape[2]
+    image = (c, height, width)
+    return (
+        rows.new_empty(*image, d), rows.new_empty(image), rows.new_empty(image), rows.new_empty(*image, 3),
+        rows.new_empty(image), rows.new_empty(image, dtype=torch.int32), rows.new_empty(c, n, dtype=torch.int32),
+        rows.new_empty((), dtype=torch.int64),
+    )  # fmt: skip
+
+
+@_rasterize.register_fake
+def _(rows, colors, means2d_offset, means2d_absgrad, height, width, max_tile_entries=0):
+    return _empty_images(rows, colors, height, width)
+
+
+@torch.library.custom_op("headfields::splat_rasterize_backward", mutates_args=())
+def _rasterize_backward(
+    to_color: Tensor | None,
+    to_through: Tensor | None,
+    to_depth: Tensor | None,
+    to_normal: Tensor | None,
+    rows: Tensor,
+    colors: Tensor,
+    means2d_offset: Tensor | None,
+    means2d_absgrad: Tensor | None,
+    light: Tensor,
+    last: Tensor,
+    height: int,
+    width: int,
+    max_tile_entries: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of rows and colors for those of images, and of `means2d_absgrad` where it is given."""
+    op, (c, n) = "splat_rasterize_backward", rows.shape[:2]
+    _check_rasterize(op, rows, colors, means2d_offset, means2d_absgrad, height, width)
+    image = (c, height, width)
+    grads = {"to_color": to_color, "to_through": to_through, "to_depth": to_depth, "to_normal": to_normal}
+    shapes = ((*image, colors.shape[2]), image, image, (*image, 3))
+    fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
+    require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
+    _require_kernel(op, *grads.values(), rows, colors, means2d_offset, means2d_absgrad, light)
+    outer = [_ready_or_none(grad) for grad in grads.values()]
+    inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
+    magnitudes = None if means2d_absgrad is None else rows.new_zeros(c, n, 2)
+    ends = _ready(light), _ready(last).to(torch.int32)
+    if use_native(rows):
+        to_rows, to_colors = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
+        native.splat_rasterize_backward(
+            *outer, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
+        )
+    else:
+        to_rows, to_colors = _rasterize_warp.rasterize_backward(
+            outer, *inputs, magnitudes, *ends, height, width, max_tile_entries
+        )
+    return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
+
+
+@_rasterize_backward.register_fake
+def _(
+    to_color, to_through, to_depth, to_normal, rows, colors, means2d_offset, means2d_absgrad, light, last, height,
+    width, max_tile_entries=0
+):  # fmt: skip
+    magnitudes = rows.new_empty(0) if means2d_absgrad is None else rows.new_empty(means2d_absgrad.shape)
+    return rows.new_empty(rows.shape), colors.new_empty(colors.shape), magnitudes
+
+
+def _save_projection(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.options = inputs[6:]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _projection_derivative(ctx: Any, grad: Tensor, _: Any) -> Any:
+    inputs = ctx.saved_tensors
+    if _has_kernel(inputs[0]):
+        gradients = _project_backward(grad, *inputs, *ctx.options)
+    else:
+        gradients = _OneDerivative.apply(reference.project_backward, ctx.options, grad, *inputs)
+    return *gradients, *(None,) * 5
+
+
+def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
+    rows, colors, means2d_offset, means2d_absgrad, *ctx.size = inputs
+    ctx.save_for_backward(rows, colors, means2d_offset, means2d_absgrad, output[1], output[5])
+    ctx.set_materialize_grads(False)  # an image that the loss does not use costs nothing
+    ctx.mark_non_differentiable(*output[4:])
+
+
+def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
+    rows, colors, means2d_offset, means2d_absgrad, light, last = ctx.saved_tensors
+    if _has_kernel(rows):
+        gradients = _rasterize_backward(
+            *grads[:4], rows, colors, means2d_offset, means2d_absgrad, light, last, *ctx.size
+        )
+    else:
+        gradients = _OneDerivative.apply(
+            reference.rasterize_backward, tuple(ctx.size[:2]), *grads[:4], rows, colors, means2d_offset, means2d_absgrad
+        )
+    to_rows, to_colors, magnitudes = gradients
+    to_screen = None if means2d_offset is None else to_rows[..., :2].clone()
+    return to_rows, to_colors, to_screen, None if means2d_absgrad is None else magnitudes, None, None, None
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
+    raise NotImplementedError(
+        "rasterize_gaussians: a second derivative is requested, and the operation has one; project and rasterize of "
+        "headfields.ops.reference.rasterize_gaussians have all of them"
+    )
+
+
+class _OneDerivative(torch.autograd.Function):
+    """A gradient by the definition, where no kernel has it: as the kernels' it has no derivative, and says so."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, options: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = function(*tensors, *options)
+        return gradients
+
+    backward = staticmethod(_no_second_derivative)
+
+
+def _save_colors(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _colors_derivative(ctx: Any, grad: Tensor) -> Any:
+    return _colors_backward(grad, *ctx.saved_tensors)
+
+
+_colors.register_autograd(_colors_derivative, setup_context=_save_colors)
+_colors_backward.register_autograd(_no_second_derivative)
+_project.register_autograd(_projection_derivative, setup_context=_save_projection)
+_project_backward.register_autograd(_no_second_derivative)
+_rasterize.register_autograd(_images_derivative, setup_context=_save_images)
+_rasterize_backward.register_autograd(_no_second_derivative)
+
+
+def _plain_project_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, options = arguments[:6], arguments[6:]
+    _, pull = torch.func.vjp(lambda *tensors: reference.project(*tensors, *options)[0], *inputs)
+    gradients: tuple[Tensor, ...] = pull(grad)
+    return gradients
+
+
+def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    gradients: tuple[Tensor, ...] = torch.func.vjp(reference.harmonic_colors, *inputs)[1](grad)
+    return gradients
+
+
+define_transforms(_colors, reference.harmonic_colors)
+define_transforms(_colors_backward, _plain_colors_backward)
+
+
+def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows)
+
+
+define_transforms(_project, reference.project)
+define_transforms(_project_backward, _plain_project_backward)
+define_transforms(_rasterize, _plain_rasterize)
+define_transforms(
+    _rasterize_backward,
+    None,
+    remedy="project and rasterize of headfields.ops.reference.rasterize_gaussians have every derivative",
+)

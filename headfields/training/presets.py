@@ -1,0 +1,101 @@
+"""Presets by name: their arguments on a capture, and building one.
+
+A preset is a function of `headfields.models` whose first parameter is the capture's template.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headfields import models
+from headfields.data.matter import matter_extent
+from headfields.similar_names import did_you_mean
+
+__all__ = ["PRIORS", "build", "parameters_of", "preset", "preset_arguments", "presets"]
+
+PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
+          "headfields track"}  # fmt: skip
+"""Models that are not trained on a capture, and what trains them."""
+
+
+def presets() -> dict[str, Callable[..., Any]]:
+    """The presets by name."""
+    functions = {name: getattr(models, name) for name in models.__all__ if inspect.isfunction(getattr(models, name))}
+    return {name: function for name, function in functions.items() if parameters_of(function)[0].name == "template"}
+
+
+def preset(model: str) -> Callable[..., Any]:
+    """A preset by name.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those there are.
+    """
+    if model in PRIORS:
+        raise ValueError(f"{model} is not trained on a capture; it is {PRIORS[model]}")
+    known = presets()
+    if model not in known:
+        raise ValueError(
+            f"there is no model {model!r}{did_you_mean(model, known)}; headfields train has {', '.join(sorted(known))}"
+        )
+    return known[model]
+
+
+def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: Any) -> dict[str, Any]:
+    """Arguments for a preset on a capture: those of a recipe, with `own` in their place.
+
+    Six parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" in the recipe "cpu" and else
+    "paper", `shell` is a centimeter more than what the mattes show, if that is more than the preset's, and `hair` is
+    what they show.
+
+    Raises:
+        ValueError: there is no such preset.
+        TypeError: it has no argument of that name.
+    """
+    arguments = {**recipe.arguments, **own}
+    if "small" in own and "sizes" not in own:  # MonoAvatar's older word for sizes
+        arguments.pop("sizes", None)
+    parameters = {parameter.name: parameter for parameter in parameters_of(preset(model))}
+    unknown = [name for name in own if name not in list(parameters)[1:]]
+    if unknown:
+        near = did_you_mean(unknown[0], parameters)
+        raise TypeError(f"{model} has no argument {unknown[0]!r}{near}; it has {', '.join(list(parameters)[1:])}")
+    offered = getattr(capture, "expression_width", None)
+    if "expression_width" in parameters and "expression_width" not in own and offered is not None:
+        usual = arguments.get("expression_width", parameters["expression_width"].default)
+        arguments["expression_width"] = min(usual, offered)
+    if "frames" in parameters:
+        arguments.setdefault("frames", len(capture))
+    if "shell" in parameters and "shell" not in arguments:
+        needed = round(matter_extent(capture) + 0.01, 3)
+        if needed > parameters["shell"].default:
+            arguments["shell"] = needed
+            print(
+                f"{model}: a shell of {100 * needed:.1f} cm, because the mattes show matter {100 * needed - 1:.1f} cm "
+                "off the mesh; shell=0.045 keeps the preset's",
+                file=sys.stderr,
+            )
+    if "hair" in parameters and "hair" not in arguments:
+        arguments["hair"] = round(matter_extent(capture), 3)
+    if "pose_width" in parameters:
+        arguments.setdefault("pose_width", pose_width(capture))
+    if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():
+        arguments["sizes"] = "cpu" if recipe.name == "cpu" else "paper"
+    return arguments
+
+
+def build(model: str, arguments: Mapping[str, Any], capture: Any) -> Any:
+    """The avatar of a preset on a capture's template."""
+    return preset(model)(capture.template, **arguments)
+
+
+def pose_width(capture: Any) -> int:
+    """Number of pose coefficients that the states of a capture have, 3 for each joint; 0 for none."""
+    pose = capture.state([0]).pose if len(capture) else None
+    return 0 if pose is None else pose[0].numel()
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function, in order."""
+    return list(inspect.signature(function).parameters.values())
