@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jaxtyping
@@ -14,7 +15,7 @@ from tests import annotation_checks
 
 annotation_checks.install()  # before the library is imported
 
-# Thousands of small files are written and deleted again, which takes a minute on some disks: in memory where there is room.
+# Thousands of small files are written and deleted again, which takes a minute on some disks: in memory if it has room.
 _MEMORY = "/dev/shm"
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
@@ -55,3 +56,37 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Any]:
+    """The procedural head, 4,515 vertices; not to be changed."""
+    from headfields.synthetic.head.model import procedural_head
+    from tests.factories import kept_module
+
+    yield from kept_module(procedural_head())
+
+
+@pytest.fixture(scope="session")
+def tiny_head() -> Iterator[Any]:
+    """A blob of 362 vertices with FLAME's joints and coefficients; not to be changed."""
+    from tests.data.formats import vhap_folder
+    from tests.factories import kept_module
+
+    yield from kept_module(vhap_folder.tiny_head())
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny capture with everything in it; not to be changed."""
+    from tests.factories import kept_folder, tiny_capture
+
+    yield from kept_folder(tiny_capture(tmp_path_factory.mktemp("shared") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def head_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A capture of the procedural head; not to be changed."""
+    from tests.factories import head_capture, kept_folder
+
+    yield from kept_folder(head_capture(tmp_path_factory.mktemp("shared") / "head"))

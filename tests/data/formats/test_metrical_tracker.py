@@ -12,7 +12,6 @@ from headfields.data import CaptureError
 from headfields.data.formats.metrical_tracker import read_metrical_frame, read_metrical_frames
 from headfields.files.unpickler import UnsafePickleError
 from headfields.ops import rotation_matrices
-from headfields.synthetic.head.model import procedural_head
 
 
 def six(matrices):
@@ -69,11 +68,6 @@ def save(folder, index=0, zipped=True, **changes):
     path = folder / f"{index:05d}.frame"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return path, pose
-
-
-@pytest.fixture(scope="module")
-def head():
-    return procedural_head()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
