@@ -23,6 +23,7 @@ from headfields.avatar.composition import (
     unbuilt_on_error,
     warn_of_inverse,
 )
+from headfields.avatar.views import render_views
 from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.latent_table import LatentTable
@@ -467,26 +468,32 @@ class Avatar(Composition):
     def render(
         self, camera: Camera, state: HeadState, background: float | int | Tensor | np.ndarray = 1.0, chunk: int = 16384
     ) -> Rendering:
-        """An image of one frame, without gradients, in evaluation mode.
+        """An image of a frame, or B of them, without gradients, in evaluation mode.
 
         Args:
-            camera: one camera (or a batch of one).
-            state: one frame.
-            background: a gray level, a color (3,) or an image (H, W, 3), sRGB in [0, 1].
+            camera: one camera, or B of one size.
+            state: one frame, or B. One camera sees all frames, and one frame is seen by all cameras.
+            background: a gray level, a color (3,), an image (H, W, 3) or one for each (B, H, W, 3), sRGB in [0, 1].
             chunk: rays at a time: fewer take less memory and, below the default, longer.
 
         Returns:
-            A `Rendering` of (H, W, ...) tensors, depth in meters along the ray, in the state's dtype, whatever the
-            camera's, and under autocast too. A view without the head is legal; a warning says so if the inverse of
-            `world_to_camera` would show it.
+            A `Rendering` of (H, W, ...) tensors, of (B, H, W, ...) for several cameras or frames, depth in meters along
+            the ray, in the state's dtype, whatever the camera's, and under autocast too. A view without the head is
+            legal; a warning says so if the inverse of `world_to_camera` would show it.
 
         Raises:
             TypeError: a background of 8-bit integers.
-            ValueError: the state has not one frame, or lacks what a part needs; a background of another size, or
-                outside [0, 1]; on the CPU also: vertices that are not finite or not in meters.
+            ValueError: cameras and frames are not as many, or one; the state lacks what a part needs; a background of
+                another size, or outside [0, 1]; on the CPU also: vertices that are not finite or not in meters.
         """
-        if len(state) != 1:
-            raise ValueError(f"Avatar.render: state has {len(state)} frames; index one, state[0]")
+
+        def draw(camera: Camera, state: HeadState, background: Any) -> Rendering:
+            return self._image(camera, state, background, chunk)
+
+        return render_views("Avatar.render", draw, camera, state, background)
+
+    def _image(self, camera: Camera, state: HeadState, background: Any, chunk: int) -> Rendering:
+        """The image (H, W, ...) of one camera and one frame."""
         if is_readable(state.vertices):
             check_meters("Avatar.render", "state.vertices", state.vertices)
         color = background_pixels("Avatar.render", background, camera.size, state.vertices.device)

@@ -23,6 +23,7 @@ from headfields.avatar.composition import (
     warn_of_inverse,
 )
 from headfields.avatar.saving import part_names
+from headfields.avatar.views import render_views
 from headfields.deformers.chain import Chain
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.field_basis import BlendCoefficients
@@ -277,25 +278,27 @@ class SplatAvatar(Composition):
     def render(
         self, camera: Camera, state: HeadState, background: float | int | Tensor | np.ndarray = 1.0
     ) -> Rendering:
-        """An image of one frame, without gradients, in evaluation mode.
+        """An image of a frame, or B of them, without gradients, in evaluation mode.
 
         Args:
-            camera: one camera (or a batch of one).
-            state: one frame.
-            background: a gray level, a color (3,) or an image (H, W, 3), sRGB in [0, 1].
+            camera: one camera, or B of one size.
+            state: one frame, or B. One camera sees all frames, and one frame is seen by all cameras.
+            background: a gray level, a color (3,), an image (H, W, 3) or one for each (B, H, W, 3), sRGB in [0, 1].
 
         Returns:
-            A `Rendering` of (H, W, ...) tensors, depth in meters along the ray; `splats` are those of the frame,
-            (1, N, ...). A view without the head is legal; a warning says so if the inverse of `world_to_camera` would
-            show it.
+            A `Rendering` of (H, W, ...) tensors, of (B, H, W, ...) for several cameras or frames, depth in meters along
+            the ray; `splats` are those of each image, (1, N, ...) or (B, N, ...). A view without the head is legal; a
+            warning says so if the inverse of `world_to_camera` would show it.
 
         Raises:
             TypeError: a background of 8-bit integers.
-            ValueError: the state has not one frame, or lacks what a part needs; a background of another size, or
-                outside [0, 1]; on the CPU also: vertices that are not finite or not in meters.
+            ValueError: cameras and frames are not as many, or one; the state lacks what a part needs; a background of
+                another size, or outside [0, 1]; on the CPU also: vertices that are not finite or not in meters.
         """
-        if len(state) != 1:
-            raise ValueError(f"SplatAvatar.render: state has {len(state)} frames; index one, state[0]")
+        return render_views("SplatAvatar.render", self._image, camera, state, background)
+
+    def _image(self, camera: Camera, state: HeadState, background: Any) -> Rendering:
+        """The image (H, W, ...) of one camera and one frame."""
         vertices = state.vertices
         if is_readable(vertices):
             check_meters("SplatAvatar.render", "state.vertices", vertices)

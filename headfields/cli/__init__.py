@@ -16,7 +16,7 @@ from inspect import signature
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
-from headfields.cli.streams import open_closed_descriptors, tolerant_stderr
+from headfields.cli.streams import closing_stdout, open_closed_descriptors, tolerant_stderr
 from headfields.similar_names import did_you_mean
 
 COMMANDS = (
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, 1 for an error (one line on stderr), 130 after Ctrl-C. Bad usage exits with 2.
     """
     open_closed_descriptors()
-    with tolerant_stderr():
+    with tolerant_stderr(), closing_stdout():
         try:
             return _run(list(sys.argv[1:] if arguments is None else arguments))
         except Interrupted as interruption:
@@ -81,7 +81,7 @@ def _run(arguments: list[str]) -> int:
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except Interrupted:
+    except (Interrupted, BrokenPipeError):
         raise
     except Exception as error:
         if _interrupted(error):

@@ -65,7 +65,9 @@ def demo(
         training = max(minutes * (1 - _LATER) - spent, _LEAST)
         _say(f"2. INSTA, {training:.1f} minutes (the capture took {spent:.1f})")
         if not (run / "avatar.safetensors").exists():
-            train("insta", folder, run, minutes=round(_trained(run) + training, 2), resume=True)
+            train(
+                "insta", folder, run, minutes=round(_trained(run) + training, 2), resume=(run / "config.json").exists()
+            )
         _say("3. pictures and figures")
         avatars = {
             "INSTA": hf.load_avatar(run / "avatar.safetensors"),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-__all__ = ["open_closed_descriptors", "tolerant_stderr"]
+__all__ = ["closing_stdout", "open_closed_descriptors", "tolerant_stderr"]
 
 
 def open_closed_descriptors() -> None:
@@ -29,6 +29,29 @@ def open_closed_descriptors() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def closing_stdout() -> Iterator[None]:
+    """Within the `with` block, a reader of stdout may go: `headfields --help | head -1` ends without an error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_stdout()
+        raise
+
+
+def _drop_stdout() -> None:
+    """What is left in the buffer of stdout goes nowhere; else Python complains about it when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ rebuilt while a file is read. These records hold the file's content, and `resolv
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +17,6 @@ import torch
 from torch import Tensor
 
 from headfields.files.reading import brief
-
-__all__ = [
-    "Array",
-    "Budget",
-    "Chumpy",
-    "Dtype",
-    "Name",
-    "Sparse",
-    "Storage",
-    "TensorView",
-    "as_bytes",
-    "check_keys",
-    "frombuffer",
-    "make_dtype",
-    "make_scalar",
-    "resolve",
-    "size_of",
-]
 
 _DEEPEST = 100  # levels of containers in containers
 _KEY_ENTRIES, _KEY_BITS = 64, 60  # tuples in a key, and bits of an integer
@@ -124,24 +107,17 @@ def _sizes(shape: Any, what: str) -> tuple[int, ...]:
     return tuple(int(size) for size in shape)
 
 
+@dataclass(frozen=True, eq=False)
 class Name:
     """A name that the file may mention, and call if `function` is not None. The file cannot change it."""
 
-    __slots__ = ("function", "name")
-    function: Callable[..., Any] | None
     name: str
-
-    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "function", function)
+    function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
         if self.function is None:
             raise ValueError(f"{self.name} is called, which no file of arrays does")
         return self.function(*args)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise ValueError(f"the state of {self.name} is set, which no file of arrays does")
 
     def __setstate__(self, state: Any) -> None:
         raise ValueError(f"the state of {self.name} is set, which no file of arrays does")
@@ -163,11 +139,6 @@ class Dtype:
         # Sizes and flags in the state are ignored: the dtype of that name has the right ones.
         if not self.dtype.hasobject:
             self.dtype = self.dtype.newbyteorder(order)
-
-
-def make_dtype(*args: Any) -> Dtype:
-    """Stands for `numpy.dtype`."""
-    return Dtype(*args)
 
 
 def as_bytes(data: Any) -> bytes:

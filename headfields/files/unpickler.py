@@ -7,6 +7,8 @@ checked.
 
 It stands on pickle's implementation in Python. The one in C allocates what a file's numbers say, and overflows the
 stack where a key is a tuple nested deeply enough; a file of arrays has few operations, so its speed is not missed.
+`torch.load(weights_only=True)` is not used: it refuses the NumPy arrays of trackers, allocates what a file claims to
+hold, and overflows the stack on such a key too (`tests/files/test_hostile_files.py`).
 """
 
 import codecs
@@ -34,6 +36,7 @@ _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch.save befo
 _SPARSE = {f"{kind}_{what}": kind for kind in ("csc", "csr", "coo") for what in ("matrix", "array")}
 _ALIASES = {"posix": "os", "nt": "os", "_io": "io", "_operator": "operator"}
 _DEEPEST = 50  # levels of lists, or of chumpy objects, in an array
+_BIG_ENDIAN = "it was written on a big-endian machine; save it again on a little-endian one"
 _NESTING = 4  # a pickled tensor holds a nested file, which holds no tensor
 
 
@@ -70,7 +73,7 @@ _CALLED: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray._reconstruct": inert.Array,
     "numpy.core.multiarray.scalar": inert.make_scalar,
     "numpy.core.numeric._frombuffer": inert.frombuffer,
-    "numpy.dtype": inert.make_dtype,
+    "numpy.dtype": inert.Dtype,
     "builtins.dict": _dict,
     "builtins.list": list,
     "builtins.tuple": tuple,
@@ -92,6 +95,16 @@ _MENTIONED = ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix
 
 
 _OPERATIONS: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+
+
+def _checking(code: bytes, keys: slice) -> Callable[[Any], None]:
+    """pickle's operation, with a check of what it takes from the stack for keys."""
+
+    def operation(unpickler: Any) -> None:
+        inert.check_keys(unpickler.stack[keys])
+        _OPERATIONS[code[0]](unpickler)
+
+    return operation
 
 
 class _Operations(dict[int, Callable[[Any], None]]):
@@ -206,26 +219,6 @@ class _Unpickler(pickle._Unpickler):
         (count,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(count)))  # as many as there are
 
-    def _set_item(self) -> None:
-        inert.check_keys(self.stack[-2:-1])
-        _OPERATIONS[pickle.SETITEM[0]](self)
-
-    def _set_items(self) -> None:
-        inert.check_keys(self.stack[::2])
-        _OPERATIONS[pickle.SETITEMS[0]](self)
-
-    def _make_dict(self) -> None:
-        inert.check_keys(self.stack[::2])
-        _OPERATIONS[pickle.DICT[0]](self)
-
-    def _add_items(self) -> None:
-        inert.check_keys(self.stack)
-        _OPERATIONS[pickle.ADDITEMS[0]](self)
-
-    def _make_frozenset(self) -> None:
-        inert.check_keys(self.stack)
-        _OPERATIONS[pickle.FROZENSET[0]](self)
-
     dispatch = _Operations({
         **_OPERATIONS,
         pickle.REDUCE[0]: _reduce,
@@ -233,11 +226,11 @@ class _Unpickler(pickle._Unpickler):
         pickle.BUILD[0]: _build,
         pickle.FRAME[0]: _frame,
         pickle.BYTEARRAY8[0]: _bytearray,
-        pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_items,
-        pickle.DICT[0]: _make_dict,
-        pickle.ADDITEMS[0]: _add_items,
-        pickle.FROZENSET[0]: _make_frozenset,
+        pickle.SETITEM[0]: _checking(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _checking(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: _checking(pickle.DICT, slice(None, None, 2)),
+        pickle.ADDITEMS[0]: _checking(pickle.ADDITEMS, slice(None)),
+        pickle.FROZENSET[0]: _checking(pickle.FROZENSET, slice(None)),
     })  # fmt: skip
     del dispatch[pickle.NEWOBJ_EX[0]]
 
@@ -266,9 +259,15 @@ def load_pickle(source: str | Path | bytes, where: str | None = None) -> Any:
     Traceback (most recent call last):
     headfields.files.reading.UnsafePickleError: ...os.system...
     """
-    where = where or (f"load_pickle: {len(source)} bytes" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else file_bytes(source)
+    data, where = _opened("load_pickle", source, where)
     return unpickle(data, where, inert.Budget(len(data)))
+
+
+def _opened(op: str, source: str | Path | bytes, where: str | None) -> tuple[bytes, str]:
+    """The bytes of a source, and its name in messages."""
+    if isinstance(source, bytes):
+        return source, where or f"{op}: {len(source)} bytes"
+    return file_bytes(source), where or str(source)
 
 
 def unpickle(data: bytes, where: str, budget: inert.Budget) -> Any:
@@ -289,8 +288,7 @@ def load_torch(source: str | Path | bytes, where: str | None = None) -> Any:
     Raises:
         UnsafePickleError, ValueError, OSError: as `load_pickle`.
     """
-    where = where or (f"load_torch: {len(source)} bytes" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else file_bytes(source)
+    data, where = _opened("load_torch", source, where)
     budget = inert.Budget(len(data))
     with reading(where, "a file of torch.save"):
         zipped = data[:4] == b"PK\x03\x04"
@@ -324,7 +322,7 @@ def _zipped(data: bytes, where: str, budget: inert.Budget) -> Any:
         raise ValueError(f"the archive has no data.pkl; it has {', '.join(names[:5]) or 'nothing'}")
     prefix = pickles[0].removesuffix("data.pkl")
     if prefix + "byteorder" in names and archive.read(prefix + "byteorder") != b"little":
-        raise ValueError("it was written on a big-endian machine; save it again on a little-endian one")
+        raise ValueError(_BIG_ENDIAN)
     storages: dict[str, inert.Storage] = {}
 
     def storage(identity: Any) -> inert.Storage:
@@ -341,11 +339,13 @@ def _legacy(file: io.BytesIO, where: str, budget: inert.Budget, depth: int) -> A
     def load(storage: Callable[[Any], Any] | None = None) -> Any:
         return _Unpickler(file, where, budget, depth, storage).load()
 
-    if not _equals(load(), _LEGACY_MAGIC) or not _equals(load(), _LEGACY_VERSION):
-        raise ValueError("it does not begin as torch.save writes")
+    for number in (_LEGACY_MAGIC, _LEGACY_VERSION):
+        start = load()
+        if not isinstance(start, int) or start != number:
+            raise ValueError("it does not begin as torch.save writes")
     system = load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("it was written on a big-endian machine; save it again on a little-endian one")
+        raise ValueError(_BIG_ENDIAN)
     storages: dict[str, inert.Storage] = {}
 
     def storage(identity: Any) -> inert.Storage:
@@ -362,10 +362,6 @@ def _legacy(file: io.BytesIO, where: str, budget: inert.Budget, depth: int) -> A
             raise ValueError(f"storage {key} does not have the {entry.count} elements that the pickle declares")
         entry.raw = file.read(entry.count * entry.dtype.itemsize)
     return content
-
-
-def _equals(value: Any, number: int) -> bool:
-    return isinstance(value, int) and value == number
 
 
 def to_array(value: Any, name: str = "value") -> Shaped[np.ndarray, "..."]:

@@ -1,12 +1,12 @@
 """The folder of a training run: its files, and writing them atomically.
 
 config.json              what was trained, on what, how, with which versions
-log.jsonl                one line of figures about once per second, and one line per event
+log.jsonl                one line of metrics about once per second, and one line per event
 images/                  step_000000.png, ...: truth | rendering | error of one validation frame
 checkpoint/              last.safetensors, to resume from; previous.safetensors, the one before; parts.safetensors, the
                          untrained avatar, if config.json does not name a preset that builds it
 avatar.safetensors       the trained avatar, with averaged weights
-metrics.json             figures of `headfields evaluate`
+metrics.json             metrics of `headfields evaluate`
 .lock                    which process writes to the folder
 
 Every file but the log is written under a temporary name and moved into place once it is complete.

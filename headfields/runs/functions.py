@@ -57,7 +57,7 @@ def reads_argument(function: Callable[..., Any], argument: int | str) -> bool:
     method: Any = function
     if isinstance(function, nn.Module):
         method = function.forward
-    elif not inspect.isroutine(function):
+    elif not inspect.isroutine(method):
         method = method.__call__
     code = getattr(inspect.unwrap(method), "__code__", None)
     if code is None:  # of an extension module

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 LOG_SECONDS = 1.0
-"""How often figures are written to the log."""
+"""How often metrics are written to the log."""
 
 
 class NanLossError(RuntimeError):

@@ -74,7 +74,7 @@ def rig_tracking_error(folder: str | Path, body: TrackedBody, poses: Mapping[int
         raise CaptureError(f"rig_tracking_error: {path} does not exist; write_rig_capture makes one")
     keys = {"vertices": "F V 3", "world_to_camera": "F 4 4", "pose": "F J 3"}
     with reading(path, "the truth of a drawn capture", CaptureError):
-        raw = load_numbers(path, CaptureError, TRUTH_FORMAT)
+        raw = load_numbers(path, kind=TRUTH_FORMAT)
         arrays = checked_arrays(f"rig_tracking_error: {path}", raw, keys)
     truth = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
     rig = body.rig

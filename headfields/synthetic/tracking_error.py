@@ -82,7 +82,7 @@ def tracking_error(
     if not path.is_file():
         raise CaptureError(f"tracking_error: {path} does not exist; write_head_capture(..., noise=...) makes one")
     with reading(path, "the truth of a drawn capture", CaptureError, "write the capture again"):
-        arrays = load_numbers(path, CaptureError, TRUTH_FORMAT)
+        arrays = load_numbers(path, kind=TRUTH_FORMAT)
         truth = {name: arrays[name].astype(np.float64) for name in ("vertices", "world_to_camera", "expression")}
     shapes = {
         "vertices": (len(capture), *capture.recording.canonical.vertices.shape),

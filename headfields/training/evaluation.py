@@ -28,8 +28,8 @@ def evaluate(
     """Renders frames and compares them with the capture, over the same background.
 
     With `refine` every frame is measured twice: as tracked, and with pose and codes fitted to its own image
-    (`refine_frame`). The second figures use the test image: they measure the avatar's quality when aligned, not its
-    prediction, and compare only with figures measured in the same way.
+    (`refine_frame`). The second metrics use the test image: they measure the avatar's quality when aligned, not its
+    prediction, and compare only with metrics measured in the same way.
 
     Args:
         avatar: the trained avatar.
@@ -44,7 +44,7 @@ def evaluate(
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
         the number `frames`, `seconds_per_frame` of rendering alone (not of reading the frame), and `per_frame`, a list
-        of the same per frame with its index `frame`. A masked figure is None for a frame without foreground, and left
+        of the same per frame with its index `frame`. A masked metric is None for a frame without foreground, and left
         out of the mean. With `refine` also `psnr_refined` and so on, the correction of the pose as `refined_degrees`
         and `refined_mm`, `seconds_refining` per frame, and, if anything could not be refined, `refine_left_out`.
 
@@ -65,14 +65,14 @@ def evaluate(
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
         truth, alpha = ground_truth(capture, frame, background, device)
-        row = {"frame": frame, **_figures(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
+        row = {"frame": frame, **_image_metrics(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
         if refine is not False:
             arguments = {} if refine is True else dict(refine)
             refined = refine_frame(
                 avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **arguments
             )
-            figures = _figures(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
-            row |= {f"{key}_refined": value for key, value in figures.items()}
+            better = _image_metrics(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
+            row |= {f"{key}_refined": value for key, value in better.items()}
             row |= {"refined_degrees": refined.rotation, "refined_mm": refined.translation,
                     "seconds_refining": refined.seconds}  # fmt: skip
             left_out |= dict.fromkeys(refined.left_out)
@@ -89,16 +89,16 @@ def evaluate(
     return {**summary, "split": split if frames is None else None, "background": background, "per_frame": rows}
 
 
-def _figures(
+def _image_metrics(
     rendered: Float[Tensor, "h w 3"],
     truth: Float[Tensor, "h w 3"],
     mask: Bool[Tensor, "h w"],
     perceptual: Callable[[Tensor, Tensor], float] | None,
 ) -> dict[str, float | None]:
-    figures = {"psnr": metrics.psnr(rendered, truth), "ssim": metrics.ssim(rendered, truth),
-               "psnr_masked": metrics.psnr(rendered, truth, mask),
-               "ssim_masked": metrics.ssim(rendered, truth, mask)}  # fmt: skip
-    return figures if perceptual is None else {**figures, "lpips": perceptual(rendered, truth)}
+    values = {"psnr": metrics.psnr(rendered, truth), "ssim": metrics.ssim(rendered, truth),
+              "psnr_masked": metrics.psnr(rendered, truth, mask),
+              "ssim_masked": metrics.ssim(rendered, truth, mask)}  # fmt: skip
+    return values if perceptual is None else {**values, "lpips": perceptual(rendered, truth)}
 
 
 def picture(

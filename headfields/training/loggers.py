@@ -1,4 +1,4 @@
-"""Loggers of Lightning Fabric: the figures of log.jsonl, and the pictures, as other programs read them.
+"""Loggers of Lightning Fabric: the metrics of log.jsonl, and the pictures, as other programs read them.
 
 A logger is an object, such as `lightning_fabric.loggers.CSVLogger(...)`, or a name: `"csv"` (RUN/logs/csv/metrics.csv),
 `"tensorboard"` (RUN/logs/tensorboard) or `"wandb"` (Weights & Biases). When a run is resumed, a logger by name goes on
@@ -77,14 +77,14 @@ class Loggers:
                 self._fabric.loggers.append(self._named(name, progress))
             self._opened = True
 
-    def figures(self, step: int, figures: dict[str, float]) -> None:
-        """Logs figures by name."""
+    def metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Logs metrics by name."""
         if self._fabric.loggers:
-            self._fabric.log_dict(figures, step=step)
+            self._fabric.log_dict(metrics, step=step)
 
     def picture(self, step: int, image: Float[Tensor, "h w 3"], psnr: float) -> None:
         """Logs a picture, where the logger can, and its PSNR."""
-        self.figures(step, {"validation/psnr": psnr})
+        self.metrics(step, {"validation/psnr": psnr})
         for logger in self._fabric.loggers:
             pixels = image.detach().clamp(0, 1).cpu().numpy()
             if hasattr(logger, "log_image"):
@@ -138,21 +138,21 @@ class Loggers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger.experiment  # noqa: B018
-        for step, figures in rows:
+        for step, metrics in rows:
             if step <= progress.step:
-                logger.log_metrics(figures, step)
+                logger.log_metrics(metrics, step)
         logger.save()
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Tensor | float]]]:
-    """Step and figures of the rows of a CSV file that are whole."""
+    """Step and metrics of the rows of a CSV file that are whole."""
     rows = []
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
                 step = int(row.pop("step"))
-                figures: dict[str, Tensor | float] = {name: float(text) for name, text in row.items() if text != ""}
-                rows.append((step, figures))
+                metrics: dict[str, Tensor | float] = {name: float(text) for name, text in row.items() if text != ""}
+                rows.append((step, metrics))
             except (TypeError, ValueError, KeyError):
                 continue
     return rows

@@ -19,7 +19,7 @@ class TrainingMonitor(ProgressMonitor):
         bar: whether the bar is shown.
         processes: with several, time is that of process 0 as of the last step: a learning rate that follows the clock
             must be the same on all.
-        loggers: further logs of the figures.
+        loggers: further logs of the metrics.
 
     Attributes:
         psnr: training PSNR in dB, smoothed over about twenty steps; NaN before the first.
@@ -98,13 +98,13 @@ class TrainingMonitor(ProgressMonitor):
             return
         loss, rate = sum(terms.values()), self.rays_per_second
         self.caption(f"loss {loss:.4f}, {self.psnr:.2f} dB, {rate / 1000:.1f}k rays/s")
-        figures = {"psnr": round(self.psnr, 3), "rays_per_second": round(rate), "learning_rate": learning_rate}
+        metrics = {"psnr": round(self.psnr, 3), "rays_per_second": round(rate), "learning_rate": learning_rate}
         seconds = round(self.progress.seconds, 2)
         if self.folder is not None:
-            self.folder.log(step=step, seconds=seconds, loss=loss, terms=terms, **figures)
+            self.folder.log(step=step, seconds=seconds, loss=loss, terms=terms, **metrics)
         if self._processes.is_first:
             by_name = {f"terms/{name}": value for name, value in terms.items()}
-            self._loggers.figures(step, {"seconds": seconds, "loss": loss, **by_name, **figures})
+            self._loggers.metrics(step, {"seconds": seconds, "loss": loss, **by_name, **metrics})
 
     def after_skipped_step(self, rays: int) -> None:
         """Counts a step that was not taken, with its number of rays, and moves the bar."""

@@ -90,10 +90,10 @@ class Recipe:
         if unknown:
             raise TypeError(f"recipe {self.name}: no option {sorted(unknown)}; it has {', '.join(self.options)}")
         chosen = {**self.options, **options}
+        rays = {"rays_per_step": chosen["rays"], "samples_per_step": chosen["samples"] or None}
         return {
             "losses": self.losses_for(chosen, avatar),
-            "rays_per_step": chosen["rays"],
-            "samples_per_step": chosen["samples"] or None,
+            **({} if getattr(avatar, "whole_images", False) else rays),
             "frames_per_step": chosen["frames"],
             **{name: chosen[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
             "callbacks": self.callbacks(avatar),

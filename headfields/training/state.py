@@ -34,7 +34,7 @@ class TrainingState:
 
     Attributes:
         avatar, optimizer, ema, random, scaler: as above.
-        progress: steps, seconds, and figures that go on over resumptions.
+        progress: steps, seconds, and metrics that go on over resumptions.
         skipped: the steps that were not finite.
         parameters: what is trained, by name.
         backup: the buffers of before a step.

@@ -67,7 +67,7 @@ class Trainer:
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: their weighted sum is minimized: losses as in `headfields.losses`, and functions of `(rendering, batch)`
             or `(rendering, batch, step)` that return a scalar tensor (see `headfields.losses.FunctionLoss`).
-        rays_per_step: rays rendered a step.
+        rays_per_step: rays rendered a step; 2,048 if None.
         samples_per_step: target number of composited samples per step; `rays_per_step` is then where the number of
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
             `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`.
@@ -141,7 +141,7 @@ class Trainer:
         capture: Any,
         losses: Sequence[Loss | Callable[..., Tensor]] | Callable[..., Tensor],
         *,
-        rays_per_step: int = 2048,
+        rays_per_step: int | None = None,
         samples_per_step: int | None = None,
         frames_per_step: int | None = None,
         frame_weights: Any = None,
@@ -174,10 +174,20 @@ class Trainer:
         loggers: Sequence[Any] = (),
         bar: bool = True,
     ) -> None:
+        if isinstance(capture, str | Path):
+            raise TypeError(
+                f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture(...) of it, or "
+                "call headfields.training.train, which takes a folder"
+            )
         network_rate = learning_rate if network_learning_rate is None else network_learning_rate
         whole_images = bool(getattr(avatar, "whole_images", False))
         if frames_per_step is None:
             frames_per_step = 1 if whole_images else 8
+        rays_alone = {
+            "rays_per_step": rays_per_step, "samples_per_step": samples_per_step, "patch": patch,
+            "pixel_weights": pixel_weights,
+        }  # fmt: skip
+        rays_per_step = 2048 if rays_per_step is None else rays_per_step
         check_positive(
             "Trainer", rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
@@ -212,7 +222,6 @@ class Trainer:
         self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
-        rays_alone = {"samples_per_step": samples_per_step, "patch": patch, "pixel_weights": self.pixel_weights}
         if whole_images and any(rays_alone.values()):
             given = ", ".join(name for name, value in rays_alone.items() if value)
             raise ValueError(

@@ -323,8 +323,6 @@ def test_wrong_nouns_and_missing_fields(unchecked: None) -> None:
                     VolumeRenderer(UniformSampler(4)), condition=RegionGate("expression", MOUTH, 2))  # fmt: skip
     with pytest.raises(ValueError, match="RegionGate needs 'expression'"):
         avatar.render(CAMERA, HeadState(vertices=VERTICES[None]))
-    with pytest.raises(ValueError, match="state has 2 frames"):
-        avatar.render(CAMERA, state())
 
 
 def test_a_users_own_part_is_saved_and_found_again(tmp_path: Path) -> None:

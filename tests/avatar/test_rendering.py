@@ -39,6 +39,32 @@ def no_warning() -> Iterator[None]:
         yield
 
 
+# ---------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize(("views", "frames"), [(4, 4), (1, 4), (4, 1)])
+def test_a_batch_is_its_images(views: int, frames: int) -> None:
+    model, shift = avatar(), torch.linspace(0, 0.02, frames)[:, None, None]
+    cameras = Camera.stack([Camera.orbit((0, 0, 0), 0.6, yaw=20 * i, size=(6, 8), fov=30) for i in range(views)])
+    states = HeadState(VERTICES + shift)
+    batch = model.render(cameras if views > 1 else cameras[0], states, background=torch.rand(4, 6, 8, 3).zero_())
+    assert batch.rgb.shape == (4, 6, 8, 3) and batch.depth.shape == (4, 6, 8)
+    for i in range(4):
+        one = model.render(cameras[i % views], states[i % frames], background=0.0)
+        assert torch.equal(batch.rgb[i], one.rgb) and torch.equal(batch.opacity[i], one.opacity)
+
+
+def test_batches_that_do_not_fit_are_refused() -> None:
+    model, states = avatar(), HeadState(VERTICES.expand(2, -1, -1))
+    cameras = Camera.stack([CAMERA, CAMERA, CAMERA])
+    with pytest.raises(ValueError, match="camera has 3 views and state 2 frames"):
+        model.render(cameras, states)
+    with pytest.raises(ValueError, match="background has 3 images; expected 2"):
+        model.render(CAMERA, states, background=torch.zeros(3, 6, 8, 3))
+    with pytest.raises(ValueError, match="state has 0 frames"):
+        model.render(CAMERA, states[:0])
+
+
 # ---------------------------------------------------------------- backgrounds
 
 

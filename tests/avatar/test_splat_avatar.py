@@ -214,7 +214,7 @@ def test_compositions_that_cannot_work_are_refused(unchecked: None) -> None:
     made = avatar()
     with pytest.raises(ValueError, match="1 cameras, state 2 frames"):
         made(cameras()[0], state(), torch.ones(1, 3))
-    with pytest.raises(ValueError, match="state has 2 frames"):
-        made.render(cameras()[0], state())
+    with pytest.raises(ValueError, match="rays_per_step is about rays"):
+        trainer(rays_per_step=64)
     with pytest.raises(ValueError, match="patch is about rays, and SplatAvatar renders whole images"):
         trainer(patch=8)

@@ -139,3 +139,9 @@ def test_warp_says_what_to_set_where_its_cache_cannot_be_written():
     assert done.returncode == 1
     assert "OSError: NVIDIA Warp cannot write compiled kernels to its cache" in done.stderr.splitlines()[-1]
     assert "WARP_CACHE_PATH" in done.stderr.splitlines()[-1]
+
+
+def test_a_reader_of_stdout_may_go() -> None:
+    command = f"{sys.executable} -m headfields --help | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("usage: headfields") and not done.stderr

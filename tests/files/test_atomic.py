@@ -20,6 +20,7 @@ from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
 from headfields.files.atomic import replacing, replacing_folder, write_bytes, write_image, write_text
 from headfields.files.safetensors import write_safetensors
+from headfields.heads.flame.convert import convert_flame
 from headfields.mesh.mesh import Mesh
 from headfields.synthetic.head.model import procedural_head_arrays
 from tests.avatar.test_saving import small as small_avatar
@@ -130,7 +131,7 @@ def test_a_converted_model_on_a_full_disk(tmp_path, capsys):
     save_arrays(tmp_path / "model.npz", arrays)
     write_bytes(tmp_path / "out.npz", b"old")
     with full_disk(), pytest.raises(OSError, match=r"out\.npz"):
-        hf.heads.flame.convert.convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
+        convert_flame(tmp_path / "model.npz", tmp_path / "out.npz", overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.npz", "out.npz"}
     assert (tmp_path / "out.npz").read_bytes() == b"old"
 

@@ -86,6 +86,32 @@ def torch_file(tensor):
     return file.getvalue()
 
 
+def torch_zip(pickled, compression=zipfile.ZIP_STORED, **storages):
+    """A file of `torch.save` with this pickle and these storages."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression, compresslevel=1) as out:
+        out.writestr("a/data.pkl", b"\x80\x02" + pickled + b".")
+        out.writestr("a/version", "3\n")
+        for name, data in storages.items():
+            out.writestr(f"a/data/{name.strip('_')}", data)
+    return file.getvalue()
+
+
+def rebuilt(count, *view):
+    """Operations for a dict of a tensor of `count` floats in storage 0."""
+    many = b"J" + struct.pack("<i", count)
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu" + many + b"".join(view) + b"tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + many + b"\x85K\x01\x85\x89}tR"
+    return b"}X\x01\0\0\0x" + tensor + b"s"
+
+
+def legacy_torch(pickled, count):
+    """The same in the format before zip, with a storage of no bytes."""
+    start = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
+    parts = [pickle.dumps(each, 2) for each in start]
+    return b"".join([*parts, b"\x80\x02" + pickled + b".", pickle.dumps(["0"], 2), struct.pack("<Q", count)])
+
+
 def archive(data, compression=zipfile.ZIP_DEFLATED, copies=1):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression, compresslevel=1) as out:
@@ -185,6 +211,14 @@ HOSTILE = {
     "stride_0": (read_arrays, lambda: torch_file(torch.zeros(1).expand(10**11))),
     "stride_0_matrix": (read_arrays, lambda: torch_file(torch.zeros(4).expand(10**9, 4))),
     "stride_1_overlaps": (read_arrays, lambda: torch_file(torch.zeros(10**5).unfold(0, 5 * 10**4, 1))),
+    # of 3 MB that torch.load(weights_only=True) makes 768; on which it runs out of memory, twice; and crashes
+    "torch_deflated": (
+        read_arrays,
+        lambda: torch_zip(rebuilt(3 * 2**26), zipfile.ZIP_DEFLATED, _0=bytes(3 * 2**28)),
+    ),
+    "torch_storage_before_zip": (read_arrays, lambda: legacy_torch(rebuilt(2**31 - 1, b"N"), 2**31 - 1)),
+    "torch_bytearray": (read_arrays, lambda: torch_zip(b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R")),
+    "torch_deep_key": (read_arrays, lambda: torch_zip(b"}N" + b"\x85" * DEEP + b"Ns")),
     "shared_lists": (read_arrays, lambda: b"\x80\x04}\x8c\x01a" + doubling("list", 40) + b"s."),
     "shared_tuples": (read_arrays, lambda: b"\x80\x04}\x8c\x01a" + doubling("tuple", 40) + b"s."),
     "strings_of_one_string": (load_pickle, lambda: shared("x" * 10**6, 10**5, b"c_codecs\nencode\nh\xf0\x85R")),

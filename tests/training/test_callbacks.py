@@ -154,7 +154,7 @@ def every_step(monkeypatch):
     monkeypatch.setattr("headfields.runs.progress.LOG_SECONDS", 0.0)
 
 
-def test_loggers_have_the_figures_of_the_log(tmp_path, every_step):
+def test_loggers_have_the_metrics_of_the_log(tmp_path, every_step):
     logger = CSVLogger(tmp_path / "mine", name="x", version="y")
     make(out=tmp_path / "run", loggers=[logger, "csv"]).fit(steps=4)
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
@@ -184,7 +184,7 @@ def test_resuming_goes_on_with_the_same_files(tmp_path, every_step):
         assert [int(row["step"]) for row in rows(path) if row["loss"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_figures_without_a_run_folder_and_pictures_where_a_logger_can(tmp_path, every_step):
+def test_metrics_without_a_run_folder_and_pictures_where_a_logger_can(tmp_path, every_step):
     class Own(Logger):
         name, version, root_dir, log_dir = "own", 0, str(tmp_path), str(tmp_path)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import headfields as hf
 from headfields.cli import main
 from headfields.data.formats.insta_writer import write_insta
-from headfields.files.safetensors import read_safetensors
 from headfields.training.train_preset import train
 from tests.data.tiny import blob, tiny_frames
 
@@ -31,7 +31,7 @@ def run(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> hf.training.
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_safetensors(folder / "avatar.safetensors", "headfields.avatar")[0]
+    return load_file(folder / "avatar.safetensors")
 
 
 def test_command_and_python_give_the_same_bits(run, capture: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_that_is_taken_or_no_run(run, capture: Path, tmp_path: Path) ->
         train("insta", hf.data.load_capture(capture), tmp_path / "run", steps=1, mouth="close")
     with pytest.raises(FileNotFoundError, match="run folder"):
         hf.load_run(tmp_path)
-    (tmp_path / "config.json").write_text('{"scans": {}}')
+    (tmp_path / "config.json").write_text('{"format": 1, "scans": {}}')
     with pytest.raises(ValueError, match="no run of headfields train"):
         hf.load_run(tmp_path)
 
@@ -123,3 +123,9 @@ def test_a_capture_is_opened_as_an_avatar_was_trained(run, capture: Path, tmp_pa
         hf.data.load_capture(capture, avatar=avatar)
     with pytest.raises(FileNotFoundError, match="load_run opens a run before that"):
         hf.load_avatar(tmp_path)
+
+
+def test_a_trainer_takes_no_path(capture: Path) -> None:
+    avatar = hf.models.insta(hf.data.load_capture(capture).template, 3, **SIZES)
+    with pytest.raises(TypeError, match=r"capture is the path .*load_capture"):
+        hf.training.Trainer(avatar, str(capture), [hf.losses.SquaredColor()])

@@ -82,11 +82,11 @@ def surface_errors(
         values = field.color(values, canonical)
         assert values.normal is not None and values.rgb is not None
         cosine = (values.normal * batch.front_normals[0]).sum(-1).clamp(-1, 1)
-        figures = (
+        metrics = (
             distance[:points], distance[:front], distance[front:], torch.rad2deg(cosine.acos()),
             (values.rgb - batch.front_rgb[0]).abs(), missed.float(),
         )  # fmt: skip
-        rows.append(torch.stack([figure.mean() for figure in figures]))
+        rows.append(torch.stack([metric.mean() for metric in metrics]))
     table = torch.stack(rows).cpu() if rows else torch.zeros(0, 6)
     return SurfaceErrors(*table.unbind(1))
 

@@ -44,7 +44,7 @@ class PriorTrainingLog(ProgressMonitor):
         """Counts a step with these weighted terms and this factor on the learning rates.
 
         Args:
-            step: how many had been taken after it, if its figures are read later; None: as many as now.
+            step: how many had been taken after it, if its metrics are read later; None: as many as now.
         """
         self.tick()
         loss = sum(terms.values())

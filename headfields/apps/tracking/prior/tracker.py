@@ -56,7 +56,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
         device: device to run on.
         bar: whether progress bars are shown.
         graph: whether steps on a GPU are replayed from a CUDA graph, where they can be captured. In either case the
-            host reads their figures up to 31 steps later, and waits for none.
+            host reads their metrics up to 31 steps later, and waits for none.
 
     Attributes:
         graph_reason: why the steps of the last fit on a GPU were not replayed from a graph; empty where they were.
