@@ -31,7 +31,7 @@ def run(tiny_folder, tmp_path_factory):
     avatar = hf.SplatAvatar(hf.networks.Gaussians.of(*deformer.attach(splats, face)), deformer, template=template)
     folder = tmp_path_factory.mktemp("export") / "run"
     avatar.save(folder / "avatar.safetensors")
-    config = {"model": "gaussian_avatars", "arguments": {}, "capture": str(tiny_folder), "mouth": "close"}
+    config = {"format": 1, "model": "gaussian_avatars", "arguments": {}, "capture": str(tiny_folder), "mouth": "close"}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

@@ -59,8 +59,8 @@ def test_a_start_that_fits_is_the_mean_of_the_prior(fit):
 def test_the_head_is_left_as_it_is(tiny_head):
     before = copy.deepcopy(tiny_head.state_dict())
     ParameterFit(tiny_head).identity(tiny_head.template_vertices)
-    assert head.template_vertices.dtype == torch.float32
-    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+    assert tiny_head.template_vertices.dtype == torch.float32
+    assert all(torch.equal(value, before[name]) for name, value in tiny_head.state_dict().items())
 
 
 def test_wrong_arguments_are_named(fit):

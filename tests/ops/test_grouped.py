@@ -63,7 +63,7 @@ def test_derivatives():
     def function(x, weights, bias):
         return group_linear(x, weights, bias, group).tanh()
 
-    assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
     nothing = group_linear(inputs[0][:0], inputs[1], inputs[2], group[:0])
     nothing.sum().backward()
     assert nothing.shape == (0, 2) and not bool(inputs[1].grad.any())

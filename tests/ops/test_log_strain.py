@@ -44,7 +44,7 @@ def test_derivatives_where_singular_values_are_equal(values):
     jacobians = rotation(2) @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ rotation(3)
     jacobians = jacobians[None].requires_grad_()
     assert torch.autograd.gradcheck(log_strain, (jacobians,))
-    assert torch.autograd.gradgradcheck(log_strain, (jacobians,))
+    assert torch.autograd.gradgradcheck(log_strain, (jacobians,), fast_mode=True)
 
 
 def test_at_a_rotation_it_is_the_squared_linear_strain():

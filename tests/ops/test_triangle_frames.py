@@ -100,7 +100,7 @@ def test_gradients_to_second_order(scaling: str) -> None:
         return deformation_gradients(p, c, TETRAHEDRON[:2], scaling)  # type: ignore[arg-type]
 
     assert torch.autograd.gradcheck(function, (posed, canonical))
-    assert torch.autograd.gradgradcheck(function, (posed, canonical))
+    assert torch.autograd.gradgradcheck(function, (posed, canonical), fast_mode=True)
 
 
 @pytest.mark.parametrize(

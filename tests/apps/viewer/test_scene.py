@@ -123,7 +123,7 @@ def test_a_snapshot_has_every_layer(capture) -> None:
 
 def test_a_capture_plays_and_is_compared_with_its_images(capture) -> None:
     scene = capture_scene(capture)
-    assert list(scene.motions) == ["recorded", "neutral"] and scene.motions["recorded"].count == 4
+    assert list(scene.motions) == ["recorded", "neutral"] and scene.motions["recorded"].count == 6
     view = replace(scene.first_view(), frame=2)
     assert torch.equal(scene.state(view).vertices, capture.state([2]).vertices)
     row, psnr = scene.error(view)
@@ -134,7 +134,7 @@ def test_a_capture_plays_and_is_compared_with_its_images(capture) -> None:
     assert np.abs(row[:, :width] / 255 - truth.numpy()).max() < 0.01
     assert scene.error(replace(view, motion="neutral", frame=0)) is None
     views = scene.cameras(most=2)
-    assert [each.frame for each in views] == [0, 3] and max(views[0].thumbnail.shape) <= 96
+    assert [each.frame for each in views] == [0, 5] and max(views[0].thumbnail.shape) <= 96
 
 
 def test_canonical_space(capture) -> None:
