@@ -20,9 +20,19 @@ _MEMORY = "/dev/shm"
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
-# The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew.
-hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None)
+# The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew, 100.
+hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "headfields"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, tests of one file stay on one worker where they can: what they share is made once."""
+    if config.getvalue("dist") != "load":  # the default
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -237,7 +237,6 @@ def test_non_contiguous_input(device):
     )
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(0, 10_000), st.booleans())
 def test_any_packing(counts, seed, alpha):
     """Weights are at least 0, add up to at most 1 a ray, and match the reference."""

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops.grouped import group_rows
@@ -39,7 +39,6 @@ def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
 
 
 @given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]), fixed=st.booleans())
-@settings(max_examples=30)
 def test_every_row_has_one_place_in_a_block_of_its_group(group, block, fixed):
     group = torch.tensor(group, dtype=torch.long)
     rows = group_rows(group, 7, block, fixed)

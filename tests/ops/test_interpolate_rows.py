@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import interpolate_rows
@@ -79,7 +79,6 @@ def test_compiles_whole(unchecked: None) -> None:
     n=st.integers(0, 40), k=st.integers(0, 6), rows=st.integers(0, 9), width=st.integers(0, 70),
     seed=st.integers(0, 99), threads=st.integers(1, 5),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
 def test_any_size_on_any_number_of_threads(n: int, k: int, rows: int, width: int, seed: int, threads: int) -> None:
     table, index, weights, values = example(n, k, rows, width, seed)
     before = torch.get_num_threads()

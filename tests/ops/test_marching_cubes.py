@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import marching_cubes
@@ -90,7 +90,6 @@ def test_strided_grids_and_threads(threads):
     assert turned.faces.equal(plain.faces) and turned.vertices.equal(plain.vertices)
 
 
-@settings(max_examples=25)
 @given(st.tuples(*[st.integers(3, 9)] * 3), st.integers(0, 10_000))
 def test_noise_gives_a_closed_manifold(shape, seed):
     surface = marching_cubes(noise(shape, seed))

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import mlp
@@ -79,7 +79,6 @@ def test_kernels_agree_with_the_definition(backend, widths, bias, shared):
             torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     count=st.integers(0, 120),
     widths=st.lists(st.integers(1, 128), min_size=2, max_size=5),

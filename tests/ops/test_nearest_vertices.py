@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -60,7 +60,6 @@ def test_dense_queries_near_a_surface(device):
     assert (result.distance.diff(dim=-1) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 90), st.integers(0, 40), st.integers(1, 16), st.integers(0, 10_000), st.booleans())
 def test_any_cloud_on_any_backend(count, queries, k, seed, warp):
     if native is None and not warp:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -26,7 +26,6 @@ def test_axis_angle_undoes_rotation_matrices(batch):
     torch.testing.assert_close(axis_angle(rotation_matrices(vectors)), vectors)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(0, math.pi))
 def test_axis_angle_at_every_angle(axis, angle):
     axis = torch.tensor(axis, dtype=torch.float64)

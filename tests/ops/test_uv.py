@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headfields as hf
@@ -38,7 +38,6 @@ def soup(seed: int, faces: int, dyadic: bool = False) -> tuple[torch.Tensor, tor
     seed=st.integers(0, 999), faces=st.integers(0, 12), height=st.integers(1, 20), width=st.integers(1, 20),
     padding=st.sampled_from([0.0, 1.5, torch.inf]), dyadic=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=80, deadline=None)
 def test_texels_are_what_trying_every_face_gives(
     seed: int, faces: int, height: int, width: int, padding: float, dyadic: bool
 ) -> None:
