@@ -103,9 +103,10 @@ def depth(module: ModuleType) -> int:
 
 def classes_in(annotation: Any) -> Iterator[type]:
     """The package's own classes in a type annotation, however deep."""
-    if inspect.isclass(annotation) and annotation.__module__.startswith(PACKAGE):
-        yield annotation
-    for argument in typing.get_args(annotation):
+    for each in (annotation, typing.get_origin(annotation)):  # a generic class, or one of it
+        if inspect.isclass(each) and each.__module__.startswith(PACKAGE):
+            yield each
+    for argument in annotation if isinstance(annotation, list) else typing.get_args(annotation):
         yield from classes_in(argument)
 
 
@@ -120,8 +121,11 @@ def mentioned(value: Any) -> Iterator[type]:
             if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
                 yield from mentioned(member)
     elif inspect.isfunction(value):
-        signature = inspect.signature(value)
-        for annotation in (signature.return_annotation, *(p.annotation for p in signature.parameters.values())):
+        try:
+            annotations = typing.get_type_hints(value)
+        except NameError:  # of an import for type checkers alone
+            annotations = inspect.get_annotations(value)
+        for annotation in annotations.values():
             yield from classes_in(annotation)
 
 
