@@ -1,8 +1,10 @@
 """Shared fixtures. The test run checks every annotation of the package at each call (`--jaxtyping-packages`)."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jaxtyping
@@ -13,9 +15,24 @@ from tests import annotation_checks
 
 annotation_checks.install()  # before the library is imported
 
-# The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew.
-hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None)
+# Thousands of small files are written and deleted again, which takes a minute on some disks: in memory if it has room.
+_MEMORY = "/dev/shm"
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
+
+# The same examples each time, so that a run which fails can be repeated; HYPOTHESIS_PROFILE=default searches anew, 100.
+hypothesis.settings.register_profile("headfields", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "headfields"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, tests of one file stay on one worker where they can: what they share is made once."""
+    if config.getvalue("dist") != "load":  # the default
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +66,37 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Any]:
+    """The procedural head, 4,515 vertices; not to be changed."""
+    from headfields.synthetic.head.model import procedural_head
+    from tests.factories import kept_module
+
+    yield from kept_module(procedural_head())
+
+
+@pytest.fixture(scope="session")
+def tiny_head() -> Iterator[Any]:
+    """A blob of 362 vertices with FLAME's joints and coefficients; not to be changed."""
+    from tests.data.formats import vhap_folder
+    from tests.factories import kept_module
+
+    yield from kept_module(vhap_folder.tiny_head())
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny capture with everything in it; not to be changed."""
+    from tests.factories import kept_folder, tiny_capture
+
+    yield from kept_folder(tiny_capture(tmp_path_factory.mktemp("shared") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def head_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A capture of the procedural head; not to be changed."""
+    from tests.factories import head_capture, kept_folder
+
+    yield from kept_folder(head_capture(tmp_path_factory.mktemp("shared") / "head"))

@@ -17,7 +17,7 @@ from benchmarks.gpu.settings import GpuSettings
 from headfields.training.processes import Processes
 from headfields.training.step_kinds import why_synchronous
 
-FEW = ["INSTA, released", "MonoAvatar, fast", "GaussianAvatars, fast"]
+FEW = ["INSTA, released", "GaussianAvatars, fast"]
 
 
 @pytest.mark.parametrize("names", [FEW, pytest.param(list(gpu_models.CONFIGURATIONS), marks=pytest.mark.slow)])

@@ -8,7 +8,6 @@ import torch
 
 from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
 from headfields.cli import main
-from headfields.synthetic.captures import write_head_capture
 from headfields.training.distillation import TeacherViews
 from tests.cli.test_cli import fails
 
@@ -17,11 +16,9 @@ STUDENT = ["--views", "3", "--size", "16", "--steps", "3", "--limit", "1", "--de
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("distill")
-    write_head_capture(folder / "capture", frames=3, test_frames=1, size=24, progress=False)
-    out = folder / "teacher"
-    command = ["train", "insta", "--capture", str(folder / "capture"), "--out", str(out), "--steps", "2"]
+def teacher(tiny_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("distill") / "teacher"
+    command = ["train", "insta", "--capture", str(tiny_folder), "--out", str(out), "--steps", "2"]
     assert main([*command, "--device", "cpu", *TINY]) == 0
     return out
 
@@ -52,18 +49,18 @@ def test_a_volume_becomes_gaussians_over_an_interruption(teacher, tmp_path, caps
     assert torch.isfinite(torch.tensor(figures["psnr"]))
 
 
-def test_a_capture_drives_gaussians(teacher, tmp_path):
+def test_a_capture_drives_gaussians(tiny_folder, tmp_path):
     """Driven by its own capture, the avatar looks as in that capture's frame; by a turned head it turns."""
-    capture, run = teacher.parent / "capture", tmp_path / "run"
-    command = ["train", "gaussian-avatars", "--capture", str(capture), "--out", str(run), "--steps", "2"]
+    run = tmp_path / "run"
+    command = ["train", "gaussian-avatars", "--capture", str(tiny_folder), "--out", str(run), "--steps", "2"]
     assert main([*command, "--device", "cpu", "--set", "count=600", "hair=0.01"]) == 0
     rest = ["--limit", "1", "--device", "cpu"]
-    assert main(["render", str(run), "--motion", str(capture), "--out", str(tmp_path / "both.gif"), *rest]) == 0
+    assert main(["render", str(run), "--motion", str(tiny_folder), "--out", str(tmp_path / "both.gif"), *rest]) == 0
     assert main(["render", str(run), "--out", str(tmp_path / "frames"), *rest]) == 0
     (pair,) = imageio.mimread(tmp_path / "both.gif")
     own = imageio.imread(next((tmp_path / "frames").iterdir())).astype(float)
-    assert pair.shape[:2] == (24, 48) and own.shape == (24, 24, 3)
-    driven = pair[:, 24:, :3].astype(float)
+    assert pair.shape[:2] == (48, 80) and own.shape == (48, 40, 3)
+    driven = pair[:, 40:, :3].astype(float)
     assert own.std() > 20  # there is a head
     assert abs(driven - own).mean() < 4  # of 255; GIF has 256 colors
 

@@ -19,16 +19,9 @@ from tests.data.tiny import blob, camera, tiny_frames
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "capture"
-    write_insta(folder, tiny_frames(), *blob())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(capture):
+def run(tiny_folder, tmp_path_factory):
     """A run with an avatar of 150 Gaussians on the capture's head."""
-    template = hf.data.load_capture(capture).template
+    template = hf.data.load_capture(tiny_folder).template
     generator = torch.Generator().manual_seed(0)
     face = torch.randint(0, len(template.faces), (150,), generator=generator)
     means = template.canonical_vertices[template.faces[face]].mean(1)
@@ -36,19 +29,19 @@ def run(capture):
     splats = hf.Splats(means, turns, torch.full((150, 3), 0.012), torch.full((150,), 0.95), colors=torch.rand(150, 3))
     deformer = hf.deformers.TriangleBinding(template.canonical_vertices, template.faces)
     avatar = hf.SplatAvatar(hf.networks.Gaussians.of(*deformer.attach(splats, face)), deformer, template=template)
-    folder = capture.parent / "run"
+    folder = tmp_path_factory.mktemp("export") / "run"
     avatar.save(folder / "avatar.safetensors")
-    config = {"model": "gaussian_avatars", "arguments": {}, "capture": str(capture), "mouth": "close"}
-    (folder / "config.json").write_text(json.dumps({"format": 1, **config}))
+    config = {"format": 1, "model": "gaussian_avatars", "arguments": {}, "capture": str(tiny_folder), "mouth": "close"}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def test_a_run_becomes_an_animated_mesh(run, capture, tmp_path, capsys, monkeypatch):
+def test_a_run_becomes_an_animated_mesh(run, tiny_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(textures, "_VIEWS", ((0, 0), (90, 0), (180, 0)))
     out = tmp_path / "head.glb"
-    assert main(["export", str(run), "--out", str(out), "--motion", str(capture), "--texture", "32"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--motion", str(tiny_folder), "--texture", "32"]) == 0
     printed = capsys.readouterr()
-    opened = hf.data.load_capture(capture)
+    opened = hf.data.load_capture(tiny_folder)
     assert f"1 joints, {len(opened)} frames" in printed.out and "mm from the meshes" in printed.err
     data = out.read_bytes()
     made = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
@@ -59,8 +52,8 @@ def test_a_run_becomes_an_animated_mesh(run, capture, tmp_path, capsys, monkeypa
     assert torch.isfinite(mesh.vertices).all() and mesh.colors is not None and mesh.colors.std() > 0.02
 
 
-def test_the_fitted_motion_is_the_captures(capture):
-    opened = hf.data.load_capture(capture)
+def test_the_fitted_motion_is_the_captures(tiny_folder):
+    opened = hf.data.load_capture(tiny_folder)
     lines = []
     rig = hf.export.rig_of_capture(opened, progress=lines.append)
     vertices = opened.state(range(len(opened))).vertices[:, : len(rig.mesh.vertices)]
@@ -72,11 +65,11 @@ def test_the_fitted_motion_is_the_captures(capture):
     assert torch.allclose(views[0] @ moved, views, atol=1e-5)
 
 
-def test_a_capture_by_itself(capture, tmp_path, capsys):
+def test_a_capture_by_itself(tiny_folder, tmp_path, capsys):
     out = tmp_path / "head.glb"
-    assert main(["export", str(capture), "--out", str(out), "--texture", "16"]) == 0
+    assert main(["export", str(tiny_folder), "--out", str(out), "--texture", "16"]) == 0
     assert "0 frames" in capsys.readouterr().out and out.exists()
-    assert "need the folder of a run" in fails(capsys, "export", str(capture), "--out", str(tmp_path / "a.webm"))
+    assert "need the folder of a run" in fails(capsys, "export", str(tiny_folder), "--out", str(tmp_path / "a.webm"))
 
 
 def test_gaussians(run, tmp_path, capsys):
@@ -177,16 +170,16 @@ def test_a_head_file_and_the_motion_of_its_capture(tmp_path, capsys):
     assert np.array_equal(read.faces, split.faces.numpy())
 
 
-def test_another_captures_motion_is_retargeted(capture, tmp_path, capsys):
+def test_another_captures_motion_is_retargeted(tiny_folder, tmp_path, capsys):
     vertices, faces = blob()
     wide = torch.tensor([1.1, 0.95, 1.0])
     frames = [replace(frame, vertices=frame.vertices * wide) for frame in tiny_frames(4)]
     write_insta(tmp_path / "other", frames, vertices * wide, faces)
     out = tmp_path / "head.glb"
     options = ["--motion", str(tmp_path / "other"), "--texture", "0", "--in-place"]
-    assert main(["export", str(capture), "--out", str(out), *options]) == 0
+    assert main(["export", str(tiny_folder), "--out", str(out), *options]) == 0
     assert "4 frames" in capsys.readouterr().out
-    target, other = hf.data.load_capture(capture), hf.data.load_capture(tmp_path / "other")
+    target, other = hf.data.load_capture(tiny_folder), hf.data.load_capture(tmp_path / "other")
     with torch.no_grad():
         carried = hf.retargeting.Retargeter.from_captures(other, target)(other.state(range(4))).vertices
     rig = hf.export.rig_of_capture(target)

@@ -3,16 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from headfields.data.formats.insta_writer import write_insta
-from tests.data.tiny import blob, tiny_frames
-
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny capture with everything in it; not to be changed."""
-    folder = tmp_path_factory.mktemp("capture") / "tiny"
-    write_insta(folder, tiny_frames(), *blob(), test_frames=2)
-    return folder
+def written(tiny_folder: Path) -> Path:
+    return tiny_folder
 
 
 @pytest.fixture

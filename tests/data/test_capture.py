@@ -15,15 +15,8 @@ from tests.data.tiny import blob, tiny_frames
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("capture") / "tiny"
-    write_insta(path, tiny_frames(), *blob())
-    return path
-
-
-@pytest.fixture(scope="module")
-def capture(folder: Path) -> Capture:
-    return load_capture(folder)
+def capture(written: Path) -> Capture:
+    return load_capture(written)
 
 
 MASK = torch.tensor([False, True, False, False, True, False])
@@ -132,8 +125,8 @@ def used(folder: Path) -> Capture:
     return capture
 
 
-def test_a_pickled_capture_gives_the_same_and_keeps_no_frames(folder: Path) -> None:
-    capture = used(folder)
+def test_a_pickled_capture_gives_the_same_and_keeps_no_frames(written: Path) -> None:
+    capture = used(written)
     dump = pickle.dumps(capture)
     pixels = len(capture) * capture.size[0] * capture.size[1]
     assert len(dump) < 40 * pixels, "the cache of decoded frames stays behind"
@@ -147,8 +140,8 @@ def test_a_pickled_capture_gives_the_same_and_keeps_no_frames(folder: Path) -> N
         assert torch.equal(batches[0].rgb, batches[1].rgb)
 
 
-def test_a_capture_is_pickled_while_another_thread_decodes(folder: Path) -> None:
-    capture = load_capture(folder)
+def test_a_capture_is_pickled_while_another_thread_decodes(written: Path) -> None:
+    capture = load_capture(written)
     lock = capture._images._lock
     with lock:
         thread = threading.Thread(target=pickle.dumps, args=(capture,))
@@ -157,15 +150,15 @@ def test_a_capture_is_pickled_while_another_thread_decodes(folder: Path) -> None
         assert not thread.is_alive()
 
 
-def test_a_capture_whose_head_moves_keeps_its_poses_in_a_pickle(folder: Path) -> None:
-    capture = load_capture(folder, head_frame="normalize")
+def test_a_capture_whose_head_moves_keeps_its_poses_in_a_pickle(written: Path) -> None:
+    capture = load_capture(written, head_frame="normalize")
     again = pickle.loads(pickle.dumps(capture))
     assert torch.equal(capture.camera([0, 5]).world_to_camera, again.camera([0, 5]).world_to_camera)
     assert torch.equal(capture.state([0, 5]).vertices, again.state([0, 5]).vertices)
 
 
-def test_region_masks_are_boolean(folder: Path, unchecked: None) -> None:
+def test_region_masks_are_boolean(written: Path, unchecked: None) -> None:
     mask = torch.rand(len(blob()[1]))
     with pytest.raises(CaptureError, match=r"regions\['mouth'\] has dtype torch.float32; expected a mask, mask > 0"):
-        _ = load_capture(folder, regions={"mouth": mask}).template
-    assert load_capture(folder, regions={"mouth": mask > 0.5}).template.regions["mouth"].dtype == torch.bool
+        _ = load_capture(written, regions={"mouth": mask}).template
+    assert load_capture(written, regions={"mouth": mask > 0.5}).template.regions["mouth"].dtype == torch.bool

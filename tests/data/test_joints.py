@@ -29,11 +29,6 @@ SMALL: dict[str, Any] = {"levels": 2, "log2_table_size": 8, "finest_resolution":
 
 
 @pytest.fixture(scope="module")
-def head() -> FlameHead:
-    return hf.synthetic.procedural_head()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("joints") / "head"
     return write_head_capture(out, COUNT, test_frames=1, size=24, samples=1, rate=1.0, progress=False)

@@ -11,7 +11,6 @@ from PIL import Image
 from headfields.data import load_capture, save_capture
 from headfields.data.formats.insta_writer import InstaWriter, write_insta
 from headfields.mesh.mesh import Mesh
-from headfields.synthetic.captures import write_head_capture
 from tests.data.compare import differences, snapshot
 from tests.data.formats.test_insta import FLIP, edit, map_matrices
 from tests.data.tiny import blob, tiny_frames
@@ -96,9 +95,8 @@ def test_names_that_do_not_sort_are_numbered(tiny: Path, tmp_path: Path) -> None
     assert differences(snapshot(first), snapshot(second)) == [] and second.frame_names[0] == "images/00000.png"
 
 
-def test_procedural(tmp_path: Path) -> None:
-    write_head_capture(tmp_path / "head", frames=6, size=32, test_frames=2, progress=False)
-    first = load_capture(tmp_path / "head")
+def test_procedural(head_folder: Path, tmp_path: Path) -> None:
+    first = load_capture(head_folder)
     save_capture(first, tmp_path / "again")
     assert differences(snapshot(first), snapshot(load_capture(tmp_path / "again"))) == []
 

@@ -81,36 +81,36 @@ def test_a_neutral_face_is_left_alone_and_a_new_blendfield_moves_nothing(kind: s
 
 
 @pytest.mark.parametrize("layers", [1, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (0, 2))])
-def test_inputs_that_never_occur_do_nothing_and_the_others_learn(layers: int) -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_inputs_that_never_occur_do_nothing_and_the_others_learn(layers: int, seed: int) -> None:
     """Displacements that depend on two of four expressions and on the jaw's turn about x are learned."""
-    for seed in range(3):
-        torch.manual_seed(seed)
-        coefficients = BlendCoefficients({"expression": 4}, (1,), fields=4, layers=layers)
-        fine = Blendfield(BOX, coefficients)
-        tables = [parameter for name, parameter in fine.named_parameters() if "table" in name]
-        others = [parameter for name, parameter in fine.named_parameters() if "table" not in name]
-        optimizer = torch.optim.Adam([{"params": tables, "lr": 0.02}, {"params": others, "lr": 1e-3}], eps=1e-15)
-        relative: list[float] = []
-        for _ in range(150):
-            expression, pose = torch.zeros(6, 4), torch.zeros(6, 2, 3)
-            expression[:, :2], pose[:, 1, 0] = torch.rand(6, 2), 0.3 * torch.rand(6)
-            frames = HeadState(VERTICES.expand(6, -1, -1), expression=expression, pose=pose)
-            points, frame = 0.2 * torch.rand(256, 3) - 0.1, torch.randint(6, (256,))
-            near = (-(points / 0.05).square().sum(-1)).exp()
-            amount = expression @ torch.tensor([0.004, -0.006, 0, 0]) + 0.02 * pose[:, 1, 0]
-            target = (amount[frame] * near)[:, None] * torch.tensor([0.2, 1.0, 0.4])
-            error = (fine.displacement(points, frame, coefficients(frames)) - target).square().mean()
-            relative.append(float(error.detach() / target.square().mean()))
-            optimizer.zero_grad()
-            error.backward()
-            optimizer.step()
-        assert relative[0] > 0.9 and sum(relative[-10:]) / 10 < 0.5, (seed, relative[-1])
-        other = HeadState(VERTICES.expand(2, -1, -1), expression=torch.zeros(2, 4), pose=torch.zeros(2, 2, 3))
-        other.expression[0, 2], other.expression[1, 3], other.pose[1, 0] = 3.0, -2.0, 0.4
-        assert not bool(coefficients(other).any()), "nothing of what training never showed"
-        if layers:
-            hidden = torch.relu(coefficients.trunk[0](coefficients.inputs(frames)))
-            assert float((hidden.detach().amax(dim=0) > 0).float().mean()) > 0.9, "hidden units are alive"
+    torch.manual_seed(seed)
+    coefficients = BlendCoefficients({"expression": 4}, (1,), fields=4, layers=layers)
+    fine = Blendfield(BOX, coefficients)
+    tables = [parameter for name, parameter in fine.named_parameters() if "table" in name]
+    others = [parameter for name, parameter in fine.named_parameters() if "table" not in name]
+    optimizer = torch.optim.Adam([{"params": tables, "lr": 0.02}, {"params": others, "lr": 1e-3}], eps=1e-15)
+    relative: list[float] = []
+    for _ in range(150):
+        expression, pose = torch.zeros(6, 4), torch.zeros(6, 2, 3)
+        expression[:, :2], pose[:, 1, 0] = torch.rand(6, 2), 0.3 * torch.rand(6)
+        frames = HeadState(VERTICES.expand(6, -1, -1), expression=expression, pose=pose)
+        points, frame = 0.2 * torch.rand(256, 3) - 0.1, torch.randint(6, (256,))
+        near = (-(points / 0.05).square().sum(-1)).exp()
+        amount = expression @ torch.tensor([0.004, -0.006, 0, 0]) + 0.02 * pose[:, 1, 0]
+        target = (amount[frame] * near)[:, None] * torch.tensor([0.2, 1.0, 0.4])
+        error = (fine.displacement(points, frame, coefficients(frames)) - target).square().mean()
+        relative.append(float(error.detach() / target.square().mean()))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert relative[0] > 0.9 and sum(relative[-10:]) / 10 < 0.5, (seed, relative[-1])
+    other = HeadState(VERTICES.expand(2, -1, -1), expression=torch.zeros(2, 4), pose=torch.zeros(2, 2, 3))
+    other.expression[0, 2], other.expression[1, 3], other.pose[1, 0] = 3.0, -2.0, 0.4
+    assert not bool(coefficients(other).any()), "nothing of what training never showed"
+    if layers:
+        hidden = torch.relu(coefficients.trunk[0](coefficients.inputs(frames)))
+        assert float((hidden.detach().amax(dim=0) > 0).float().mean()) > 0.9, "hidden units are alive"
 
 
 @pytest.mark.parametrize("kind", ["grid", "mlp"])
@@ -125,7 +125,7 @@ def test_derivatives(kind: str) -> None:
 
     leaves = [points.double().requires_grad_(), expression.requires_grad_()]
     assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
 
 
 def chains() -> dict[str, tuple[Deformer, HeadState, Tensor]]:

@@ -6,17 +6,11 @@ import pytest
 import torch
 
 from headfields.heads.parameter_fit import ParameterFit
-from tests.data.formats import vhap_folder
 
 
 @pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
-@pytest.fixture(scope="module")
-def fit(head):
-    return ParameterFit(head)
+def fit(tiny_head):
+    return ParameterFit(tiny_head)
 
 
 def _random_pose(seed: int, size: float) -> torch.Tensor:
@@ -62,11 +56,11 @@ def test_a_start_that_fits_is_the_mean_of_the_prior(fit):
     assert (without_pose["expression"] - expression).abs().max() < 1e-6
 
 
-def test_the_head_is_left_as_it_is(head):
-    before = copy.deepcopy(head.state_dict())
-    ParameterFit(head).identity(head.template_vertices)
-    assert head.template_vertices.dtype == torch.float32
-    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+def test_the_head_is_left_as_it_is(tiny_head):
+    before = copy.deepcopy(tiny_head.state_dict())
+    ParameterFit(tiny_head).identity(tiny_head.template_vertices)
+    assert tiny_head.template_vertices.dtype == torch.float32
+    assert all(torch.equal(value, before[name]) for name, value in tiny_head.state_dict().items())
 
 
 def test_wrong_arguments_are_named(fit):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.mesh.files import load_mesh, save_mesh
@@ -60,7 +60,6 @@ def test_reader_notices_another_topology(tmp_path: Path) -> None:
         reader.read(tmp_path / "c.obj")
 
 
-@settings(max_examples=30, deadline=None)
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=9, max_size=9))
 def test_float32_survives(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
     path = tmp_path_factory.mktemp("obj") / "a.obj"

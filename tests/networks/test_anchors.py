@@ -34,11 +34,12 @@ def test_on_the_procedural_head():
     points = check(template, index, 30, 5, 0.005)
     front = template.canonical_vertices[:, 2].max()
     assert float(points[60, 2]) > float(front) - 0.005, "the first in the middle is the tip of the nose"
-    assert torch.equal(index, head_anchors(template)), "they are the same each time"
     # denser in front: of the anchors' distances to their nearest neighbor
     nearest = (torch.cdist(points, points) + torch.eye(65)).amin(dim=1)
     assert nearest[points[:, 2] > 0.04].mean() < nearest[points[:, 2] < -0.02].mean()
-    check(template, head_anchors(template, 8, 3), 8, 3, 0.005)
+    few = head_anchors(template, 8, 3)
+    check(template, few, 8, 3, 0.005)
+    assert torch.equal(few, head_anchors(template, 8, 3)), "they are the same each time"
     assert len(head_anchors(template, 0, 1)) == 1 and len(head_anchors(template, 2, 0)) == 4
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import TriangleBVH
@@ -140,7 +140,6 @@ def test_what_is_hidden_and_what_is_smooth_stays_as_it_is():
     torch.testing.assert_close(inner[8:16, 8:16], middle, rtol=0, atol=0)
 
 
-@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), focal=st.floats(3.0, 40.0))
 def test_colors_stay_between_those_that_are_there(seed, focal):
     vertices, faces = soup(seed, torch.float32)

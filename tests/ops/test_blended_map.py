@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import blended_map
@@ -47,7 +47,6 @@ def test_kernels_agree_with_the_definition(backend, width, count, sharpness):
         torch.testing.assert_close(have.cpu().double(), want, atol=2e-6, rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(count=st.integers(0, 70), meshes=st.integers(1, 3), width=st.integers(1, 4), seed=st.integers(0, 99))
 def test_any_size(count, meshes, width, seed):
     arguments = scene(count, meshes, width, seed)

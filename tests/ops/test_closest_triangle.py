@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -53,7 +53,7 @@ def assert_closest(result, points, vertices, faces, index=None, tolerance=2e-6):
 def test_torus_matches_brute_force(device, scale):
     faces, vertices = torus()
     torch.manual_seed(8)
-    points = vertices[torch.randint(len(vertices), (8000,))] + scale * torch.randn(8000, 3)
+    points = vertices[torch.randint(len(vertices), (2000,))] + scale * torch.randn(2000, 3)
     result = TriangleBVH(faces.to(device), vertices.to(device)).closest(points.to(device))
     assert_closest(result, points, vertices[None], faces, tolerance=2e-7)
 
@@ -79,7 +79,6 @@ def test_meshes_of_degenerate_faces_alone_have_answers(device, kind):
     assert_closest(result, points, corners.view(1, -1, 3), faces)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 33), st.integers(0, 9), st.integers(0, 10_000), st.booleans())
 def test_any_soup_on_any_backend(count, queries, seed, warp):
     if native is None and not warp:
@@ -209,7 +208,7 @@ def test_gradients_and_second_order(device):
 
     inputs = [x.detach().to(device).requires_grad_() for x in (points, vertices)]
     assert gradcheck(run, inputs)
-    assert gradgradcheck(run, inputs)
+    assert gradgradcheck(run, inputs, fast_mode=True)
 
 
 def test_barycentric_gradients():
@@ -220,7 +219,7 @@ def test_barycentric_gradients():
     cases = (barycentric_of_closest(points, corners) == 0).sum(-1)
     assert set(cases.tolist()) == {0, 1, 2}
     assert gradcheck(barycentric_of_closest, (points, corners))
-    assert gradgradcheck(barycentric_of_closest, (points, corners))
+    assert gradgradcheck(barycentric_of_closest, (points, corners), fast_mode=True)
 
 
 def test_first_gradients_match_the_reference(device):
@@ -333,7 +332,7 @@ def test_errors_name_the_argument(unchecked):
 
 
 def test_at_a_vertex_the_lowest_index_of_its_faces_wins(device):
-    mesh = trimesh.creation.icosphere(subdivisions=3, radius=0.1)
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.1)
     faces = torch.tensor(np.array(mesh.faces))[torch.randperm(len(mesh.faces))]
     vertices = torch.tensor(np.array(mesh.vertices) * [1.0, 1.3, 0.7], dtype=torch.float32)
     lowest = torch.full((len(vertices),), len(faces)).scatter_reduce_(

@@ -37,7 +37,7 @@ def test_gradcheck():
     x = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w: frequency_encoding(x, 3, weights=w), (x, weights))
-    assert torch.autograd.gradgradcheck(lambda x, w: frequency_encoding(x, 3, weights=w), (x, weights))
+    assert torch.autograd.gradgradcheck(lambda x, w: frequency_encoding(x, 3, weights=w), (x, weights), fast_mode=True)
 
 
 def test_compiles_in_one_graph(unchecked):

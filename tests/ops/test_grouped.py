@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops.grouped import group_rows
@@ -39,7 +39,6 @@ def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
 
 
 @given(group=st.lists(st.integers(0, 6), max_size=60), block=st.sampled_from([None, 1, 3, 16]), fixed=st.booleans())
-@settings(max_examples=30)
 def test_every_row_has_one_place_in_a_block_of_its_group(group, block, fixed):
     group = torch.tensor(group, dtype=torch.long)
     rows = group_rows(group, 7, block, fixed)
@@ -63,7 +62,7 @@ def test_derivatives():
     def function(x, weights, bias):
         return group_linear(x, weights, bias, group).tanh()
 
-    assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
     nothing = group_linear(inputs[0][:0], inputs[1], inputs[2], group[:0])
     nothing.sum().backward()
     assert nothing.shape == (0, 2) and not bool(inputs[1].grad.any())

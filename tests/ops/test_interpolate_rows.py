@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import interpolate_rows
@@ -55,8 +55,8 @@ def test_derivatives_against_finite_differences() -> None:
     gather, scatter = (lambda t, w: interpolate_rows(t, index, w)), (lambda v, w: scatter_rows(v, index, w, 4))
     for function, inputs in ((gather, (table, weights)), (scatter, (values, weights))):
         assert torch.autograd.gradcheck(function, inputs)
-        assert torch.autograd.gradgradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(lambda t, v: _dot(t, index, v), (table, values))
+        assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda t, v: _dot(t, index, v), (table, values), fast_mode=True)
 
 
 def test_registered_operations(device: torch.device, unchecked: None) -> None:
@@ -79,7 +79,6 @@ def test_compiles_whole(unchecked: None) -> None:
     n=st.integers(0, 40), k=st.integers(0, 6), rows=st.integers(0, 9), width=st.integers(0, 70),
     seed=st.integers(0, 99), threads=st.integers(1, 5),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
 def test_any_size_on_any_number_of_threads(n: int, k: int, rows: int, width: int, seed: int, threads: int) -> None:
     table, index, weights, values = example(n, k, rows, width, seed)
     before = torch.get_num_threads()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import log_strain
@@ -44,7 +44,7 @@ def test_derivatives_where_singular_values_are_equal(values):
     jacobians = rotation(2) @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ rotation(3)
     jacobians = jacobians[None].requires_grad_()
     assert torch.autograd.gradcheck(log_strain, (jacobians,))
-    assert torch.autograd.gradgradcheck(log_strain, (jacobians,))
+    assert torch.autograd.gradgradcheck(log_strain, (jacobians,), fast_mode=True)
 
 
 def test_at_a_rotation_it_is_the_squared_linear_strain():
@@ -65,7 +65,6 @@ def test_at_a_rotation_it_is_the_squared_linear_strain():
     assert not bool(torch.autograd.grad(plain.sum(), still)[0].isfinite().all())
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.integers(0, 1000))
 def test_rotations_on_either_side_change_nothing(logs, seed):
     stretch = torch.diag(torch.tensor(logs, dtype=torch.float64).exp())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import occupancy, sampling
@@ -133,7 +133,6 @@ def test_lookup_at_the_walls(device):
     ]
 
 
-@settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 30),
     st.tuples(*[st.integers(1, 12)] * 3),

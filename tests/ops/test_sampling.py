@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.ops import sampling
@@ -139,7 +139,6 @@ def test_merge_cuts_at_both_sets_of_edges(device):
     assert torch.equal(both.start, first.start) and torch.equal(both.end, first.end)
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=6), st.integers(0, 1000), st.booleans())
 def test_merge_keeps_the_length_of_the_union(pairs, seed, gaps):
     rays = len(pairs)

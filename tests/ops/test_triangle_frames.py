@@ -38,7 +38,6 @@ def test_a_frame_is_a_rotation_with_the_triangle_in_its_xy_plane(batch: tuple[in
     torch.testing.assert_close(frames[..., 3], a)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_rigid_motion_is_undone_exactly(seed: int) -> None:
     canonical, turn, shift = soup(seed), rotation(seed + 1), soup(seed + 2, 1)
@@ -63,7 +62,7 @@ def test_length_scaling_undoes_a_similarity() -> None:
     torch.testing.assert_close(gradients[..., :3] @ (0.7 * point) + gradients[..., 3], point.expand(4, 3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_affine_scaling_maps_triangles_onto_triangles(seed: int) -> None:
     """Points on the surface have their place on it back, and heights above it stay."""
@@ -100,7 +99,7 @@ def test_gradients_to_second_order(scaling: str) -> None:
         return deformation_gradients(p, c, TETRAHEDRON[:2], scaling)  # type: ignore[arg-type]
 
     assert torch.autograd.gradcheck(function, (posed, canonical))
-    assert torch.autograd.gradgradcheck(function, (posed, canonical))
+    assert torch.autograd.gradgradcheck(function, (posed, canonical), fast_mode=True)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_the_same_mesh_gives_the_same_coordinates() -> None:
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(3, 30), faces=st.integers(0, 40), flat=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15)
 def test_any_mesh_gets_coordinates(seed: int, count: int, faces: int, flat: bool) -> None:
     """Faces at random: edges of many faces, vertices named twice, pieces without area."""
     generator = np.random.default_rng(seed)
@@ -130,6 +130,6 @@ def test_errors(unchecked: None) -> None:
         unwrap(torch.full_like(vertices, torch.nan), faces)
     with pytest.raises(ValueError, match="indices must lie in"):
         unwrap(vertices[:5], faces)
-    apart = torch.arange(3000).reshape(-1, 3)
-    with pytest.raises(ValueError, match="1000 pieces do not fit"):
-        unwrap(torch.rand(3000, 3, generator=torch.Generator().manual_seed(0)), apart, margin=0.2)
+    apart = torch.arange(600).reshape(-1, 3)
+    with pytest.raises(ValueError, match="200 pieces do not fit"):
+        unwrap(torch.rand(600, 3, generator=torch.Generator().manual_seed(0)), apart, margin=0.2)

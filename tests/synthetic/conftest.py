@@ -1,11 +1,6 @@
 import pytest
 
-from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
-
-
-@pytest.fixture(scope="session")
-def head():
-    return procedural_head()
+from headfields.synthetic.head.model import procedural_head_arrays
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from headfields.runs.folder import RunFolder
 from headfields.training import Trainer, outputs
 from tests.training.fakes import FakeAvatar, FakeCapture
 
-STEPS = 40
+STEPS = 16
 
 
 def train(out: Path, slowly: Callable[[], None] | None) -> None:

@@ -24,7 +24,7 @@ from headfields.training import Trainer
 from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 
-STEPS, CODES_STEPS, BALL_STEPS = 24, 5, 56  # the ball's grid culls from step 48 on
+STEPS, CODES_STEPS, BALL_STEPS, BALL_RAYS = 16, 5, 56, 192  # the ball's grid culls from step 48 on
 
 
 class OneNumberARay(FakeAvatar):
@@ -101,10 +101,12 @@ def main() -> None:
     outcomes = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
     outcomes["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
     outcomes["codes"] = outcome(codes_trainer(**two), steps=CODES_STEPS)
-    outcomes["ball"] = outcome(ball_trainer(out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS)
+    outcomes["ball"] = outcome(
+        ball_trainer(BALL_RAYS, out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS
+    )
     for what in ("nan", "nans", "error", "interrupt"):
         outcomes[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
-    outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.3 / 60)
+    outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.1 / 60)
     trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
     if trainer.processes.is_first:
         trainer._state.save = refuse

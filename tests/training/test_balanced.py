@@ -21,16 +21,16 @@ def test_frames_are_drawn_by_weight_and_not_twice() -> None:
 
 def test_a_resumed_run_draws_what_an_unbroken_one_does(tmp_path) -> None:
     share = torch.linspace(0, 1, 12)
-    whole = ball_trainer(128, frame_weights=share)
+    whole = ball_trainer(32, frame_weights=share)
     whole.fit(steps=4)
-    ball_trainer(128, frame_weights=share, out=tmp_path).fit(steps=2)
-    rest = ball_trainer(128, frame_weights=share, out=tmp_path)
+    ball_trainer(32, frame_weights=share, out=tmp_path).fit(steps=2)
+    rest = ball_trainer(32, frame_weights=share, out=tmp_path)
     rest.fit(steps=4, resume=True)
     assert same(weights(whole), weights(rest))
-    plain = ball_trainer(128)
+    plain = ball_trainer(32)
     plain.fit(steps=4)
     assert not same(weights(whole), weights(plain))
-    other = ball_trainer(128, frame_weights=share.flip(0), out=tmp_path)
+    other = ball_trainer(32, frame_weights=share.flip(0), out=tmp_path)
     with pytest.warns(UserWarning, match="frame_weights"):
         other.fit(steps=5, resume=True)
 

@@ -28,17 +28,17 @@ def test_the_rule(row):
 
 
 def test_a_rate_that_is_far_too_high_is_reported(tmp_path):
-    trainer = ball_trainer(128, learning_rate=1e3, network_learning_rate=1e3, out=tmp_path)
+    trainer = ball_trainer(32, learning_rate=1e3, network_learning_rate=1e3, out=tmp_path)
     with pytest.warns(UserWarning, match=r"training diverged: its training PSNR is [\d.]+ dB"):
-        result = trainer.fit(steps=60)
+        result = trainer.fit(steps=44)
     assert result.diverged.startswith("its training PSNR is") and result.psnr < 12
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["what"] for line in log if line.get("event") == "diverged"] == [result.diverged]
 
 
-@pytest.mark.parametrize("rate", [1e-4, 1e-2, 3e-2])
+@pytest.mark.parametrize("rate", [1e-4, 3e-2])
 def test_usable_rates_are_not(rate):
-    trainer = ball_trainer(128, learning_rate=rate, network_learning_rate=rate / 10)
+    trainer = ball_trainer(32, learning_rate=rate, network_learning_rate=rate / 10)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for steps in (1, 5, 40):

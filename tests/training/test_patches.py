@@ -7,7 +7,6 @@ import torch
 
 import headfields as hf
 from headfields.losses import FunctionLoss, HuberColor, LPIPSLoss, SSIMLoss
-from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer
 from headfields.training.batches import BatchSource
 from headfields.training.processes import Processes
@@ -17,10 +16,8 @@ SIDE = 12
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("captures") / "head"
-    write_head_capture(folder, frames=5, test_frames=1, size=40, progress=False)
-    return hf.data.load_capture(folder)
+def capture(head_folder):
+    return hf.data.load_capture(head_folder)
 
 
 def composed(capture):

@@ -25,14 +25,14 @@ CUDA = pytest.param(
 @pytest.fixture(scope="module")
 def full():
     torch.set_num_threads(1)
-    trainer = ball_trainer(rays=256)
+    trainer = ball_trainer(rays=128)
     return trainer.fit(steps=40).psnr
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=pytest.mark.slow)])
 def test_insta_in_mixed_precision_learns_as_in_float32(full, device, precision):
-    trainer = ball_trainer(rays=256, precision=precision, device=device)
+    trainer = ball_trainer(rays=128, precision=precision, device=device)
     trainer.fit(steps=20)
     # Steps that overflowed taught nothing.
     skipped = 0 if trainer.scaler is None else round(math.log2(2**16 / trainer.scaler.get_scale()))

@@ -11,7 +11,7 @@ import torch
 from headfields.runs.folder import RunFolder
 from headfields.training.processes import Processes, SharedBuffers
 from tests.training.ball import ball_trainer
-from tests.training.processes import BALL_STEPS, CODES_STEPS, STEPS, codes_trainer, disc_trainer, tensors
+from tests.training.processes import BALL_RAYS, BALL_STEPS, CODES_STEPS, STEPS, codes_trainer, disc_trainer, tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +61,7 @@ def test_two_processes_reach_what_one_reaches(outcomes, one, scenario):
 
 def test_insta_with_its_grid(outcomes):
     first, second = (ranks["ball"] for ranks in outcomes)
-    trainer = ball_trainer()
+    trainer = ball_trainer(BALL_RAYS)
     trainer.fit(steps=BALL_STEPS)
     whole = tensors(trainer)
     for name in whole:

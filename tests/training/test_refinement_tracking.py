@@ -55,7 +55,7 @@ def test_tracking_noise_is_removed(tmp_path: Path) -> None:
 
     refined = {
         frame: refine_frame(
-            avatar, capture, frame, state=start(frame), steps=40, rays=400, pose_rate=1e-3, background=0.0
+            avatar, capture, frame, state=start(frame), steps=40, rays=200, pose_rate=1e-3, background=0.0
         )
         for frame in tests
     }  # fmt: skip

@@ -7,7 +7,6 @@ import pytest
 import headfields as hf
 from headfields.cli import main
 from headfields.models.preset import preset_of
-from headfields.synthetic.captures import write_head_capture
 from headfields.training import Trainer, insta_losses
 from tests.training.ball import BallCapture
 
@@ -15,15 +14,8 @@ SIZES = {"levels": 2, "log2_table_size": 6, "grid_resolution": 8, "finest_resolu
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("captures") / "head"
-    write_head_capture(folder, frames=5, test_frames=1, size=32, progress=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def capture(folder):
-    return hf.data.load_capture(folder)
+def capture(head_folder):
+    return hf.data.load_capture(head_folder)
 
 
 def composed(template):
@@ -53,29 +45,31 @@ def error(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_a_preset_from_python_is_evaluated_and_resumed_by_the_command(folder, capture, tmp_path, capsys):
+def test_a_preset_from_python_is_evaluated_and_resumed_by_the_command(head_folder, capture, tmp_path, capsys):
     run = tmp_path / "run"
     avatar = hf.models.insta(capture.template, expression_width=4, **SIZES)
     train(avatar, capture, run)
     content = config(run)
     assert content["model"] == "insta" and content["arguments"] == {"expression_width": 4, **SIZES}
-    assert content["capture"] == str(folder.resolve()) and content["seed"] == 0 and "torch" in content["versions"]
+    assert content["capture"] == str(head_folder.resolve()) and content["seed"] == 0 and "torch" in content["versions"]
     assert not (run / "checkpoint/parts.safetensors").exists()
     assert hf.Avatar.load(run / "avatar.safetensors").preview is not None
     (run / "avatar.safetensors").unlink()  # as if it had been cut off
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
-    again = ["train", "insta", "--capture", str(folder), "--out", str(run), "--resume", "--device", "cpu"]
+    again = ["train", "insta", "--capture", str(head_folder), "--out", str(run), "--resume", "--device", "cpu"]
     assert main([*again, "--steps", "4"]) == 0
     assert "4 steps" in capsys.readouterr().err
     assert config(run)["training"]["rays"] == 64
 
 
-def test_a_composition_is_evaluated_rendered_and_meshed_before_and_after_its_end(folder, capture, tmp_path, capsys):
+def test_a_composition_is_evaluated_rendered_and_meshed_before_and_after_its_end(
+    head_folder, capture, tmp_path, capsys
+):
     run = tmp_path / "run"
     trainer = train(composed(capture.template), capture, run, [lambda r, b: (r.rgb - b.target).square().mean()])
     content = config(run)
     assert content["model"] is None and content["parts"]["encoder"] == "HashGrid"
-    assert content["capture"] == str(folder.resolve())
+    assert content["capture"] == str(head_folder.resolve())
     for finished in (True, False):
         if not finished:
             (run / "avatar.safetensors").unlink()
@@ -85,7 +79,7 @@ def test_a_composition_is_evaluated_rendered_and_meshed_before_and_after_its_end
         assert main(["render", str(run), "--limit", "1", "--device", "cpu"]) == 0
         mesh = ["mesh", str(run), "--out", str(tmp_path / "head.ply"), "--resolution", "8", "--level", "1e-6"]
         assert main([*mesh, "--device", "cpu"]) == 0
-    text = error(capsys, "train", "insta", "--capture", folder, "--out", run, "--resume", "--steps", 4)
+    text = error(capsys, "train", "insta", "--capture", head_folder, "--out", run, "--resume", "--steps", 4)
     assert "was trained in Python with an avatar that no preset makes; resume it there" in text
 
 
@@ -99,20 +93,20 @@ def test_a_run_that_ends_before_its_first_step_can_be_looked_at(capture, tmp_pat
     assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0
 
 
-def test_a_capture_without_a_folder_is_asked_for(folder, capture, tmp_path, capsys):
+def test_a_capture_without_a_folder_is_asked_for(head_folder, capture, tmp_path, capsys):
     ball, run = BallCapture(), tmp_path / "run"
     train(hf.models.insta(ball.template, expression_width=1, **SIZES), ball, run)
     assert config(run)["capture"] is None and config(run)["capture_name"] == "ball"
     assert "a capture that has no folder, 'ball'; name one with --capture" in error(capsys, "evaluate", run)
     assert main(["mesh", str(run), "--out", str(tmp_path / "b.ply"), "--resolution", "8", "--level", "1e-6"]) == 0
-    text = error(capsys, "train", "insta", "--capture", folder, "--out", run, "--resume", "--steps", 4)
+    text = error(capsys, "train", "insta", "--capture", head_folder, "--out", run, "--resume", "--steps", 4)
     assert "was trained in Python with a capture that has no folder; resume it there" in text
 
 
-def test_options_that_the_command_cannot_give_are_named(folder, capture, tmp_path, capsys):
+def test_options_that_the_command_cannot_give_are_named(head_folder, capture, tmp_path, capsys):
     run = tmp_path / "run"
     train(hf.models.insta(capture.template, **SIZES), capture, run, ema=0.5, steps=1)
-    text = error(capsys, "train", "insta", "--capture", folder, "--out", run, "--resume", "--steps", 2)
+    text = error(capsys, "train", "insta", "--capture", head_folder, "--out", run, "--resume", "--steps", 2)
     assert "was trained in Python with ema=0.5 (now 0.95); resume it there" in text
     assert config(run)["trainer"]["ema"] == 0.5 and "training" not in config(run)
 

@@ -11,11 +11,6 @@ from headfields.ops.skinning import joint_transforms
 
 
 @pytest.fixture(scope="session")
-def head():
-    return hf.synthetic.procedural_head()
-
-
-@pytest.fixture(scope="session")
 def rig(head) -> RiggedMesh:
     """Part of the head, with a seam in its texture coordinates and a texture."""
     whole = hf.export.rig_of_head(head, torch.rand(8, 16, 3, generator=torch.Generator().manual_seed(3)))

@@ -1,14 +1,7 @@
 import pytest
 import torch
 
-from headfields.heads import FlameHead
 from headfields.records import HeadState
-from headfields.synthetic.head.model import procedural_head
-
-
-@pytest.fixture(scope="session")
-def head() -> FlameHead:
-    return procedural_head()
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def test_gradients_and_no_frames():
     codes = torch.tensor([[0.5, 0.2, 0.7], [1.4, 0.5, -0.3]]).double()
     posed = (neutral + torch.einsum("be,evc->bvc", codes, basis)).requires_grad_()
     assert torch.autograd.gradcheck(fit, (posed,))
-    assert torch.autograd.gradgradcheck(fit, (posed,))
+    assert torch.autograd.gradgradcheck(fit, (posed,), fast_mode=True)
     none = posed[:0].detach().requires_grad_()
     fit(none).sum().backward()
     assert none.grad is not None and none.grad.shape == (0, 6, 3)

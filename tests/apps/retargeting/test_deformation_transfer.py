@@ -111,7 +111,7 @@ def test_gradients_to_second_order(method):
     transfer = DeformationTransfer(vertices, faces, vertices.flip(-1) * 1.1, faces, method=method)
     pose = posed[1:2].clone().requires_grad_()
     assert torch.autograd.gradcheck(transfer, (pose,))
-    assert torch.autograd.gradgradcheck(transfer, (pose,))
+    assert torch.autograd.gradgradcheck(transfer, (pose,), fast_mode=True)
 
 
 def test_the_solver_is_a_registered_operation():

@@ -6,15 +6,9 @@ import trimesh
 
 from headfields.mesh import Mesh
 from headfields.ops.triangle_bvh import TriangleBVH
-from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.head.texture import procedural_head_texture
 
 CENTER = torch.tensor([0.0, -0.03, 0.0])
-
-
-@pytest.fixture(scope="session")
-def head():
-    return procedural_head()
 
 
 def sealed_scan(head, place, subdivisions=5):

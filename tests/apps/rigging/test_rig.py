@@ -215,6 +215,7 @@ def test_lips_that_move_alike_stay_together(sealed):
     assert torch.equal(moved[0, 1], moved[0, 3]) and abs(float(moved[0, 2, 1] - moved[0, 4, 1]) - 8e-3) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_real_scan(tmp_path):
     mesh = load_mesh(shared("scans/lee_perry_smith/head.obj"))
     rigging = rig_template(mesh, procedural_body(), progress=False)

@@ -15,13 +15,11 @@ from headfields.apps.viewer.scene import Scene
 from headfields.apps.viewer.server import Viewer
 from headfields.apps.viewer.subjects import capture_scene, head_scene
 from headfields.avatar.splat_avatar import SplatAvatar
-from headfields.data.formats.insta_writer import write_insta
 from headfields.data.load import load_capture
 from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.models.insta import insta
 from headfields.synthetic import procedural_head
 from tests.apps.viewer.browser import chromium, frames_per_second, free_port, own_picture, settled
-from tests.data.tiny import blob, tiny_frames
 
 pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)")
 pytestmark = pytest.mark.slow
@@ -34,10 +32,8 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("capture")
-    write_insta(folder / "tiny", tiny_frames(4), *blob())
-    return load_capture(folder / "tiny")
+def capture(tiny_folder):
+    return load_capture(tiny_folder)
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ SIZE = (60, 64)
 FRAMES = 6
 
 
-@pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
 def values_of(head, frame):
     """A frame's parameters under VHAP's names; the layout has neither translation nor offsets."""
     values = vhap_folder.parameters(head, frame, offsets=False)

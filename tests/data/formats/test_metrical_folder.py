@@ -9,12 +9,7 @@ import torch
 from headfields.data import load_capture
 from headfields.data.errors import CaptureError
 from tests.data import broken
-from tests.data.formats import frame_folders, vhap_folder
-
-
-@pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
+from tests.data.formats import frame_folders
 
 
 @pytest.fixture(scope="module")

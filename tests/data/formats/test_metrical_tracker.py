@@ -72,7 +72,7 @@ def save(folder, index=0, zipped=True, **changes):
 
 
 @pytest.fixture(scope="module")
-def head():
+def flame_head():
     return procedural_head()
 
 
@@ -172,49 +172,51 @@ def test_code_is_refused_by_name(tmp_path, zipped):
     assert not mark.exists()
 
 
-def test_a_folder_becomes_a_batch(tmp_path, head):
+def test_a_folder_becomes_a_batch(tmp_path, flame_head):
     poses = [save(tmp_path / "checkpoint", index)[1] for index in (0, 2, 10)]
-    lids = torch.randn(2, *head.template_vertices.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    lids = torch.randn(2, *flame_head.template_vertices.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
     for name, shape in zip("lr", lids, strict=True):
         np.save(tmp_path / f"{name}_eyelid.npy", shape.numpy())
-    loaded = read_metrical_frames(tmp_path, head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
+    loaded = read_metrical_frames(tmp_path, flame_head, eyelids=(tmp_path / "l_eyelid.npy", tmp_path / "r_eyelid.npy"))
     assert [f.frame_id for f in loaded.frames] == ["00000", "00002", "00010"]
     assert len(loaded.state) == 3 and len(loaded.camera) == 3 and loaded.camera.size == (480, 640)
     for row, (pose, tracked) in enumerate(zip(poses, loaded.frames, strict=True)):
-        alone = head(tracked.shape[None], tracked.expression[None], pose[None]).vertices[0]
+        alone = flame_head(tracked.shape[None], tracked.expression[None], pose[None]).vertices[0]
         moved = alone + tracked.eyelids[0] * lids[0] + tracked.eyelids[1] * lids[1]
         torch.testing.assert_close(loaded.state.vertices[row], moved, atol=2e-6, rtol=0)
     _, depth = loaded.camera.project(loaded.state.vertices)
     assert (depth > 0.5).all()
     assert torch.equal(loaded.state.codes["eyelids"], torch.stack([f.eyelids for f in loaded.frames]))
     with pytest.warns(UserWarning, match=r"moves the eyelids \(by up to 5\.50\)"):
-        last = read_metrical_frames(tmp_path / "checkpoint", head, frames=slice(-1, None))
+        last = read_metrical_frames(tmp_path / "checkpoint", flame_head, frames=slice(-1, None))
     assert [f.frame_id for f in last.frames] == ["00010"]
 
 
-def test_still_lids_need_no_shapes(tmp_path, head):
+def test_still_lids_need_no_shapes(tmp_path, flame_head):
     save(tmp_path, flame__eyelids=np.zeros((1, 2)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_metrical_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, flame_head)
 
 
-def test_folders_that_do_not_fit(tmp_path, head):
+def test_folders_that_do_not_fit(tmp_path, flame_head):
     with pytest.raises(FileNotFoundError, match=r"has no \.frame files"):
-        read_metrical_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, flame_head)
     save(tmp_path, 0)
     save(tmp_path, 1, size=(512, 512))
     with pytest.raises(CaptureError, match=r"00001\.frame: img_size gives \(512, 512\)"):
-        read_metrical_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, flame_head)
     with pytest.raises(CaptureError, match="takes none of the 2 files"):
-        read_metrical_frames(tmp_path, head, frames=slice(5, 9))
+        read_metrical_frames(tmp_path, flame_head, frames=slice(5, 9))
     save(tmp_path, 1, flame__exp=np.zeros((1, 50)))
     with pytest.raises(CaptureError, match=r"00001\.frame: expression has 50 coefficients, but 00000\.frame has 100"):
-        read_metrical_frames(tmp_path, head)
+        read_metrical_frames(tmp_path, flame_head)
     many = tmp_path / "many"
     save(many, 0, flame__exp=np.zeros((1, 200)))
     with pytest.raises(CaptureError, match="expression has 200 coefficients, but the head has 100"):
-        read_metrical_frames(many, head)
+        read_metrical_frames(many, flame_head)
     np.save(tmp_path / "lid.npy", np.zeros((5023, 3)))
     with pytest.raises(CaptureError, match=r"lid\.npy has shape \(5023, 3\)"):
-        read_metrical_frames(tmp_path, head, frames=slice(1), eyelids=(tmp_path / "lid.npy", tmp_path / "lid.npy"))
+        read_metrical_frames(
+            tmp_path, flame_head, frames=slice(1), eyelids=(tmp_path / "lid.npy", tmp_path / "lid.npy")
+        )

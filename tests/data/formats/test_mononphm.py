@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from headfields.apps.tracking.prior.observation import FACER_LABELS, LabelClasse
 from headfields.cli import open_run
 from headfields.data import CaptureError, load_capture, load_mononphm
 from headfields.data.formats.mononphm import WFLW_OF_IBUG, MonoNPHMSequence
-from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior
 from tests.data.formats.mononphm_folder import SIZE, write_folder
 
 IBUG_OF_WFLW = {
@@ -225,6 +226,7 @@ def test_is_tracked(tmp_path):
     np.save(folder / "pipnet" / "test.npy", landmarks)
     (folder / "matting" / "00001.png").unlink()
     options = tiny_options(stage2=None, mesh_resolution=0)
+    options = replace(options, stage1=replace(options.stage1, steps=40))
     tracker = PriorTracker(ball_prior(), load_mononphm(folder), tmp_path / "run", options, bar=False)
     assert tracker.classes == FACER_LABELS
     assert PriorTracker(ball_prior(), recording, tmp_path / "other", options).classes == LabelClasses()

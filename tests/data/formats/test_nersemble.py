@@ -13,12 +13,6 @@ from headfields.data.errors import CaptureError
 from headfields.data.formats.nersemble import nersemble_results, read_nersemble_holdout
 from tests.data import broken
 from tests.data.formats import nersemble_folder as made
-from tests.data.formats import vhap_folder
-
-
-@pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,6 @@ TRACKING = "someone_nV1_noPho_uv2000.0_n1000.0"
 
 
 @pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
-@pytest.fixture(scope="module")
 def written(head, tmp_path_factory):
     return frame_folders.write_pixel3dmm(tmp_path_factory.mktemp("p3dmm") / "someone", head)
 

@@ -14,11 +14,6 @@ from tests.data.formats import vhap_folder
 
 
 @pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
-@pytest.fixture(scope="module")
 def written(head, tmp_path_factory):
     return vhap_folder.write(tmp_path_factory.mktemp("vhap") / "person", head)
 

@@ -19,11 +19,6 @@ OUTPUT = "output/2025-01-02_10-00-00"
 FOCAL = 3.0
 
 
-@pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
 def values_of(head, step):
     return vhap_folder.parameters(head, step)
 

@@ -16,11 +16,6 @@ from tests.data import tiny
 from tests.data.formats import frame_folders, vhap_folder
 
 
-@pytest.fixture(scope="module")
-def head():
-    return vhap_folder.tiny_head()
-
-
 def _meshes(head, count=4):
     """Meshes of FLAME's topology that no parameters give exactly: bumps over a posed head."""
     random = torch.Generator().manual_seed(1)

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
@@ -27,7 +27,6 @@ def assert_manifold(faces):
     assert max(directed.values()) == 1, "an edge is used twice in one direction"
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(3, 20), st.booleans())
 def test_closing_gives_l_minus_2_consistent_faces(around, positions):
     points, faces = tube(3, around)

@@ -278,14 +278,14 @@ def test_a_joint_fit_skips_steps_that_are_not_finite_and_ends_by_name(
 ) -> None:
     options = replace(coarse_options(steps=4), stage2=Stage2(steps_a_frame=8))
     poisoned(monkeypatch, range(2, 4), "stage2")
-    result = PriorTracker(ball_prior(), recording, tmp_path / "run", options, bar=False).run()
+    result = PriorTracker(ball_prior(), recording, tmp_path / "run", options, frames=[0, 1], bar=False).run()
     assert "stage 2: 2 steps were skipped" in capsys.readouterr().err
     assert all(bool(code.isfinite().all()) for fit in result.stage2.values() for code in fit.codes.values())
     poisoned(monkeypatch, range(2, 99), "stage2")
     with pytest.raises(NanLossError, match=r"step 11: stage 2: the energy or a gradient is not finite \(frame \d\)"):
-        PriorTracker(ball_prior(), recording, tmp_path / "ten", options, bar=False).run()
+        PriorTracker(ball_prior(), recording, tmp_path / "ten", options, frames=[0, 1], bar=False).run()
     poisoned(monkeypatch, range(0), "stage2")
-    again = PriorTracker(ball_prior(), recording, tmp_path / "ten", options, bar=False).run(resume=True)
+    again = PriorTracker(ball_prior(), recording, tmp_path / "ten", options, frames=[0, 1], bar=False).run(resume=True)
     assert all(bool(fit.rotation.isfinite().all()) for fit in again.stage2.values())
 
 
