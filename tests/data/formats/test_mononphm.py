@@ -16,7 +16,7 @@ from headfields.apps.tracking.prior.observation import FACER_LABELS, LabelClasse
 from headfields.cli import open_run
 from headfields.data import CaptureError, load_capture, load_mononphm
 from headfields.data.formats.mononphm import WFLW_OF_IBUG, MonoNPHMSequence
-from tests.apps.tracking.prior.ball import BallRecording, ball_prior
+from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 from tests.data.formats.mononphm_folder import SIZE, write_folder
 
 IBUG_OF_WFLW = {
