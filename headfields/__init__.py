@@ -13,6 +13,7 @@ from headfields.old_names import deprecated_names
 if TYPE_CHECKING:
     from headfields import (
         apps,
+        compare,  # noqa: F401
         data,
         decoders,
         deformers,
@@ -107,7 +108,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"headfields.{_HOME[name]}"), name)
-    if name in _NAMESPACES or name in ("records", "runs"):
+    if name in _NAMESPACES or name in ("compare", "records", "runs"):
         return importlib.import_module(f"headfields.{name}")
     if name in _SHORT:
         return importlib.import_module(f"headfields.apps.{name}")

@@ -244,6 +244,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "runs.progress": "NanLossError",
         "training.evaluation": "picture",
         "training.live": "LiveFrames",
+        "training.preset_losses": "blendfield_losses gaussian_avatars_losses",
         "training.processes": "PeerError",
         "training.recipes": "Recipe",
         "training.refinement": "Refinement correct_pose refine_frame",

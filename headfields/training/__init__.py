@@ -8,8 +8,6 @@ from headfields.training.densification import DensityControl
 from headfields.training.evaluation import evaluate
 from headfields.training.mcmc import MCMC
 from headfields.training.preset_losses import (
-    blendfield_losses,
-    gaussian_avatars_losses,
     insta_losses,
     monoavatar_losses,
     vp360_losses,
@@ -24,9 +22,7 @@ __all__ = [
     "Callback",
     "DensityControl",
     "Trainer",
-    "blendfield_losses",
     "evaluate",
-    "gaussian_avatars_losses",
     "insta_losses",
     "monoavatar_losses",
     "recipe_of",

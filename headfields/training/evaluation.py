@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from headfields.data.labels import REGION_LABELS
 from headfields.metrics import image as metrics
 from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame, view_of
 from headfields.training.refinement import refine_frame
@@ -24,6 +25,7 @@ def evaluate(
     device: torch.device | str | None = None,
     bar: bool = False,
     refine: bool | Mapping[str, Any] = False,
+    regions: bool = False,
 ) -> dict[str, Any]:
     """Renders frames and compares them with the capture, over the same background.
 
@@ -40,13 +42,17 @@ def evaluate(
         device: device to run on; that of the avatar's parameters if None.
         bar: show a progress bar on stderr.
         refine: True, or arguments of `refine_frame`, e.g. `{"expression": True}`.
+        regions: measure also the regions of the capture's labels (`headfields.data.labels.REGION_LABELS`), if it has
+            any.
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
         the number `frames`, `seconds_per_frame` of rendering alone (not of reading the frame), and `per_frame`, a list
         of the same per frame with its index `frame`. A masked metric is None for a frame without foreground, and left
-        out of the mean. With `refine` also `psnr_refined` and so on, the correction of the pose as `refined_degrees`
-        and `refined_mm`, `seconds_refining` per frame, and, if anything could not be refined, `refine_left_out`.
+        out of the mean. With `regions` also `psnr_mouth`, `psnr_eyes` and so on, over the pixels with the region's
+        labels; None for a frame without. With `refine` also `psnr_refined` and so on, the correction of the pose as
+        `refined_degrees` and `refined_mm`, `seconds_refining` per frame, and, if anything could not be refined,
+        `refine_left_out`.
 
     Raises:
         ValueError: there is no such split, or there are no frames in it.
@@ -66,6 +72,8 @@ def evaluate(
         seconds = time.perf_counter() - started
         truth, alpha = ground_truth(capture, frame, background, device)
         row = {"frame": frame, **_image_metrics(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
+        if regions:
+            row |= _region_metrics(rendered, truth, capture.label(frame))
         if refine is not False:
             arguments = {} if refine is True else dict(refine)
             refined = refine_frame(
@@ -99,6 +107,21 @@ def _image_metrics(
               "psnr_masked": metrics.psnr(rendered, truth, mask),
               "ssim_masked": metrics.ssim(rendered, truth, mask)}  # fmt: skip
     return values if perceptual is None else {**values, "lpips": perceptual(rendered, truth)}
+
+
+def _region_metrics(
+    rendered: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], label: UInt8[Tensor, "h w"] | None
+) -> dict[str, float | None]:
+    """PSNR over the pixels of each region of the labels but the background."""
+    if label is None:
+        return {}
+    label = label.to(rendered.device)
+    masks = {
+        name: torch.isin(label, torch.tensor(labels, dtype=torch.uint8, device=label.device))
+        for name, labels in REGION_LABELS.items()
+        if name != "background"
+    }
+    return {f"psnr_{name}": metrics.psnr(rendered, truth, mask) for name, mask in masks.items()}
 
 
 def picture(

@@ -97,6 +97,7 @@ RIGS = {"template_tracking.md": ["captures/talk"], "vp360.md": ["tracking/captur
 SMALLER = {
     r"minutes=\d+": "steps=2",
     r"steps=\d{2,}": "steps=2",
+    r"seeds=\d": "seeds=1",
     r"\[17\]": "[1]",
     r'devices=2, strategy="ddp"': "devices=1",
     r"field\(state\)\)": "field(state), resolution=16)",

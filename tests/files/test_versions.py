@@ -24,7 +24,9 @@ from headfields.apps.tracking.prior.stage2 import JointFit
 from headfields.apps.tracking.rig.adapted import AdaptedTemplate
 from headfields.apps.tracking.rig.fit import RigFit
 from headfields.avatar.splat_avatar import load_avatar
+from headfields.compare import cells
 from headfields.data.untracked import load_untracked
+from headfields.files import reading
 from headfields.files.arrays import load_numbers
 from headfields.files.versions import FileVersionError
 from headfields.heads import FlameHead
@@ -33,10 +35,19 @@ from headfields.runs.folder import RunFolder
 from headfields.synthetic.tracking_error import TRUTH_FORMAT
 from tests.files.readers import skinned
 
+
+def read_cell(path: Path) -> Any:
+    """The result of a study's cell, as `Cell.done` reads it."""
+    content = reading.read_json(path)
+    cells.FORMAT.check(path, content)
+    return content
+
+
 KINDS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "adapted_template": ("adapted.safetensors", AdaptedTemplate.load),
     "avatar": ("avatar.safetensors", load_avatar),
     "capture_run": ("tracking/capture.json", lambda path: check_run(path.parent.parent, {}, True)),
+    "cell": ("result.json", read_cell),
     "checkpoint": ("last.safetensors", lambda path: checkpoint.load_weights(path, torch.nn.Linear(1, 1))),
     "head": ("head.npz", FlameHead.from_file),
     "head_identity": ("identity.safetensors", HeadIdentity.load),

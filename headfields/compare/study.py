@@ -1,0 +1,306 @@
+"""A study as data: rows that differ in what they say, captures, seeds, a budget, and what is measured."""
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headfields.parts import import_parts
+from headfields.similar_names import did_you_mean
+from headfields.training.presets import parameters_of, preset
+from headfields.training.recipes import recipe_of
+
+HIGHER = {"psnr": True, "ssim": True, "lpips": False}
+"""Measures by the word before their region, and whether higher is better."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row of a study trains: the study's model, but for what the row says.
+
+    Attributes:
+        model: a preset in place of the study's.
+        arguments: of the preset, in place of the study's.
+        options: of training, in place of the study's: those of `headfields.training.train`, `learning_rate=...`.
+        build: a function from a capture to an avatar, in place of a preset: your own composition.
+        source: "FILE.py:function", where a study file has `build` from; empty for a function of a script.
+    """
+
+    model: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    build: Callable[[Any], Any] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.build is not None and (self.model is not None or self.arguments):
+            raise ValueError("Row: build makes the avatar by itself; leave out model and arguments")
+
+    def data(self) -> dict[str, Any]:
+        """What a study's file says of the row; a function by the hash of its code."""
+        said: dict[str, Any] = {"model": self.model, "arguments": dict(self.arguments), "options": dict(self.options)}
+        if self.build is not None:
+            said["build"] = self.source or getattr(self.build, "__qualname__", repr(self.build))
+            said["code"] = code_of(self.build)
+        return {name: value for name, value in said.items() if value}
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment: rows × captures × seeds, each cell trained with the same budget and measured in the same way.
+
+    Rows share what does not make them: the treatment of the mouth, the shell around the mesh and what lies behind it,
+    rays, frames and the weights of pixels are those of the baseline, unless a row says otherwise. `run_study`
+    trains and measures the cells, and reports; `Study.load` reads a study from a TOML file.
+
+    Args:
+        captures: folders.
+        rows: by name; `Row`s.
+        steps, seconds: the budget of a cell: steps of the optimizer, or wall time of training. One of them.
+        model: preset of rows that name none.
+        arguments: of the presets, for all rows that take them.
+        options: of training, for all rows: `rays=512`.
+        recipe: of the presets.
+        baseline: the row that others are compared with; the first if None.
+        primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", and of a region
+            "psnr_masked", "psnr_face", "psnr_mouth", "psnr_eyes", "psnr_hair", ...; the others are described only.
+        margin: difference of the primary measure that counts as none; None asks for no equivalence.
+        seeds: their number.
+        split: the frames that are measured.
+        frames: at most so many of them, evenly spaced; None: all.
+        background: gray in [0, 1] behind truth and rendering.
+        mouth: treatment of an open mouth, as in `headfields.data.load_capture`, for all rows.
+        level: of the verdicts, over all rows together.
+        name: of the report.
+
+    Raises:
+        ValueError: an argument is out of range, or a row names what does not exist.
+
+        >>> import headfields as hf
+        >>> rows = {"affine": hf.compare.Row(), "length": hf.compare.Row(arguments={"scaling": "length"})}
+        >>> study = hf.compare.Study(["captures/demo"], rows, steps=300, model="insta", seeds=5)
+        >>> len(study), study.baseline
+        (10, 'affine')
+        >>> hf.compare.run_study(study, "out")  # doctest: +SKIP
+    """
+
+    captures: Sequence[str | Path]
+    rows: Mapping[str, Row]
+    steps: int | None = None
+    seconds: float | int | None = None
+    model: str = "insta"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = "cpu"
+    baseline: str | None = None
+    primary: str = "psnr"
+    margin: float | int | None = None
+    seeds: int = 3
+    split: str = "test"
+    frames: int | None = None
+    background: float | int = 1.0
+    mouth: str = "close"
+    level: float = 0.05
+    name: str = "study"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "captures", tuple(str(folder) for folder in self.captures))
+        object.__setattr__(self, "baseline", self.baseline or next(iter(self.rows), None))
+        for what in ("captures", "rows"):
+            if not getattr(self, what):
+                raise ValueError(f"Study: {what} is empty; name one or more")
+        if len({Path(folder).resolve() for folder in self.captures}) < len(self.captures):
+            raise ValueError("Study: captures names a folder twice; pairs of equal cells would count as evidence")
+        if self.baseline not in self.rows:
+            raise ValueError(f"Study: baseline is {self.baseline!r}; rows are {', '.join(self.rows)}")
+        if (self.steps is None) == (self.seconds is None):
+            raise ValueError("Study: give the budget of a cell as steps or as seconds, one of them")
+        for name, value in (("steps", self.steps), ("seconds", self.seconds), ("seeds", self.seeds),
+                            ("frames", self.frames), ("margin", self.margin)):  # fmt: skip
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Study: {name} is {value}; expected a positive number")
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"Study: level is {self.level}; expected a probability such as 0.05")
+        kind = self.primary.partition("_")[0]
+        if kind not in HIGHER:
+            raise ValueError(f"Study: primary is {self.primary!r}; expected psnr, ssim or lpips, or psnr_mouth")
+        for name, row in self.rows.items():
+            if not isinstance(row, Row):
+                raise TypeError(f"Study: row {name!r} is a {type(row).__name__}; expected a Row")
+            self._check_row(name, row)
+
+    def _check_row(self, name: str, row: Row) -> None:
+        """Refuses options that no training has, and arguments that the row's preset lacks."""
+        known = (*recipe_of(self.model_of(row), self.recipe).options, "learning_rates")  # type: ignore[arg-type]
+        for option in (*self.options, *row.options):
+            if option not in known:
+                near = did_you_mean(option, known)
+                raise ValueError(f"Study: row {name!r} has no option {option!r}{near}; it has {', '.join(known)}")
+        if row.build is None:
+            taken = self.parameters_of(row)
+            for argument in row.arguments:
+                if argument not in taken:
+                    raise ValueError(
+                        f"Study: {self.model_of(row)}, row {name!r}, has no argument {argument!r}"
+                        f"{did_you_mean(argument, taken)}; it has {', '.join(taken)}"
+                    )
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return len(self.captures) * len(self.rows) * self.seeds
+
+    def model_of(self, row: Row) -> str:
+        """The preset of a row, or whose recipe a composition is trained with."""
+        return (row.model or self.model).replace("-", "_")
+
+    def parameters_of(self, row: Row) -> list[str]:
+        """Arguments that the row's preset takes."""
+        return [parameter.name for parameter in parameters_of(preset(self.model_of(row)))[1:]]
+
+    def arguments_of(self, row: Row) -> dict[str, Any]:
+        """Arguments of the row's preset: its own, and those of the study that it takes."""
+        taken = self.parameters_of(row)
+        return {**{name: value for name, value in self.arguments.items() if name in taken}, **row.arguments}
+
+    def data(self) -> dict[str, Any]:
+        """The study as JSON has it."""
+        said = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        plain = {"captures": list(self.captures), "arguments": dict(self.arguments), "options": dict(self.options)}
+        return {**said, **plain, "rows": {name: row.data() for name, row in self.rows.items()}}
+
+    def key(self) -> str:
+        """A hash of the study."""
+        return digest(self.data())
+
+    def __str__(self) -> str:
+        return json.dumps(self.data(), indent=1, default=str)
+
+    def diff(self, other: "Study") -> str:
+        """How this study differs from another, line by line; empty if it does not."""
+        lines = difflib.unified_diff(str(other).splitlines(), str(self).splitlines(), other.name, self.name, "", "", 1)
+        return "\n".join(line.rstrip() for line in lines)
+
+    @classmethod
+    def product(cls, make: Callable[..., Any], parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
+        """Rows of every combination of parts, for `Study(rows=...)`.
+
+        Args:
+            make: function from a capture and one value for each kind of part, by keyword, to an avatar.
+            parts: by kind, values by name: `{"decoder": {"NeRF": make_nerf, "NeuS": make_neus}}`.
+
+        >>> import headfields as hf
+        >>> sizes = {"levels": {"4": 4, "8": 8}, "features": {"2": 2}}
+        >>> list(hf.compare.Study.product(lambda capture, **parts: None, sizes))
+        ['levels 4, features 2', 'levels 8, features 2']
+        """
+        rows = {}
+        for names in itertools.product(*parts.values()):
+            chosen = dict(zip(parts, names, strict=True))
+            given = {kind: parts[kind][name] for kind, name in chosen.items()}
+            title = ", ".join(f"{kind} {name}" for kind, name in chosen.items())
+            rows[title] = Row(build=_Combination(make, given), source=title)
+        return rows
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Study":
+        """Reads a study from a TOML file; its paths are relative to the file.
+
+        A row is a table of `Row`'s entries; `build = "rows.py:mine"` is a function of a Python file.
+
+        Raises:
+            FileNotFoundError: the file, or one that it names, is missing.
+            ValueError: it is no TOML, or has entries that a study lacks.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; a study is a TOML file")
+        try:
+            import tomllib
+        except ModuleNotFoundError:  # Python 3.10
+            import tomli as tomllib
+        try:
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is no TOML: {error}") from None
+        fields = {entry.name for entry in dataclasses.fields(cls)}
+        _check_entries(path, "", said, fields)
+        rows = said.pop("rows", None)
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+            raise ValueError(f"{path}: rows is {brief_kind(rows)}; expected tables such as [rows.mine]")
+        folders = said.pop("captures", None)
+        if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+            raise ValueError(f"{path}: captures is {brief_kind(folders)}; expected a list of folders")
+        said["captures"] = [str((path.parent / folder).resolve()) for folder in folders]
+        said.setdefault("name", path.stem)
+        try:
+            return cls(rows={name: _row(path, name, row) for name, row in rows.items()}, **said)
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+class _Combination:
+    """A function from a capture to the avatar of chosen parts, which other processes can be given."""
+
+    def __init__(self, make: Callable[..., Any], parts: Mapping[str, Any]) -> None:
+        self.make, self.parts = make, dict(parts)
+
+    def __call__(self, capture: Any) -> Any:
+        return self.make(capture, **self.parts)
+
+
+def code_of(function: Any) -> str:
+    """A hash of a function's code: of the file that defines it, else of its bytecode, and of the values it is given."""
+    if isinstance(function, _Combination):
+        return digest([code_of(function.make), {kind: code_of(part) for kind, part in function.parts.items()}])
+    if not callable(function):
+        return digest(repr(function))
+    try:
+        file = inspect.getsourcefile(function)
+        content = Path(file or "").read_bytes()
+    except (TypeError, OSError):
+        code = getattr(function, "__code__", None)
+        content = code.co_code + repr(code.co_consts).encode() if code is not None else repr(function).encode()
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return digest([hashlib.sha256(content).hexdigest(), name])
+
+
+def digest(content: Any) -> str:
+    """A short hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def brief_kind(value: Any) -> str:
+    """What a file has in a wrong place, in a word."""
+    return "missing" if value is None else f"a {type(value).__name__}"
+
+
+def _check_entries(path: Path, where: str, said: Mapping[str, Any], known: set[str]) -> None:
+    for name in said:
+        if name not in known:
+            raise ValueError(
+                f"{path}: there is no entry {name!r}{where}{did_you_mean(name, known)}; {', '.join(sorted(known))} are"
+            )
+
+
+def _row(path: Path, name: str, said: Mapping[str, Any]) -> Row:
+    _check_entries(path, f" in row {name!r}", said, {"model", "arguments", "options", "build"})
+    source = said.get("build")
+    if source is None:
+        return Row(**said)
+    file, _, function = str(source).partition(":")
+    place = (path.parent / file).resolve()
+    if not function or not place.is_file():
+        raise FileNotFoundError(f"{path}: row {name!r}: build is {source!r}; expected FILE.py:function, beside {path}")
+    module = import_parts(place)
+    if not callable(getattr(module, function, None)):
+        raise ValueError(f"{path}: row {name!r}: {place.name} has no function {function!r}")
+    return Row(
+        said.get("model"), said.get("arguments", {}), said.get("options", {}), getattr(module, function), str(source)
+    )

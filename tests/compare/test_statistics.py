@@ -1,0 +1,95 @@
+"""Verdicts of paired comparisons: their false ones, what they find, and what their intervals cover, by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from headfields.compare import statistics
+from headfields.compare.statistics import Difference, holm, paired_difference, seeds_needed, verdicts
+
+
+@pytest.fixture(autouse=True)
+def few_replicates(monkeypatch) -> None:
+    monkeypatch.setattr(statistics._bootstrap, "__defaults__", (300,))
+
+
+def cells(random: np.random.Generator, captures: int, seeds: int, effect: float, deviation: float = 0.3, frames=24):
+    """Differences of (seeds, frames) by capture: a run's own, a frame's own that resembles its neighbors', noise."""
+    made = {}
+    for capture in range(captures):
+        walk = np.convolve(random.standard_normal(frames + 4), np.ones(5) / math.sqrt(5), "valid")
+        own = deviation * random.standard_normal((seeds, 1))
+        made[str(capture)] = effect + own + 0.1 * (walk - walk.mean()) + 0.1 * random.standard_normal((seeds, frames))
+    return made
+
+
+@pytest.mark.parametrize(("captures", "seeds"), [(1, 4), (2, 3)])
+def test_null_studies_have_few_false_verdicts(captures: int, seeds: int) -> None:
+    random = np.random.default_rng(5)
+    false = 0
+    for _ in range(100):
+        rows = {name: paired_difference(cells(random, captures, seeds, 0.0)) for name in "abc"}
+        false += any(verdict != "undetermined" for verdict in verdicts(rows).values())
+    assert false <= 5
+
+
+@pytest.mark.parametrize("captures", [1, 2])
+def test_a_planted_difference_is_found_by_the_planned_number_of_seeds(captures: int) -> None:
+    random, deviation = np.random.default_rng(6), 0.25
+    seeds = seeds_needed(deviation, 0.3, captures)
+    found = 0
+    for _ in range(100):
+        worse = paired_difference(cells(random, captures, seeds, -0.3, deviation))
+        found += verdicts({"worse": worse})["worse"] == "worse"
+    assert found >= 85  # 90 of 100 planned, less two deviations of the count
+
+
+def test_intervals_cover() -> None:
+    random = np.random.default_rng(7)
+    inside = bootstrap = 0
+    for _ in range(200):
+        found = paired_difference(cells(random, 1, 12, 0.4))
+        inside += found.interval[0] <= 0.4 <= found.interval[1]
+        bootstrap += found.bootstrap[0] <= 0.4 <= found.bootstrap[1]
+    assert inside >= 182 and bootstrap >= 176  # 190 of 200; the bootstrap of 12 seeds is somewhat short
+
+
+def test_equivalent_within_the_margin_and_not_beyond() -> None:
+    random = np.random.default_rng(8)
+    same = cells(random, 2, 8, 0.02, 0.03)
+    assert verdicts({"same": paired_difference(same, margin=0.1)}) == {"same": "equivalent"}
+    assert verdicts({"same": paired_difference(same, margin=0.001)})["same"] != "equivalent"
+    off = cells(random, 2, 8, 0.3, 0.03)
+    assert verdicts({"off": paired_difference(off, margin=0.1)}) == {"off": "better"}
+
+
+def test_one_run_decides_nothing() -> None:
+    one = paired_difference({"a": np.full((1, 5), 3.0)}, margin=10.0)
+    assert one.mean == 3.0 and one.p == 1.0 and math.isnan(one.deviation)
+    assert verdicts({"row": one}) == {"row": "undetermined"}
+    equal = paired_difference({"a": np.zeros((4, 5))})
+    assert equal.p == 1.0 and equal.interval == (0.0, 0.0)
+
+
+def test_the_family_is_corrected() -> None:
+    row = Difference(0.2, (0.0, 0.4), (0.0, 0.4), 0.03, 1.0, 0.1, 4, 1)
+    assert verdicts({"a": row}) == {"a": "better"}
+    assert set(verdicts({"a": row, "b": row}).values()) == {"undetermined"}
+    assert holm({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: paired_difference({}), "differences is empty"),
+        (lambda: paired_difference({"a": np.zeros(3)}), r"'a' have shape \(3,\)"),
+        (lambda: paired_difference({"a": np.zeros((2, 0))}), r"shape \(2, 0\)"),
+        (lambda: paired_difference({"a": np.array([[1.0, math.nan]])}), "not all finite"),
+        (lambda: seeds_needed(0.3, 0.0), "difference 0.0"),
+        (lambda: seeds_needed(100.0, 0.001), "cannot be seen"),
+    ],
+)
+def test_refusals(call, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()
