@@ -103,10 +103,10 @@ def paired_difference(
     return Difference(mean, unknown, unknown, 1.0, 1.0, math.nan, sum(map(len, runs)), len(runs))
 
 
-def _bootstrap(arrays: Sequence[np.ndarray], random: np.random.Generator, count: int = REPLICATES) -> np.ndarray:
-    """(count,) means of data drawn again: captures, then their seeds and, crossed with them, blocks of frames."""
-    chosen = random.integers(len(arrays), size=(count, len(arrays)))
-    total = np.zeros(count)
+def _bootstrap(arrays: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """(REPLICATES,) means of data drawn again: captures, then their seeds and, crossed with them, blocks of frames."""
+    chosen = random.integers(len(arrays), size=(REPLICATES, len(arrays)))
+    total = np.zeros(REPLICATES)
     for slot in range(len(arrays)):
         for capture, array in enumerate(arrays):
             rows = np.flatnonzero(chosen[:, slot] == capture)
@@ -186,6 +186,8 @@ def seeds_needed(
 ) -> int:
     """Seeds per capture with which a difference is found with probability `power`, by the noncentral t.
 
+    The error is that of the bootstrap: drawing C captures again adds (C − 1) / C of the runs' own variance to it.
+
     Args:
         deviation: of the runs' differences within a capture.
         difference: what is to be found.
@@ -209,7 +211,8 @@ def seeds_needed(
     for seeds in range(2, 10_001):
         freedom = captures * (seeds - 1)
         bound = stats.t.ppf(1 - level / rows / 2, freedom)
-        shift = difference * math.sqrt(captures * seeds) / deviation if deviation else math.inf
+        error = deviation * math.sqrt((2 - 1 / captures) / (captures * seeds))
+        shift = difference / error if error else math.inf
         if shift == math.inf or stats.nct.sf(bound, freedom, shift) >= power:
             return seeds
     raise ValueError(f"seeds_needed: {difference} cannot be seen at a deviation of {deviation} with 10,000 seeds")

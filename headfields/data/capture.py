@@ -298,7 +298,7 @@ class Capture(Displayed):
         row, pixel, colors = draw_patches(self._images, indices, self.size, count, side, generator, background)
         batch = self._batch(indices, row, pixel, colors)
         patches = torch.arange(len(batch)).reshape(count, side, side)
-        return batch.replace(patches=patches), torch.tensor(indices, dtype=torch.long)
+        return batch.replace(patch_rays=patches), torch.tensor(indices, dtype=torch.long)
 
     def sample_images(
         self,

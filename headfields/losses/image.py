@@ -31,7 +31,7 @@ def image_patches(
     check_rays(name, rendering, batch)
     if rendering.rgb.ndim == 4:
         return rendering.rgb.movedim(-1, 1), batch.target.movedim(-1, 1)
-    patches = getattr(batch, "patches", None)
+    patches = getattr(batch, "patch_rays", None)
     if patches is None:
         raise ValueError(f"{name} loss: the batch has no patches; pass patch=32 to Trainer, or draw sample_patches")
     rendered, target = (colors[patches].movedim(-1, 1) for colors in (rendering.rgb, batch.target))

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ class PixelBatch(Record):
         label: (N,) integer segmentation label, if the capture has them.
         depth: (N,) z-depth of the tracked mesh along the optical axis in meters, 0 off the mesh.
         depth_scale: (N,) length of ray per unit of z-depth, so depth * depth_scale is a distance along the ray.
-        patches: (P, S, S) the rays that form P square images, for losses on images: `rendering.rgb[batch.patches]` is
-            (P, S, S, 3). Indexing the batch leaves them out; `cat` joins them.
+        patch_rays: (P, S, S) the rays that form P square images, if any do; losses read them as `patches`. Indexing the
+            batch leaves them out; `cat` joins them.
     """
 
     rays: Rays
@@ -35,31 +36,45 @@ class PixelBatch(Record):
     label: Integer[Tensor, " n"] | None = None
     depth: Float[Tensor, " n"] | None = None
     depth_scale: Float[Tensor, " n"] | None = None
-    patches: Int64[Tensor, "p s s"] | None = None
+    patch_rays: Int64[Tensor, "p s s"] | None = None
 
     def __getitem__(self, index: Any) -> "PixelBatch":
-        return Record.__getitem__(self if self.patches is None else self.replace(patches=None), index)
+        return Record.__getitem__(self if self.patch_rays is None else self.replace(patch_rays=None), index)
 
     @classmethod
     def _joined(cls, verb: str, records: "list[PixelBatch]") -> "PixelBatch":
-        if all(record.patches is None for record in records):
+        if all(record.patch_rays is None for record in records):
             return super()._joined(verb, records)
         starts = itertools.accumulate((len(record) for record in records), initial=0)
-        pairs = [(record.patches, start) for record, start in zip(records, starts, strict=False)]
+        pairs = [(record.patch_rays, start) for record, start in zip(records, starts, strict=False)]
         patches = [indices + start for indices, start in pairs if indices is not None]
         if len({indices.shape[1:] for indices in patches}) > 1:
             sizes = sorted({indices.shape[1] for indices in patches})
             raise ValueError(f"{cls.__name__}.{verb}: patches have sides of {sizes} pixels; expected one size")
         return (
             super()
-            ._joined(verb, [record.replace(patches=None) for record in records])
-            .replace(patches=torch.cat(patches))
+            ._joined(verb, [record.replace(patch_rays=None) for record in records])
+            .replace(patch_rays=torch.cat(patches))
         )
 
     @property
     def target(self) -> Float[Tensor, "n 3"]:
         """The color over the background."""
         return self.rgb * self.alpha[:, None] + self.background * (1 - self.alpha[:, None])
+
+    @property
+    def patches(self) -> Int64[Tensor, "p s s"]:
+        """(P, S, S) the rays that form P square images: `rendering.rgb[batch.patches]` is (P, S, S, 3).
+
+        Raises:
+            ValueError: the batch has single rays alone; indexing with None would take them for an image of one row.
+        """
+        if self.patch_rays is None:
+            raise ValueError(
+                "PixelBatch: the batch has no patches, only single rays; pass patch=32 to Trainer, or draw "
+                "capture.sample_patches(...)"
+            )
+        return self.patch_rays
 
     @property
     def view(self) -> Rays:
@@ -80,7 +95,7 @@ class ImageBatch(Record):
     """B whole training images, for avatars that are rendered image by image, and their cameras.
 
     It is what `PixelBatch` is for rays, with (B, H, W) in place of (N,): losses read `target`, `alpha` and `label` of
-    either.
+    either, and `patches` to index images with.
 
     Attributes:
         camera: B cameras, each of its row of the state.
@@ -100,6 +115,12 @@ class ImageBatch(Record):
     def target(self) -> Float[Tensor, "b h w 3"]:
         """The color over the background."""
         return torch.lerp(self.background[:, None, None], self.rgb, self.alpha[..., None])
+
+    @property
+    def patches(self) -> EllipsisType:
+        """Index of the images, as `PixelBatch.patches`: all of them, so that `rendering.rgb[batch.patches]` is
+        (B, H, W, 3)."""
+        return ...
 
     @property
     def view(self) -> Camera:

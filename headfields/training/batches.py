@@ -119,6 +119,6 @@ class BatchSource:
         first, total = own.start * area + share.start, len(patches) + len(batch)
         count = own.stop - own.start
         patches = patches[own.start * area : own.stop * area].replace(
-            patches=torch.arange(count * area).reshape(count, self._side, self._side)
+            patch_rays=torch.arange(count * area).reshape(count, self._side, self._side)
         )
         return PixelBatch.cat([patches, batch[share]]), frames, first, total

@@ -19,7 +19,7 @@ def make(images: torch.Tensor, truths: torch.Tensor, singles: int = 0):
     rays = Rays(torch.zeros_like(like), like.new_tensor([0.0, 0, 1]).expand(count, 3), torch.zeros(count).long())
     patches = torch.arange(singles, count).reshape(images.shape[:3])
     alpha = torch.ones_like(like[:, 0])
-    batch = PixelBatch(rays, like, alpha, torch.zeros_like(like), patches=patches)
+    batch = PixelBatch(rays, like, alpha, torch.zeros_like(like), patch_rays=patches)
     return Rendering(colors[0], alpha, alpha), batch
 
 
@@ -128,5 +128,5 @@ def test_bad_arguments():
             L1DSSIM(dssim=share)
     rendering, batch = make(*random_images(1, 12, 12))
     with pytest.raises(ValueError, match="color loss: the batch has no patches"):
-        L1DSSIM()(rendering, batch.replace(patches=None), 0)
+        L1DSSIM()(rendering, batch.replace(patch_rays=None), 0)
     assert torch.isnan(L1DSSIM()(rendering.replace(rgb=rendering.rgb * float("nan")), batch, 0))

@@ -7,6 +7,7 @@ import torch
 
 import headfields as hf
 from headfields.losses import FunctionLoss, HuberColor, LPIPSLoss, SSIMLoss
+from headfields.records import ImageBatch, PixelBatch
 from headfields.training import Trainer
 from headfields.training.batches import BatchSource
 from headfields.training.processes import Processes
@@ -44,7 +45,7 @@ def test_ssim_of_patches_is_that_of_the_rendered_image_there(capture):
     batch, frames = capture.sample_patches([0, 2, 3], 4, SIDE, generator, background="white")
     single, _ = capture.sample_pixels(frames, 5, generator, background="white")
     batch = hf.records.PixelBatch.cat([single, batch])  # patches need not come first
-    assert batch.patches.shape == (4, SIDE, SIDE) and batch[:9].patches is None
+    assert batch.patches.shape == (4, SIDE, SIDE) and batch[:9].patch_rays is None
     rendering = avatar(batch.rays, capture.state(frames), batch.background)
     values = []
     for patch in range(4):
@@ -158,3 +159,15 @@ def test_losses_on_images_say_what_they_need(capture):
 def test_a_side_is_a_whole_number(capture, unchecked):
     with pytest.raises(TypeError, match=r"patch is 12\.5; expected a whole number"):
         make(capture, [SSIMLoss()], patch=12.5)
+
+
+def test_a_loss_on_images_is_refused_on_single_rays_and_serves_whole_images() -> None:
+    camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(3, 4), fov=20)
+    rays = camera.rays()
+    zeros = torch.zeros(len(rays))
+    batch = PixelBatch(rays, zeros[:, None].expand(-1, 3), zeros, zeros[:, None].expand(-1, 3))
+    with pytest.raises(ValueError, match="only single rays; pass patch=32 to Trainer"):
+        batch.patches  # noqa: B018
+    cameras = camera.replace(**{k: getattr(camera, k)[None] for k in ("world_to_camera", "intrinsics")})
+    images = ImageBatch(cameras, torch.rand(1, 3, 4, 3), torch.ones(1, 3, 4), torch.zeros(1, 3))
+    assert images.target[images.patches].shape == (1, 3, 4, 3)
