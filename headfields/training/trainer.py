@@ -29,6 +29,7 @@ from headfields.runs.progress import Progress
 from headfields.runs.randomness import RandomStream, deterministic
 from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks, callback_names, check_callbacks
+from headfields.training.default_options import RELEASED_RATE, defaults_for
 from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.frames import check_rows, training_frame_weights
 from headfields.training.loggers import Loggers, check_loggers
@@ -52,8 +53,12 @@ class Trainer:
     """Trains an avatar on a capture, with Adam or an optimizer of your own.
 
     Each step draws `frames_per_step` random training frames, updates the avatar with them (`avatar.update`: occupancy),
-    renders `rays_per_step` random pixels of them and takes one optimizer step. The defaults are those of INSTA's
-    released code (learning rate, betas, eps, L2, average) with fewer rays per step, for a CPU.
+    renders `rays_per_step` random pixels of them and takes one optimizer step.
+
+    Where no rate, schedule, optimizer or parameter group is given, the avatar is trained as `headfields train` trains
+    its kind on a CPU: a field of rays with the rates of `recipe_of("insta", "cpu")`, Gaussians with those of
+    `recipe_of("gaussian_avatars", "cpu")`. They fall over the run. Give one of them, and the others are those of
+    INSTA's released code: 1.75e-3 for everything, constant.
 
     Parameters named `table` or `*_table` (hash grids) form one group of the optimizer and all others
     another; weight decay applies to the latter alone. Adam is PyTorch's fused one: measured on 2 cores over INSTA's
@@ -67,10 +72,11 @@ class Trainer:
         capture: the `headfields.data.Capture` to learn from; its split "train" is used.
         losses: their weighted sum is minimized: losses as in `headfields.losses`, and functions of `(rendering, batch)`
             or `(rendering, batch, step)` that return a scalar tensor (see `headfields.losses.FunctionLoss`).
-        rays_per_step: rays rendered a step; 2,048 if None.
+        rays_per_step: rays rendered a step; 2,048 if None, see `samples_per_step`.
         samples_per_step: target number of composited samples per step; `rays_per_step` is then where the number of
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
-            `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`.
+            `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`, or is
+            14,000 where that is None too and no patches are drawn.
         frames_per_step: frames they come from (all training frames, if there are fewer); 8 if None, or 1 for an avatar
             that renders whole images.
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
@@ -85,16 +91,17 @@ class Trainer:
         schedule: `"constant"` (INSTA); `"exponential"`: falls to `final_rate` times the learning rate over the run; or
             a function of the fraction of the run that is done, or of `(fraction, step)`, to the factor on all rates.
         final_rate: final factor of the learning rates; see `schedule`.
-        betas, eps: parameters of Adam; an `optimizer` of your own has its own.
-        weight_decay: L2 added to the gradient of the networks, 1e-6 if None. With an `optimizer` of your own it is part
-            of the networks' group if it is given.
+        betas, eps: parameters of Adam; (0.9, 0.99) for fields, (0.9, 0.999) for Gaussians, and 1e-15 if None. An
+            `optimizer` of your own has its own.
+        weight_decay: L2 added to the gradient of the networks, if None 1e-6 for fields, 0 for Gaussians. With an
+            `optimizer` of your own it is part of the networks' group if it is given.
         optimizer: function from the parameter groups to an optimizer, instead of Adam: `torch.optim.AdamW`, or
             `lambda groups: torch.optim.SGD(groups, momentum=0.9)`. A group is a dict with `params`, `name` and `lr`,
             its rate as above; a rate that the function writes into a group replaces it.
         parameter_groups: dicts with `params`, and optionally `name`, `lr` and other arguments of the optimizer, instead
             of tables and networks; each trainable parameter is in one. A group without `lr` has the rate of its name in
             `learning_rates`, else that of the networks.
-        ema: decay of the average of the weights per step; 0 turns it off.
+        ema: decay of the average of the weights per step, if None 0.95 for fields and 0 for Gaussians; 0 turns it off.
         background: behind training pixels; see `Capture.sample_pixels`. Random, so that emptiness is learned.
         patch: side in pixels of square patches, for losses on images: `headfields.losses.SSIMLoss`, `LPIPSLoss` or a
             function that reads `rendering.rgb[batch.patches]`. None draws single rays alone. See
@@ -146,17 +153,17 @@ class Trainer:
         frames_per_step: int | None = None,
         frame_weights: Any = None,
         pixel_weights: Mapping[int | str, float | int] | None = None,
-        learning_rate: float | int = 1.75e-3,
+        learning_rate: float | int | None = None,
         network_learning_rate: float | int | None = None,
         learning_rates: Mapping[str, float | int] = MappingProxyType({}),
-        schedule: str | Callable[..., float] = "constant",
+        schedule: str | Callable[..., float] | None = None,
         final_rate: float | int = 0.1,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float | int = 1e-15,
+        betas: tuple[float, float] | None = None,
+        eps: float | int | None = None,
         weight_decay: float | int | None = None,
         optimizer: OptimizerFactory | None = None,
         parameter_groups: Sequence[Mapping[str, Any]] | None = None,
-        ema: float | int = 0.95,
+        ema: float | int | None = None,
         background: str = "random",
         patch: int | None = None,
         patches_per_step: int = 1,
@@ -179,7 +186,22 @@ class Trainer:
                 f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture(...) of it, or "
                 "call headfields.training.train, which takes a folder"
             )
-        network_rate = learning_rate if network_learning_rate is None else network_learning_rate
+        defaults = defaults_for(avatar)
+        if optimizer is not None and not (betas is None and eps is None):
+            raise ValueError(
+                "Trainer: betas and eps are those of the trainer's Adam; give them to the optimizer of your own: "
+                "optimizer=lambda groups: torch.optim.AdamW(groups, betas=..., eps=...)"
+            )
+        own_rates = (learning_rate, network_learning_rate, schedule, optimizer, parameter_groups)
+        if all(value is None for value in own_rates) and not learning_rates:
+            learning_rate, network_rate = defaults.learning_rate, defaults.network_learning_rate
+            learning_rates, schedule = defaults.rates_of(avatar), defaults.schedule
+        else:
+            learning_rate = RELEASED_RATE if learning_rate is None else learning_rate
+            network_rate = learning_rate if network_learning_rate is None else network_learning_rate
+            schedule = "constant" if schedule is None else schedule
+        betas, eps = defaults.betas if betas is None else betas, defaults.eps if eps is None else eps
+        ema = defaults.ema if ema is None else ema
         whole_images = bool(getattr(avatar, "whole_images", False))
         if frames_per_step is None:
             frames_per_step = 1 if whole_images else 8
@@ -187,7 +209,9 @@ class Trainer:
             "rays_per_step": rays_per_step, "samples_per_step": samples_per_step, "patch": patch,
             "pixel_weights": pixel_weights,
         }  # fmt: skip
-        rays_per_step = 2048 if rays_per_step is None else rays_per_step
+        if rays_per_step is None and samples_per_step is None and patch is None and not whole_images:
+            samples_per_step = defaults.samples
+        rays_per_step = defaults.rays if rays_per_step is None else rays_per_step
         check_positive(
             "Trainer", rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
@@ -195,13 +219,8 @@ class Trainer:
         if samples_per_step is not None:
             check_positive("Trainer", samples_per_step=samples_per_step)
         self._schedule = RateSchedule(schedule, final_rate)
-        if optimizer is not None and ((tuple(betas), eps) != ((0.9, 0.99), 1e-15)):
-            raise ValueError(
-                "Trainer: betas and eps are those of the trainer's Adam; give them to the optimizer of your own: "
-                "optimizer=lambda groups: torch.optim.AdamW(groups, betas=..., eps=...)"
-            )
         if weight_decay is None and optimizer is None:
-            weight_decay = 1e-6
+            weight_decay = defaults.weight_decay
         losses = as_losses(losses)
         frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(frames):

@@ -44,7 +44,14 @@ def hyper_avatar(unseen: str = "mean", count: int = 12) -> Avatar:
 
 def trainer(unseen: str = "mean", count: int = 12, **options) -> Trainer:
     losses = [HuberColor(region_weight=1), CodePrior("light", 1e-3), CodePrior("expression_code")]
-    options = {"rays_per_step": 64, "frames_per_step": 3, "bar": False, "device": "cpu", **options}
+    options = {
+        "rays_per_step": 64,
+        "frames_per_step": 3,
+        "bar": False,
+        "device": "cpu",
+        "schedule": "constant",
+        **options,
+    }
     return Trainer(hyper_avatar(unseen, count), BallCapture(), losses, **options)
 
 

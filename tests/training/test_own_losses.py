@@ -17,6 +17,7 @@ from tests.training.fakes import FakeAvatar, FakeCapture
 def make(losses, avatar=None, **options) -> Trainer:
     torch.manual_seed(0)
     options = {"rays_per_step": 64, "frames_per_step": 2, "bar": False, "device": "cpu", **options}
+    options.setdefault("schedule", "constant")  # the same steps, however long the run
     return Trainer(FakeAvatar() if avatar is None else avatar, FakeCapture(), losses, **options)
 
 

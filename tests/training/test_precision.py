@@ -107,7 +107,7 @@ def scaled(out=None, avatar=None) -> Trainer:
 
     trainer = Trainer(
         avatar, FakeCapture(), [HuberColor(region_weight=1)], rays_per_step=64, precision="16-mixed", device="cpu",
-        bar=False, out=out, ema=0.0,
+        bar=False, out=out, ema=0.0, schedule="constant",
     )  # fmt: skip
     avatar.scaler = trainer.scaler
     return trainer
