@@ -40,5 +40,6 @@ def defaults_for(avatar: nn.Module) -> DefaultOptions:
     return DefaultOptions(
         options["learning_rate"], options["network_learning_rate"], trainer.get("learning_rates", {}),
         options["schedule"], trainer.get("betas", (0.9, 0.99)), trainer.get("eps", 1e-15),
-        trainer.get("weight_decay", 1e-6), float(trainer.get("ema", 0.95)), INSTA.options["rays"], INSTA.options["samples"],
+        trainer.get("weight_decay", 1e-6), float(trainer.get("ema", 0.95)),
+        INSTA.options["rays"], INSTA.options["samples"],
     )  # fmt: skip

@@ -24,8 +24,8 @@ def field(capture: Any) -> Any:
 
 def test_a_field_has_the_recipe_of_insta(capture) -> None:
     found = options_of(field(capture), capture)
-    for option, name in (("learning_rate", "learning_rate"), ("network_learning_rate", "network_learning_rate"),
-                         ("schedule", "schedule"), ("rays_per_step", "rays"), ("samples_per_step", "samples")):  # fmt: skip
+    names = {name: name for name in ("learning_rate", "network_learning_rate", "schedule")}
+    for option, name in {**names, "rays_per_step": "rays", "samples_per_step": "samples"}.items():
         assert found[option] == INSTA.options[name]
     assert found["ema"] == 0.95 and tuple(found["betas"]) == (0.9, 0.99)
 
