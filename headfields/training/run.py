@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from headfields.data.live import LiveCapture
 from headfields.losses.base import Loss
 from headfields.runs import checkpoint
 from headfields.runs.folder import RunFolder, writing
@@ -72,7 +73,8 @@ class TrainingRun:
             return
         self.folder.write_config(config)
         self._written_config = dict(config)
-        if config["model"] is not None and config["capture"] is not None:
+        grows = isinstance(self._capture, LiveCapture)  # and with its frames what the preset makes of them, as regions
+        if config["model"] is not None and config["capture"] is not None and not grows:
             self.folder.parts.unlink(missing_ok=True)
         elif not self.folder.parts.exists() or not self._state.progress.step:
             self._save_avatar(self.folder.parts)

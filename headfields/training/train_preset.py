@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from headfields import data
+from headfields.avatar.splat_avatar import load_avatar
 from headfields.data.live import LiveCapture
 from headfields.runs.progress import NanLossError
 from headfields.similar_names import did_you_mean
@@ -118,7 +119,10 @@ def train(
     }
     check_unchanged(folder, before, config, _FIXED)
     torch.manual_seed(config["seed"])
-    avatar = build(model, values, source)
+    if before and isinstance(source, LiveCapture) and folder.parts.exists():
+        avatar = load_avatar(folder.parts)  # of the frames that there were
+    else:
+        avatar = build(model, values, source)
     if not before:
         chosen.start(avatar, source)
     if isinstance(source, LiveCapture):

@@ -114,6 +114,7 @@ def test_the_command_follows_a_folder_and_resumes(writer: Writer, tmp_path: Path
     assert main([*command, "--steps", "4", "--resume"]) == 0
     err = capsys.readouterr().err
     assert "4 steps" in err and "frames=" not in err  # no warning of options that differ
+    hf.load_avatar(run)  # of regions that the first three frames voted for, where the six vote for others
     assert json.loads((run / "config.json").read_text())["capture"] == str(writer.folder.resolve())
     assert main([*command, "--capture", "x"]) == 1 and "name one capture" in capsys.readouterr().err
     assert main(["train", "insta", "--out", str(tmp_path / "b")]) == 1
