@@ -40,8 +40,8 @@ def frame_scores(result: Mapping[str, Any], measure: str) -> dict[int, float | N
 
 
 def measures_of(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures that cells have, in the order of the first."""
-    names = [name for result in results for row in result["frames"] for name in row]
+    """The measures that some frame has, in the order of the first."""
+    names = [name for result in results for row in result["frames"] for name, value in row.items() if value is not None]
     return [name for name in dict.fromkeys(names) if name.partition("_")[0] in HIGHER]
 
 

@@ -201,7 +201,7 @@ def seeds_needed(
 
     >>> from headfields.compare.statistics import seeds_needed
     >>> seeds_needed(0.3, 0.3), seeds_needed(0.3, 0.2, captures=2)
-    (13, 13)
+    (13, 19)
     """
     if not (deviation >= 0 and difference > 0 and captures > 0 and rows > 0 and 0 < level < 1 and 0 < power < 1):
         raise ValueError(

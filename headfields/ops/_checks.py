@@ -62,7 +62,7 @@ def check_index(op: str, name: str, index: Tensor, count: int, least: int | None
     Checked on the CPU, and on CUDA, where it waits for the device, as `headfields.ops.dispatch.checks_indices` says;
     not while `torch.compile` or `torch.func` look for the operations.
     """
-    if not _has_readable_values(index):
+    if not has_readable_values(index):
         return
     low, high = (int(value) for value in torch.aminmax(index))
     if high >= count or (least is not None and low < least):
@@ -83,7 +83,7 @@ def check_faces(op: str, vertices: Tensor, faces: Tensor) -> None:
 
 def check_fractions(op: str, name: str, values: Tensor) -> None:
     """Raises ValueError where a value is not in [0, 1]; as `check_index`."""
-    if not _has_readable_values(values):
+    if not has_readable_values(values):
         return
     low, high = (float(value) for value in torch.aminmax(values))
     if not (low >= 0 and high <= 1):  # NaN too
@@ -92,11 +92,11 @@ def check_fractions(op: str, name: str, values: Tensor) -> None:
 
 def check_box(op: str, name: str, box: Tensor) -> None:
     """Raises ValueError unless the corners (2, 3) are finite and the first is the lower one; as `check_index`."""
-    if _has_readable_values(box) and not bool(box.isfinite().all() & (box[0] <= box[1]).all()):
+    if has_readable_values(box) and not bool(box.isfinite().all() & (box[0] <= box[1]).all()):
         raise ValueError(f"{op}: {name} has the corners {box.tolist()}; expected finite ones, the lower corner first")
 
 
-def _has_readable_values(tensor: Tensor) -> bool:
+def has_readable_values(tensor: Tensor) -> bool:
     """Whether the values can be looked at without a wait for a GPU, and outside transforms and compilation."""
     transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
     return not transformed and not tensor.is_meta and bool(tensor.numel()) and checks_indices(tensor.device)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_box, check_floating, check_same_device, check_shape
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import define_transforms
@@ -125,6 +125,7 @@ def marching_cubes(
         check_floating("marching_cubes", "bounds", bounds)
         check_shape("marching_cubes", "bounds", bounds, "2 3")
         check_same_device("marching_cubes", values=values, bounds=bounds)
+        check_box("marching_cubes", "bounds", bounds)
     return Isosurface(*_surface(values, at, bounds))
 
 

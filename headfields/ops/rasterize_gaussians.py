@@ -1,6 +1,7 @@
 """Differentiable rasterization of 3D Gaussians (3DGS): colors, opacity, depth and normals of posed Gaussians in one or
 several cameras."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops import _rasterize_warp, dispatch
-from headfields.ops._checks import check_floating, check_same_device, require_shapes
+from headfields.ops._checks import check_floating, check_same_device, has_readable_values, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import rasterize_gaussians as reference
@@ -75,7 +76,7 @@ def rasterize_gaussians(
 
     Args:
         means: (N, 3), or (C, N, 3) for Gaussians of their own in each camera, meters, world frame. So for all below.
-        quaternions: (N, 4) or (C, N, 4) rotations (w, x, y, z) of any length but zero.
+        quaternions: (N, 4) or (C, N, 4) rotations (w, x, y, z) of any length from 1e-15 to 1e15; zero is the identity.
         scales: (N, 3) or (C, N, 3) standard deviations along the axes, positive, meters.
         opacities: (N,) or (C, N) in [0, 1].
         colors: (N, D) or (C, N, D) of any number of channels D, 0 included; with `harmonics` (N, K, 3) or (C, N, K, 3).
@@ -109,8 +110,9 @@ def rasterize_gaussians(
 
     Raises:
         TypeError: an argument is not a floating-point tensor.
-        ValueError: a shape does not fit, devices differ, near is not positive, or low_pass or max_tile_entries
-        negative.
+        ValueError: a shape does not fit, devices differ, near is not positive, low_pass or max_tile_entries negative;
+            on the CPU also a negative scale, an opacity outside [0, 1] or a quaternion of another length. A GPU would
+            be waited for, so there HEADFIELDS_CHECK_INDICES=1 checks them.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
     et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
@@ -134,12 +136,14 @@ def rasterize_gaussians(
     check_same_device("rasterize_gaussians", **tensors, camera=camera.world_to_camera)
     if not near > 0:
         raise ValueError(f"rasterize_gaussians: near is {near}; expected a positive number of meters")
-    if not low_pass >= 0:
+    if not 0 <= low_pass < math.inf:
         raise ValueError(f"rasterize_gaussians: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
     if max_tile_entries < 0:
         raise ValueError(
             f"rasterize_gaussians: max_tile_entries is {max_tile_entries}; expected a number, or 0 for all of them"
         )
+    if all(has_readable_values(tensor) for tensor in (means, quaternions, scales, opacities)):
+        _check_values(quaternions, scales, opacities)
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -181,6 +185,25 @@ def rasterize_gaussians(
         if background is not None:
             color = color + through[..., None] * background.to(dtype)
         return RasterizedGaussians(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
+
+
+def _check_values(quaternions: Tensor, scales: Tensor, opacities: Tensor) -> None:
+    """Refuses values that would draw something else in silence; those that are not finite draw nothing, as is said."""
+    if bool((scales < 0).any()):
+        raise ValueError(
+            f"rasterize_gaussians: scales has {float(scales.detach().min()):.3g}; expected standard deviations in "
+            "meters, 0 or more: of logarithms take scales.exp()"
+        )
+    if bool(((opacities < 0) | (opacities > 1)).any()):
+        raise ValueError(
+            f"rasterize_gaussians: opacities reach from {float(opacities.detach().min()):.3g} to "
+            f"{float(opacities.detach().max()):.3g}; expected [0, 1]: of logits take opacities.sigmoid()"
+        )
+    largest = quaternions.detach().abs().amax(dim=-1)
+    if bool((((largest < 1e-15) & (largest > 0)) | ((largest > 1e15) & (largest < math.inf))).any()):
+        raise ValueError(
+            "rasterize_gaussians: quaternions has one whose length is beyond 1e-15 to 1e15; normalize them"
+        )
 
 
 def _batched(name: str, tensor: Tensor, c: int, n: int, tail: tuple[int, ...]) -> Tensor:

@@ -133,6 +133,7 @@ def test_many_damaged_files(name, tmp_path):
 
 
 NOT_OF_A_USER = {
+    "compare.study.Study.load": "TOML, by tomllib; tests/compare/test_study.py breaks it",
     "training.opened_run.load_run": "RunFolder.config and load_avatar",
     "ops.mesh_topology.open_edges": "edges of a mesh, no file",
     "files.archive.Archive.read": "an entry of an archive, within load_arrays",

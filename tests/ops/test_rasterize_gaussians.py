@@ -562,3 +562,26 @@ def test_an_image_too_wide_to_count_its_tiles_is_refused():
     rows, colors = torch.ones(1, 3, 10), torch.ones(1, 3, 3)
     with dispatch.use_cpu_backend("warp"), pytest.raises(ValueError, match="at most 16777216 pixels a side"):
         torch.ops.headfields.splat_rasterize(rows, colors, None, None, 20, 2**31 - 1, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scales": -4.0}, r"scales has -4; .* take scales.exp\(\)"),
+        ({"opacities": 5.0}, r"opacities reach from 5 to 5; expected \[0, 1\]"),
+        ({"opacities": -1.0}, "opacities reach from -1"),
+        ({"quaternions": 1e-20}, "beyond 1e-15 to 1e15; normalize them"),
+        ({"quaternions": 1e20}, "beyond 1e-15 to 1e15; normalize them"),
+        ({"low_pass": math.inf}, "low_pass is inf"),
+    ],
+)
+def test_values_that_would_draw_something_else_are_refused(change: dict[str, float], says: str) -> None:
+    camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(4, 4), fov=20)
+    fill = {"quaternions": 1.0, "scales": 0.02, "opacities": 0.9, **change}
+    low_pass = fill.pop("low_pass", 0.3)
+    shapes = {"quaternions": (2, 4), "scales": (2, 3), "opacities": (2,)}
+    tensors = {name: torch.full(shapes[name], value) for name, value in fill.items()}
+    with pytest.raises(ValueError, match=says):
+        hf.ops.rasterize_gaussians(
+            torch.zeros(2, 3), colors=torch.ones(2, 3), camera=camera, low_pass=low_pass, **tensors
+        )

@@ -41,7 +41,7 @@ def weights_after(capture: Any, steps: int, callbacks: list[Any]) -> dict[str, t
     avatar = hf.models.insta(capture.template, expression_width=4, levels=2, features=2, log2_table_size=8)
     losses = [hf.losses.HuberColor()]
     trainer = hf.training.Trainer(avatar, capture, losses, rays_per_step=16, frames_per_step=1, bar=False,
-                                  callbacks=callbacks, device="cpu")  # fmt: skip
+                                  callbacks=callbacks, device="cpu", schedule="constant")  # fmt: skip
     step = trainer.fit(steps=steps).step
     return {**avatar.state_dict(), "step": torch.tensor(step)}
 
