@@ -24,13 +24,14 @@ from sphinx.util.nodes import make_refnode
 
 PACKAGE = "headfields"
 MODULES = (
+    "headfields.compare",
     "headfields.interop.kaolin",
     "headfields.interop.open3d",
     "headfields.interop.pytorch3d",
     "headfields.interop.trimesh",
     "headfields.apps.priors.scans",
 )
-"""Public packages within packages."""
+"""Public packages within packages, and one that the package names without listing it."""
 COLON = "\ue000"  # stands for a colon while napoleon looks
 LINKS = {
     "jaxtyping": "https://docs.kidger.site/jaxtyping/api/array/",
