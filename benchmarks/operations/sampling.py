@@ -43,10 +43,10 @@ def _importance(rays: int, device: str) -> dict[str, Maker]:
     def ours() -> Contestant:
         def answer(_: Any) -> np.ndarray:
             # nerfacc gives quantiles at the middles of even steps, ours at their ends; half steps have both.
-            halves = inverse_cdf(edges, weights, 128, jitter=False)
+            halves = inverse_cdf(weights, edges, 128, jitter=False)
             return halves.end.view(rays, 128)[:, ::2].cpu().numpy()
 
-        return Contestant(OURS, lambda: inverse_cdf(edges, weights, 64, jitter=False), answer)
+        return Contestant(OURS, lambda: inverse_cdf(weights, edges, 64, jitter=False), answer)
 
     def theirs() -> Contestant:
         sample = need("nerfacc.pdf")._sample_from_weighted

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from headfields.ops.dispatch import checks_indices
+from headfields.records import Samples
+from headfields.records.base import Record
 
 MOST_VERTICES = 2**31
 """Indices of a mesh's vertices are below this, where there are no vertices to count."""
@@ -54,6 +56,35 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
     if len(set(devices.values())) > 1:
         listing = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"{op}: arguments are on several devices ({listing}); move them to one with .to(device)")
+
+
+def check_samples(op: str, samples: Any, rays: Any, name: str = "samples") -> None:
+    """Raises TypeError unless `samples` is a record of them and `rays` a number: what every operation on packed samples
+    takes, after the values at them."""
+    if not isinstance(samples, Samples):
+        raise TypeError(
+            f"{op}: {name} is {_described(samples)}; expected hf.Samples. The order is: what the samples hold, the "
+            "samples, the number of rays"
+        )
+    check_ray_count(op, rays)
+
+
+def check_ray_count(op: str, rays: Any) -> None:
+    """Raises TypeError unless `rays` is a whole number, and ValueError if it is negative."""
+    if not isinstance(rays, (int, np.integer, torch.SymInt)) or isinstance(rays, bool):
+        remedy = "len(rays)" if isinstance(rays, Record) or (isinstance(rays, Tensor) and rays.ndim) else "int(...)"
+        raise TypeError(f"{op}: rays is {_described(rays)}; expected the number of rays ({remedy})")
+    if rays < 0:
+        raise ValueError(f"{op}: rays is {rays}; expected the number of rays, 0 or more")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def check_index(op: str, name: str, index: Tensor, count: int, least: int | None = 0) -> None:

@@ -9,6 +9,9 @@ samples are legal, as are N = 0 and M = 0, which keep a gradient. Every function
 `ray_offsets(ray, rays)`, in place of the two, so that a renderer computes it once for several calls. Without any of
 the three the input is dense: its last axis runs along the ray, and the axes before it are batch.
 
+All operations on packed samples (here, `volume_render`, `render_weights`, `distortion`, `interlevel`, `inverse_cdf`,
+`merge_samples`) take the same order: what the samples hold, the samples, the number of rays.
+
 Half-precision input is computed and returned in float32.
 """
 
@@ -22,7 +25,9 @@ from headfields.ops._checks import (
     check_floating,
     check_integer,
     check_offsets,
+    check_ray_count,
     check_same_device,
+    check_samples,
     check_shape,
     require_shapes,
 )
@@ -31,6 +36,7 @@ from headfields.ops.functorch_rules import define_transforms, pullback
 from headfields.ops.reference import compositing as reference
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
+from headfields.records.base import Record
 
 LEAST_DEPTH = -1e-4
 """Optical depths below this are an error on the CPU (as in csrc/packed.cpp); above it they are rounding."""
@@ -57,8 +63,7 @@ def ray_offsets(ray: Int[Tensor, " m"], rays: int) -> Int[Tensor, " offsets"]:
     """
     check_integer("ray_offsets", "ray", ray)
     check_shape("ray_offsets", "ray", ray, "m")
-    if rays < 0:
-        raise ValueError(f"ray_offsets: rays is {rays}; expected the number of rays, 0 or more")
+    check_ray_count("ray_offsets", rays)
     return _ray_offsets(ray.detach().long(), rays)
 
 
@@ -236,8 +241,10 @@ def composite(
         depth: (N,) meters, `sum w t` at the middles of the samples, not divided by opacity.
 
     Raises:
-        ValueError: the shapes disagree; TypeError: an input is not floating-point.
+        ValueError: the shapes disagree; TypeError: an input is not floating-point, or `samples` or `rays` are something
+            else.
     """
+    check_samples("composite", samples, rays)
     weights, rgb = _same_dtype(_widen("composite", "weights", weights), _widen("composite", "rgb", rgb))
     check_shape("composite", "weights", weights, str(len(samples)))
     check_shape("composite", "rgb", rgb, f"{len(samples)} 3")
@@ -292,8 +299,12 @@ def _packing(
         return offsets.long().contiguous()
     if rays is None:
         raise ValueError(f"{op}: rays is None; with packed samples pass the number of rays, or offsets")
+    if isinstance(ray, Record):
+        remedy = "samples.ray" if isinstance(ray, Samples) else "the ray of each sample, as Samples.ray holds it"
+        raise TypeError(f"{op}: ray is a {type(ray).__name__}; pass {remedy}")
     assert ray is not None
     check_integer(op, "ray", ray)
+    check_ray_count(op, rays)
     if ray.shape != tensor.shape:
         raise ValueError(f"{op}: ray has shape {tuple(ray.shape)}, but {name} has {tuple(tensor.shape)}")
     check_same_device(op, **{name: tensor, "ray": ray})

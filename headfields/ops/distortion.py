@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_shape
+from headfields.ops._checks import check_samples, check_shape
 from headfields.ops.compositing import accumulate, exclusive_sum, ray_offsets
 from headfields.records import Samples
 
@@ -29,7 +29,7 @@ def distortion(
 
     Raises:
         ValueError: the weights are not (M,), or the samples are not sorted.
-        TypeError: the weights are not floating-point.
+        TypeError: the weights are not floating-point, or `samples` or `rays` are something else.
 
     Source: Barron et al. 2022, "Mip-NeRF 360", equation 15.
 
@@ -38,6 +38,7 @@ def distortion(
     >>> hf.ops.distortion(torch.tensor([0.5, 0.5]), samples, rays=1)  # 2 · ¼ · 1 + ⅓ (¼ + ¼)
     tensor([0.6667])
     """
+    check_samples("distortion", samples, rays)
     check_shape("distortion", "weights", weights, str(len(samples)))
     if offsets is None:
         offsets = ray_offsets(samples.ray, rays)

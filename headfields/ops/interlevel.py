@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from headfields.ops._checks import check_shape
+from headfields.ops._checks import check_samples, check_shape
 from headfields.ops.compositing import accumulate, exclusive_sum, ray_offsets
 from headfields.records import Samples
 
@@ -41,7 +41,7 @@ def interlevel(
 
     Raises:
         ValueError: weights are not one for each sample, or samples are not sorted.
-        TypeError: weights are not floating-point.
+        TypeError: weights are not floating-point, or `samples`, `coarse` or `rays` are something else.
 
     Source: Barron et al. 2022, "Mip-NeRF 360", equations 13 and 14.
 
@@ -53,6 +53,8 @@ def interlevel(
     >>> hf.ops.interlevel(fine, samples, coarse, whole, rays=1)  # 2 · ¼² / ½
     tensor([0.2500])
     """
+    check_samples("interlevel", samples, rays)
+    check_samples("interlevel", coarse, rays, "coarse")
     check_shape("interlevel", "weights", weights, str(len(samples)))
     check_shape("interlevel", "coarse_weights", coarse_weights, str(len(coarse)))
     offsets = ray_offsets(samples.ray, rays) if offsets is None else offsets

@@ -15,7 +15,9 @@ from headfields.ops._checks import (
     check_integer,
     check_offsets,
     check_same_device,
+    check_samples,
     check_shape,
+    has_readable_values,
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
@@ -104,8 +106,8 @@ def stratified_edges(
 
 
 def inverse_cdf_edges(
-    samples: Samples,
     weights: Float[Tensor, " m"],
+    samples: Samples,
     count: int,
     offsets: Int[Tensor, " offsets"],
     rays: int,
@@ -114,8 +116,8 @@ def inverse_cdf_edges(
     """The edges (N, count + 1) of the intervals of `inverse_cdf`, all 0 for a ray without: without a wait for a GPU.
 
     Args:
-        samples: M packed samples.
         weights: (M,).
+        samples: M packed samples.
         count: samples per ray.
         offsets: of the samples of N rays, and of further ones.
         rays: N.
@@ -130,8 +132,8 @@ def inverse_cdf_edges(
 
 
 def inverse_cdf(
-    samples: "Samples | Float[Tensor, 'n edges']",
     weights: "Float[Tensor, ' m'] | Float[Tensor, 'n s']",
+    samples: "Samples | Float[Tensor, 'n edges']",
     count: int,
     rays: int | None = None,
     jitter: bool = True,
@@ -148,8 +150,8 @@ def inverse_cdf(
     gap between samples.
 
     Args:
-        samples: packed samples, or (N, S + 1) sorted edges of S bins per ray.
         weights: (M,), or (N, S) with edges.
+        samples: packed samples, or (N, S + 1) sorted edges of S bins per ray.
         count: samples per ray; rays without samples get none.
         rays: N, needed with packed samples unless `offsets` is given.
         jitter, generator: options as in `stratified`.
@@ -158,13 +160,19 @@ def inverse_cdf(
     Returns:
         Samples. Not differentiable.
 
+    Raises:
+        ValueError: the weights are not one for each sample or bin, or edges descend (the last on the CPU only).
+        TypeError: an input is not floating-point, or `samples` or `rays` are something else.
+
     >>> import torch, headfields as hf
     >>> edges, weights = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0]])  # all weight in the second bin
-    >>> samples = hf.ops.inverse_cdf(edges, weights, count=2, jitter=False)
+    >>> samples = hf.ops.inverse_cdf(weights, edges, count=2, jitter=False)
     >>> samples.start.tolist(), samples.end.tolist()
     ([1.0, 1.5], [1.5, 2.0])
     """
     _check_count("inverse_cdf", count)
+    if isinstance(weights, Samples):
+        raise TypeError("inverse_cdf: weights is a Samples; the order is inverse_cdf(weights, samples, count, rays)")
     check_floating("inverse_cdf", "weights", weights)
     if isinstance(samples, Tensor):
         check_floating("inverse_cdf", "samples", samples)
@@ -172,11 +180,15 @@ def inverse_cdf(
         if weights.shape != (samples.shape[0], samples.shape[1] - 1):
             raise ValueError(
                 f"inverse_cdf: weights has shape {tuple(weights.shape)}, but samples has {tuple(samples.shape)} edges; "
-                f"expected ({samples.shape[0]}, {samples.shape[1] - 1}), one weight a bin"
+                f"expected ({samples.shape[0]}, {samples.shape[1] - 1}), one weight a bin "
+                "(the order is inverse_cdf(weights, edges, count))"
             )
         start, end = samples[:, :-1].reshape(-1), samples[:, 1:].reshape(-1)
+        if has_readable_values(start) and bool((start > end).any()):
+            raise ValueError("inverse_cdf: samples holds edges that descend; expected (N, S + 1) ascending ones")
         offsets = torch.arange(samples.shape[0] + 1, device=samples.device) * weights.shape[1]
     else:
+        check_samples("inverse_cdf", samples, 0 if rays is None else rays)
         start, end = samples.start, samples.end
         check_shape("inverse_cdf", "weights", weights, str(len(samples)))
         if offsets is None:
@@ -218,6 +230,7 @@ def merge_samples(first: Samples, second: Samples, rays: int) -> Samples:
     ([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
     """
     for name, samples in (("first", first), ("second", second)):
+        check_samples("merge_samples", samples, rays, name)
         check_floating("merge_samples", name, samples.start)
     check_same_device("merge_samples", first=first.start, second=second.start)
     dtype = torch.promote_types(first.start.dtype, second.start.dtype)

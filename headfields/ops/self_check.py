@@ -265,7 +265,7 @@ def check_sampling(device: torch.device) -> Pairs:
 
     near, far = torch.zeros(4, device=device), torch.ones(4, device=device)
     even = stratified(near, far, 400, jitter=False)
-    drawn = inverse_cdf(even, even.middle, 16, rays=4, jitter=False)
+    drawn = inverse_cdf(even.middle, even, 16, rays=4, jitter=False)
     expected = (torch.arange(1, 17, dtype=torch.float64) / 16).sqrt().repeat(4)
     union = merge_samples(even, drawn, 4)
     covered = torch.zeros(4, dtype=torch.float64).index_add(

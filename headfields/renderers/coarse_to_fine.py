@@ -93,7 +93,7 @@ class CoarseToFineRenderer(VolumeRenderer):
             values = self._coarse_values(canonical, field)
             (density,) = values.require("density")
             weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
-        drawn = inverse_cdf(samples, weights.detach(), self.fine, rays=len(rays), jitter=self.training)
+        drawn = inverse_cdf(weights.detach(), samples, self.fine, rays=len(rays), jitter=self.training)
         if not self.training:
             return None, drawn
         (color,) = values.require("rgb")
@@ -121,7 +121,7 @@ class CoarseToFineRenderer(VolumeRenderer):
                 (color,) = values.require("rgb")
                 rgb, opacity, depth = composite_padded(weights, color, samples, packing, background)
                 coarse = Rendering(rgb=rgb, opacity=opacity, depth=depth, samples=samples, weights=weights)
-        drawn = inverse_cdf_edges(samples, weights, self.fine, packing, len(rays), jitter=self.training)
+        drawn = inverse_cdf_edges(weights, samples, self.fine, packing, len(rays), jitter=self.training)
         # The intervals of both sets tile one range, so their union has the edges of both: `merge` in a fixed size.
         drawn = drawn.where((samples.offsets.diff() > 0)[:, None], edges[:, :1])
         union = torch.cat([edges, drawn], dim=1).sort(dim=1).values

@@ -97,7 +97,7 @@ class HierarchicalSampler(Sampler):
             samples, canonical = canonicalize_samples(coarse, rays, field)
             density = field.density(canonical)
             weights = weights_from_density(density, samples.start, samples.end, samples.ray, len(rays))
-            fine = inverse_cdf(samples, weights, self.fine, rays=len(rays), jitter=self.training)
+            fine = inverse_cdf(weights, samples, self.fine, rays=len(rays), jitter=self.training)
         return canonicalize_samples(merge_samples(coarse, fine, len(rays)), rays, field)
 
 

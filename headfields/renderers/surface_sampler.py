@@ -157,7 +157,7 @@ def _quantiles(edges: Float[Tensor, "h e"], weights: Float[Tensor, "h s"], count
     ray = torch.arange(rays, device=edges.device)
     offsets = torch.arange(rays + 1, device=edges.device) * bins
     samples = Samples(ray[:, None].expand(-1, bins).reshape(-1), start, end)
-    return inverse_cdf_edges(samples, weights.reshape(-1), count, offsets, rays, jitter=False)
+    return inverse_cdf_edges(weights.reshape(-1), samples, count, offsets, rays, jitter=False)
 
 
 def _weights(

@@ -181,7 +181,7 @@ def rows() -> list[Row]:
         Row("ray_sphere", lambda o, c: ray_sphere(rays(o, unit_z.to(o)), c, 1.0),
             (0.3 * normal(5, 3) - torch.tensor([0.0, 0, 3], dtype=torch.float64), 0.1 * normal(3))),
         Row("stratified", lambda n, f: of_samples(ops.stratified(n, f, 3, jitter=False)), (near, far)),
-        Row("inverse_cdf", lambda e, w: of_samples(ops.inverse_cdf(e, w, 3, jitter=False)),
+        Row("inverse_cdf", lambda e, w: of_samples(ops.inverse_cdf(w, e, 3, jitter=False)),
             (rand(2, 4).sort().values, rand(2, 3))),
         Row("merge_samples", lambda a, b: of_samples(ops.merge_samples(samples(a, a + 0.01), samples(b, b + 0.01), 3)),
             (start, start + 0.005)),
@@ -201,7 +201,7 @@ def rows() -> list[Row]:
         Row("render_weights", lambda d: ops.render_weights(samples(start.to(d), start.to(d) + 0.1), 3, density=d),
             (rand(6),)),
         Row("volume_render", lambda d, c, b: (lambda i: (i.rgb, i.opacity, i.depth, i.weights))(ops.volume_render(
-            samples(start.to(d), start.to(d) + 0.1), 3, c, density=d, background=b)), (rand(6), rand(6, 3), rand(3))),
+            c, samples(start.to(d), start.to(d) + 0.1), 3, density=d, background=b)), (rand(6), rand(6, 3), rand(3))),
         Row("distortion", lambda w: ops.distortion(w, samples(start.to(w), start.to(w) + 0.1), 3), (rand(6) / 6,)),
         Row("interlevel", lambda c: (lambda s: ops.interlevel(
             fine_weights.to(c), samples(s, s + 0.1), c, samples(s, s + 0.13), 3))(start.to(c)), (rand(6) / 20,)),

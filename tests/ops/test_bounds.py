@@ -133,7 +133,7 @@ def test_offsets_that_do_not_fit_are_an_error(backend, offsets):
         lambda: hf.ops.weights_from_alpha(three, offsets=offsets),
         lambda: hf.ops.compositing.exclusive_sum(three, offsets=offsets),
         lambda: hf.ops.accumulate(three, three[:, None], offsets=offsets),
-        lambda: hf.ops.inverse_cdf(samples, three, 2, offsets=offsets),
+        lambda: hf.ops.inverse_cdf(three, samples, 2, offsets=offsets),
     ):
         with pytest.raises((ValueError, RuntimeError)):
             call()
@@ -158,7 +158,7 @@ def test_offsets_may_be_strided(backend):
         lambda o: hf.ops.weights_from_alpha(weights, offsets=o),
         lambda o: hf.ops.weights_from_density(weights, samples.start, samples.end, offsets=o),
         lambda o: hf.ops.composite(weights, torch.ones(3, 3), samples, 2, offsets=o)[2],
-        lambda o: hf.ops.inverse_cdf(samples, weights, 2, jitter=False, offsets=o).start,
+        lambda o: hf.ops.inverse_cdf(weights, samples, 2, jitter=False, offsets=o).start,
     ):
         assert call(offsets).equal(call(dense))
 
@@ -176,7 +176,7 @@ def test_int32_indices_are_as_good(backend):
     assert hf.ops.weights_from_alpha(three, offsets=offsets).equal(
         hf.ops.weights_from_alpha(three, offsets=offsets.long())
     )
-    assert len(hf.ops.inverse_cdf(samples, three, 2, jitter=False, offsets=offsets)) == 4
+    assert len(hf.ops.inverse_cdf(three, samples, 2, jitter=False, offsets=offsets)) == 4
 
 
 def test_indices_on_other_devices_are_not_waited_for(monkeypatch):

@@ -81,7 +81,7 @@ def test_inverse_cdf_follows_the_weights(device, jitter):
     """Three quarters of the edges lie where three quarters of the weight do, and none in a bin without weight."""
     edges = torch.tensor([[0.0, 1.0, 2.0, 3.0]], device=device).expand(4, 4)
     weights = torch.tensor([[1.0, 0.0, 3.0]], device=device).expand(4, 3)
-    samples = sampling.inverse_cdf(edges, weights, 400, jitter=jitter, generator=generator(device))
+    samples = sampling.inverse_cdf(weights, edges, 400, jitter=jitter, generator=generator(device))
     well_formed(samples)
     assert samples.ray.tolist() == sorted([*range(4)] * 400)
     assert abs(float((samples.start >= 2).float().mean()) - 0.75) < 0.01
@@ -94,7 +94,7 @@ def test_inverse_cdf_follows_the_weights(device, jitter):
 def test_weights_without_a_sum_are_uniform(device, weight):
     edges = torch.tensor([[0.0, 3.0, 4.0]], device=device)
     weights = torch.tensor([[0.0, weight]], device=device)
-    samples = sampling.inverse_cdf(edges, weights, 4, jitter=False)
+    samples = sampling.inverse_cdf(weights, edges, 4, jitter=False)
     torch.testing.assert_close(samples.start.cpu(), torch.arange(4.0))
     torch.testing.assert_close(samples.end.cpu(), torch.arange(1.0, 5.0))
 
@@ -104,13 +104,13 @@ def test_dense_edges_are_a_view_of_packed(device):
     weights = torch.rand(3, 5, device=device)
     ray = torch.arange(3, device=device).repeat_interleave(5)
     packed = Samples(ray, edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
-    dense = sampling.inverse_cdf(edges, weights, 8, generator=generator(device))
-    again = sampling.inverse_cdf(packed, weights.view(-1), 8, 3, generator=generator(device))
+    dense = sampling.inverse_cdf(weights, edges, 8, generator=generator(device))
+    again = sampling.inverse_cdf(weights.view(-1), packed, 8, 3, generator=generator(device))
     assert torch.equal(dense.ray, again.ray) and torch.equal(dense.start, again.start)
 
 
 def test_bins_without_samples(device):
-    samples = sampling.inverse_cdf(torch.zeros(2, 1, device=device), torch.zeros(2, 0, device=device), 4)
+    samples = sampling.inverse_cdf(torch.zeros(2, 0, device=device), torch.zeros(2, 1, device=device), 4)
     assert len(samples) == 0
 
 
@@ -194,15 +194,15 @@ def test_no_rays(device):
     assert len(sampling.stratified(none, none, 4)) == 0
     assert len(sampling.uniform_step(none, none, 0.1)) == 0
     empty = Samples(none.long(), none, none)
-    assert len(sampling.inverse_cdf(empty, none, 4, 0)) == 0
-    assert len(sampling.inverse_cdf(empty, none, 4, 3)) == 0
+    assert len(sampling.inverse_cdf(none, empty, 4, 0)) == 0
+    assert len(sampling.inverse_cdf(none, empty, 4, 3)) == 0
     assert len(sampling.merge_samples(empty, empty, 0)) == 0
 
 
 def test_float64(device):
     near = torch.tensor([0.0, 1.0], dtype=torch.float64, device=device)
     samples = sampling.uniform_step(near, near + 1, 0.3)
-    fine = sampling.inverse_cdf(samples, samples.end, 5, 2)
+    fine = sampling.inverse_cdf(samples.end, samples, 5, 2)
     merged = sampling.merge_samples(samples, fine, 2)
     assert samples.start.dtype == fine.start.dtype == merged.start.dtype == torch.float64
     well_formed(merged)
@@ -231,9 +231,13 @@ def test_errors_say_what_to_do(unchecked):
     with pytest.raises(ValueError, match=r"cone_angle is -1"):
         sampling.uniform_step(x, x, 0.1, cone_angle=-1.0)
     with pytest.raises(ValueError, match=r"rays is None"):
-        sampling.inverse_cdf(samples, x, 4)
+        sampling.inverse_cdf(x, samples, 4)
     with pytest.raises(ValueError, match=r"one weight a bin"):
         sampling.inverse_cdf(torch.rand(2, 4), torch.rand(2, 4), 4)
+    with pytest.raises(ValueError, match=r"one weight a bin \(the order is inverse_cdf\(weights, edges, count\)\)"):
+        sampling.inverse_cdf(torch.rand(2, 5).cumsum(-1), torch.rand(2, 4), 4)
+    with pytest.raises(ValueError, match=r"edges that descend"):
+        sampling.inverse_cdf(torch.rand(1, 2), torch.tensor([[0.0, 2.0, 1.0]]), 4)
     with pytest.raises(ValueError, match=r"not sorted"):
         sampling.merge_samples(samples.replace(ray=torch.tensor([0, 1, 0, 1])), samples, 2)
 
