@@ -78,12 +78,12 @@ def measured(avatar: Any, capture: hf.data.Capture, run: Path, limit: int | None
     """All figures of a trained avatar."""
     test = capture.splits["test"].tolist()
     frames = test if limit is None else test[:: max(len(test) // limit, 1)][:limit]
-    result = evaluate(avatar, capture, frames=frames, bar=True)
-    figures = {name: result[name] for name in ("psnr", "ssim", "psnr_masked")}
+    result = evaluate(avatar, capture, frames=frames, bar=True, regions=True)
+    figures = {name: result[name] for name in ("psnr", "ssim", "psnr_head")}
     return {
         **figures, "milliseconds": frame_milliseconds(avatar, capture),
         "megabytes": (run / "avatar.safetensors").stat().st_size / 1e6, "frames": len(frames),
-        "regions": by_region(avatar, capture, frames),
+        "regions": by_region(result),
     }  # fmt: skip
 
 

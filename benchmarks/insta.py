@@ -8,7 +8,7 @@ are resumed, finished ones reused.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 import headfields as hf
-from benchmarks.regions import FaceRegions, psnr_by_region
 from headfields.cli.train import train
 from headfields.data.labels import Label
-from headfields.records import PixelBatch
 from headfields.training import evaluate
+from headfields.training.region_scores import RegionMasks
 from headfields.viz import save_image, side_by_side
 
 MODELS = {"insta": "INSTA", "static_field": "no deformer"}
@@ -32,13 +31,9 @@ def rendered(avatar: Any, capture: hf.data.Capture, frame: int) -> Tensor:
     return avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb.clamp(0, 1)
 
 
-def by_region(avatar: Any, capture: hf.data.Capture, frames: Sequence[int] | None = None) -> dict[str, float]:
-    """PSNR in dB over all pixels of each region in the test frames, or some, on white."""
-
-    def colors(frame: int, pixels: PixelBatch) -> Tensor:
-        return rendered(avatar, capture, frame).view(-1, 3)
-
-    return psnr_by_region(capture, capture.splits["test"].tolist() if frames is None else frames, colors)
+def by_region(result: Mapping[str, Any]) -> dict[str, float]:
+    """PSNR in dB by region, of `evaluate(regions=True)`."""
+    return {name[5:]: value for name, value in result.items() if name.startswith("psnr_") and value is not None}
 
 
 def telling_frames(capture: hf.data.Capture) -> list[int]:
@@ -50,7 +45,7 @@ def telling_frames(capture: hf.data.Capture) -> list[int]:
     eyes = [int(((label == Label.LEFT_EYE) | (label == Label.RIGHT_EYE)).sum()) for label in labels]
     inside = [int((label == Label.MOUTH_INTERIOR).sum()) for label in labels]
     frames = [test[inside.index(max(inside))], test[eyes.index(max(eyes))]]
-    return [*frames, *FaceRegions(capture).blinks(test)[:1]]
+    return [*frames, *sorted({*RegionMasks(capture).blinks()} & {*test})[:1]]
 
 
 def face_crop(image: Tensor, capture: hf.data.Capture, frame: int, side: int) -> Tensor:
@@ -87,14 +82,16 @@ def main() -> None:
         avatars[MODELS[model]] = hf.Avatar.load(run / "avatar.safetensors")
     avatars[AVERAGE] = hf.models.baselines.AverageTexture(capture.template).fit(capture, capture.splits["train"], True)
 
-    figures = {name: evaluate(avatar, capture, split="test", bar=True) for name, avatar in avatars.items()}
+    figures = {
+        name: evaluate(avatar, capture, split="test", bar=True, regions=True) for name, avatar in avatars.items()
+    }
     print(f"{'':16s} {'PSNR':>7s} {'SSIM':>7s} {'in head':>8s} {'s/frame':>8s}")
     for name, result in figures.items():
         print(
-            f"{name:16s} {result['psnr']:7.2f} {result['ssim']:7.4f} {result['psnr_masked']:8.2f}"
+            f"{name:16s} {result['psnr']:7.2f} {result['ssim']:7.4f} {result['psnr_head']:8.2f}"
             f" {result['seconds_per_frame']:8.2f}"
         )
-    regions = {name: by_region(avatar, capture) for name, avatar in avatars.items()}
+    regions = {name: by_region(result) for name, result in figures.items()}
     for region in next(iter(regions.values())):
         print(f"{region:16s} " + "   ".join(f"{name} {psnrs[region]:5.2f}" for name, psnrs in regions.items()))
     (arguments.out / "insta.json").write_text(json.dumps({"whole": figures, "regions": regions}, indent=1) + "\n")

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 import headfields as hf
-from benchmarks.regions import FaceRegions, RegionErrors
 from benchmarks.rows import Figures, markdown, reused, summary
 from headfields.data.balance import view_yaw
 from headfields.losses import DepthPrior, HuberColor
 from headfields.records import PixelBatch
-from headfields.training import Trainer
+from headfields.training import Trainer, evaluate
 from headfields.training.recipes import INSTA
+from headfields.training.region_scores import RegionMasks
 from headfields.viz import save_image, side_by_side
 
 RAYS, SAMPLES, FRAMES = 512, 2500, 4
@@ -70,7 +70,17 @@ ROWS = {
     "from the front, depth 1.25": Variant({"scaling": "none"}, depth=1.25, front=True),
 }
 BASELINE = {name: FRONT if row.front else BASE for name, row in ROWS.items() if name not in (BASE, FRONT)}
-COLUMNS = ("image", "head", "eyes and lids", "on blinks", "lips and mouth", "brows", "hair", "depth, mm")
+COLUMNS = (
+    "psnr",
+    "psnr_head",
+    "psnr_eyes",
+    "psnr_lids",
+    "lids on blinks",
+    "psnr_mouth",
+    "psnr_brows",
+    "psnr_hair",
+    "depth, mm",
+)
 
 
 class Ablation:
@@ -85,14 +95,14 @@ class Ablation:
 
     def __init__(self, capture: hf.data.Capture, steps: int, stride: int, most: int) -> None:
         self.capture, self.steps = capture, steps
-        self.regions = FaceRegions(capture)
+        self.regions = RegionMasks(capture)
         test = capture.splits["test"].tolist()
         yaw = view_yaw(capture).abs()
         trained = capture.splits["train"]
         near = yaw[trained] <= yaw[trained].quantile(1 / 3)
         self.front = torch.zeros(len(capture)).index_fill(0, trained[near], 1.0)
         turned = (yaw >= yaw.quantile(2 / 3)).nonzero()[:, 0]
-        self.blinks = set(self.regions.blinks(range(len(capture))))
+        self.blinks = set(self.regions.blinks())
         self.frames = {
             front: sorted({*_spaced(frames, most), *(self.blinks & set(frames))})
             for front, frames in ((False, test), (True, turned.tolist()))
@@ -129,26 +139,25 @@ class Ablation:
 
     @torch.no_grad()
     def measured(self, avatar: hf.Avatar, frames: list[int]) -> dict[str, float]:
-        """PSNR by region over the frames, of the eyes and lids also in blinks alone, and the mean distance in depth to
-        the tracked mesh where it is visible skin and opaque by half, mm."""
-        errors, blinks = RegionErrors(), RegionErrors()
-        apart, count = 0.0, 0
+        """PSNR by region over the frames, of the lids also in blinks alone, and the mean distance in depth to the
+        tracked mesh where it is visible skin and opaque by half, mm."""
         avatar.eval()
+        scores = evaluate(avatar, self.capture, frames=frames, regions=True)
+        figures = {name: value for name, value in scores.items() if name.startswith("psnr") and value is not None}
+        lids = [row["psnr_lids"] for row in scores["per_frame"] if row["frame"] in self.blinks and row.get("psnr_lids")]
+        if lids:
+            figures["lids on blinks"] = sum(lids) / len(lids)
+        apart, count = 0.0, 0
         for frame in frames:
             pixels = self.capture.pixels(frame, background=1.0)[self.pixels]
             rendering = avatar.renderer(pixels.rays, avatar.field(self.capture.state([frame])), pixels.background)
-            masks = self.regions.masks(frame, pixels)
-            difference = rendering.rgb.clamp(0, 1) - pixels.target
-            errors.add(masks, difference)
-            if frame in self.blinks and "eyes and lids" in masks:
-                blinks.add({"on blinks": masks["eyes and lids"]}, difference)
             skin = _skin(pixels)
             if skin is not None and pixels.depth is not None and pixels.depth_scale is not None:
                 skin &= rendering.opacity > 0.5
                 distance = rendering.depth / rendering.opacity - pixels.depth * pixels.depth_scale
                 apart += float(distance[skin].abs().sum())
                 count += int(skin.sum())
-        return errors.psnr() | blinks.psnr() | ({"depth, mm": 1e3 * apart / count} if count else {})
+        return figures | ({"depth, mm": 1e3 * apart / count} if count else {})
 
 
 def _spaced(frames: list[int], most: int) -> list[int]:

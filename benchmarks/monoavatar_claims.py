@@ -160,13 +160,13 @@ def table(results: dict[str, dict[str, Any]], out: Path) -> None:
         rows[name] = {"seeds": len(runs), "steps": statistics.mean(run["steps"] for run in runs)}
         rows[name]["rate"] = runs[0]["rate"]
         cells = []
-        for metric in ("psnr", "psnr_masked", "ssim", "lpips"):
+        for metric in ("psnr", "psnr_head", "ssim", "lpips"):
             for kind in ("unseen", "seen"):
                 values = [run[kind][metric] for run in runs if run[kind].get(metric) is not None]
                 if values:
                     spread = statistics.stdev(values) if len(values) > 1 else 0.0
                     rows[name][f"{metric} {kind}"] = [statistics.mean(values), spread]
-                    if metric in ("psnr", "psnr_masked"):
+                    if metric in ("psnr", "psnr_head"):
                         cells.append(f"{statistics.mean(values):7.3f} ± {spread:5.3f}")
         print(f"{name:10s} {len(runs):5d} {runs[0]['rate']:6g}   " + "  ".join(cells))
     for one, other, kind, mean, spread, holds in orderings(results):
@@ -194,7 +194,7 @@ def orderings(results: dict[str, dict[str, Any]]) -> Sequence[tuple[str, str, st
             seeds = {key.rpartition("_")[2] for key in results if key.rpartition("_")[0] == one}
             seeds &= {key.rpartition("_")[2] for key in results if key.rpartition("_")[0] == other}
             values = [
-                results[f"{one}_{seed}"][kind]["psnr_masked"] - results[f"{other}_{seed}"][kind]["psnr_masked"]
+                results[f"{one}_{seed}"][kind]["psnr_head"] - results[f"{other}_{seed}"][kind]["psnr_head"]
                 for seed in sorted(seeds)
             ]
             if len(values) > 1:

@@ -23,24 +23,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 import headfields as hf
-from benchmarks.regions import RegionErrors
 from benchmarks.rows import Figures, markdown, reused, summary
 from headfields.cli.open_run import evenly_spaced
-from headfields.data.labels import labels_of
-from headfields.records import PixelBatch
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.tracking_noise import TrackingNoise
-from headfields.training import Trainer
+from headfields.training import Trainer, evaluate
 from headfields.training.recipes import MONOAVATAR
-from headfields.training.refinement import refine_frame
 from headfields.viz import save_image, side_by_side
 
 ROWS = ("no warp", "warp")
 NEVER = 10**9
-REGIONS = {
-    "face": [label for name in ("face", "mouth", "eyes") for label in labels_of(name)],
-    "lips": list(labels_of("mouth")),
-}
 
 
 def captures(arguments: argparse.Namespace) -> dict[str, Path]:
@@ -80,31 +72,13 @@ def trained(name: str, seed: int, capture: hf.data.Capture, folder: Path, argume
     return avatar
 
 
-def masks_of(pixels: PixelBatch) -> dict[str, Tensor]:
-    """Masks of a frame's pixels by region."""
-    masks = {"image": torch.ones(len(pixels), dtype=torch.bool), "head": pixels.alpha > 0.5}
-    if pixels.label is not None:
-        masks |= {name: torch.isin(pixels.label.int(), torch.tensor(labels, dtype=torch.int32))
-                  for name, labels in REGIONS.items()}  # fmt: skip
-    return masks
-
-
 def measured(avatar: hf.Avatar, capture: hf.data.Capture, count: int) -> dict[str, float]:
-    """PSNR by region of the test frames, as tracked and with fitted poses, and the mean corrections."""
+    """Scores by region of the test frames, as tracked and with fitted poses, and the mean corrections."""
     frames = evenly_spaced(capture.splits["test"].tolist(), count)
-    errors = {"": RegionErrors(), " refined": RegionErrors()}
-    turned, shifted = 0.0, 0.0
-    for frame in frames:
-        pixels = capture.pixels(frame, background=1.0)
-        masks = masks_of(pixels)
-        with torch.no_grad():
-            plain = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb
-        fitted = refine_frame(avatar, capture, frame, codes=False)
-        turned, shifted = turned + fitted.rotation / len(frames), shifted + fitted.translation / len(frames)
-        for kind, image in (("", plain), (" refined", fitted.rendering.rgb)):
-            errors[kind].add(masks, image.reshape(-1, 3).clamp(0, 1) - pixels.target)
-    figures = {f"{name}{kind}": value for kind, error in errors.items() for name, value in error.psnr().items()}
-    return {**figures, "refined by, degrees": turned, "refined by, mm": shifted, "frames": float(len(frames))}
+    result = evaluate(avatar, capture, frames=frames, regions=True, refine={"codes": False})
+    wanted = [f"psnr{region}{kind}" for kind in ("", "_refined") for region in ("", "_head", "_face", "_mouth")]
+    names = [*wanted, "refined_degrees", "refined_mm"]
+    return {name: result[name] for name in names if result.get(name) is not None} | {"frames": float(len(frames))}
 
 
 def figures_of(

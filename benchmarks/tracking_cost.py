@@ -34,9 +34,9 @@ from headfields.viz import save_image, side_by_side
 
 MODELS = {"INSTA": "insta", "MonoAvatar": "monoavatar", "MonoAvatar without warp": "monoavatar", "3VP": "vp360"}
 KINDS = ("exact", "tracked")
-KEYS = {"PSNR": "psnr", "PSNR in the head": "psnr_masked", "SSIM in the head": "ssim_masked"}
-REFINED = {"PSNR refined": "psnr_refined", "PSNR in the head refined": "psnr_masked_refined",
-           "SSIM in the head refined": "ssim_masked_refined"}  # fmt: skip
+KEYS = {"PSNR": "psnr", "PSNR in the head": "psnr_head", "SSIM in the head": "ssim_head"}
+REFINED = {"PSNR refined": "psnr_refined", "PSNR in the head refined": "psnr_head_refined",
+           "SSIM in the head refined": "ssim_head_refined"}  # fmt: skip
 COLUMNS = (*KEYS, *REFINED)
 NEVER = 10**9
 """A first step of the warp that no run reaches."""

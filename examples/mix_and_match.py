@@ -118,7 +118,7 @@ def main() -> None:
         train(avatar, capture, arguments.minutes)
         avatar.save(arguments.out / f"{name.replace(' ', '_')}.safetensors")
         metrics = hf.training.evaluate(avatar, capture, frames=test[:: max(len(test) // 6, 1)][:6], bar=True)
-        print(f"{name:22s} PSNR {metrics['psnr']:5.2f} dB   in the head {metrics['psnr_masked']:5.2f} dB")
+        print(f"{name:22s} PSNR {metrics['psnr']:5.2f} dB   in the head {metrics['psnr_head']:5.2f} dB")
         rendering = avatar.render(camera, state)
         columns[name] = rendering.rgb
         if avatar.decoder.gives == "distance":

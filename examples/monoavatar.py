@@ -36,7 +36,7 @@ def main() -> None:
     avatar.save(arguments.out / "avatar.safetensors")
 
     metrics = hf.training.evaluate(avatar, capture, bar=True)
-    print({name: metrics[name] for name in ("psnr", "ssim", "psnr_masked", "frames", "seconds_per_frame")})
+    print({name: metrics[name] for name in ("psnr", "ssim", "psnr_head", "frames", "seconds_per_frame")})
     frame = int(capture.splits["test"][0])
     image = avatar.render(capture.camera([frame])[0], capture.state([frame])).rgb
     print(hf.viz.save_image(arguments.out / "test_frame.png", image))

@@ -83,7 +83,7 @@ def demo(
     for name, result in figures.items():
         print(
             f"  {name:16s} PSNR {result['psnr']:5.2f} dB   SSIM {result['ssim']:.3f}   "
-            f"in the head {result['psnr_masked']:5.2f} dB"
+            f"in the head {result['psnr_head']:5.2f} dB"
         )
     print(f"made in {out}:")
     for name, meaning in {**FILES, "insta/avatar.safetensors": "the avatar; headfields.load_avatar opens it"}.items():

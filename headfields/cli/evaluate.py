@@ -15,15 +15,16 @@ def evaluate(
     capture: OptionalFolder = None,
     background: float = 1.0,
     limit: OptionalInt = None,
+    regions: bool = False,
     refine: bool = False,
     refine_expression: bool = False,
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
-    """Render held-out frames and compare them with the capture: PSNR and SSIM, over the image and within the matte.
+    """Render held-out frames and compare them with the capture: PSNR and SSIM, over the image and the head.
 
-    The last line on stdout is one JSON object: psnr, ssim, psnr_masked, ssim_masked, frames, seconds_per_frame, and
-    lpips where the lpips package is installed. RUN/metrics.json has the same for every frame. A run that is still
+    The last line on stdout is one JSON object: psnr, ssim, psnr_head, ssim_head, frames, seconds_per_frame, and
+    lpips and flip where their packages are installed. RUN/metrics.json has the same for every frame. A run that is still
     training, or was cut off, is measured at its last checkpoint.
 
     Args:
@@ -32,6 +33,7 @@ def evaluate(
         capture: Another capture than the run was trained on (same topology).
         background: Gray behind truth and rendering, in [0, 1]. Figures over different backgrounds do not compare.
         limit: At most this many frames, evenly spaced over the split.
+        regions: Also measure mouth, eyes, hair and the other regions of the capture's labels.
         refine: Also fit each frame's head pose (and latent codes) to its image and measure again: psnr_refined and so
             on, in addition to the figures as tracked. These use the test image: they measure quality without
             misalignment, not prediction.
@@ -54,8 +56,9 @@ def evaluate(
     frames = open_run.evenly_spaced(choose_frames(source, split), limit)
     refinement = {"expression": refine_expression} if refine or refine_expression else False
     result = evaluation.evaluate(
-        avatar, source, background=background, frames=frames, device=torch_device, bar=True, refine=refinement
-    )
+        avatar, source, background=background, frames=frames, device=torch_device, bar=True, refine=refinement,
+        regions=regions,
+    )  # fmt: skip
     result = _finite(result)
     result["split"] = split
     folder.write_metrics({"capture": str(capture or config["capture"]), **result})

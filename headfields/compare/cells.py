@@ -29,7 +29,7 @@ from headfields.training.presets import build, parameters_of, preset, preset_arg
 from headfields.training.recipes import Recipe, recipe_of
 
 FORMAT = FileFormat("headfields.cell", "the result of a study's cell", 1, "run the study again in another folder")
-MEASURES = ("metrics", "training/evaluation.py")
+MEASURES = ("metrics", "training/evaluation.py", "training/region_scores.py")
 """Code that measures, below the package."""
 _ELSEWHERE = ("apps", "cli", "compare", "interop", "synthetic", "viz", *MEASURES)
 """Code that no cell's training runs."""

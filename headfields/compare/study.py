@@ -17,7 +17,7 @@ from headfields.similar_names import did_you_mean
 from headfields.training.presets import parameters_of, preset
 from headfields.training.recipes import recipe_of
 
-HIGHER = {"psnr": True, "ssim": True, "lpips": False}
+HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False}
 """Measures by the word before their region, and whether higher is better."""
 
 
@@ -69,8 +69,8 @@ class Study:
         options: of training, for all rows: `rays=512`.
         recipe: of the presets.
         baseline: the row that others are compared with; the first if None.
-        primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", and of a region
-            "psnr_masked", "psnr_face", "psnr_mouth", "psnr_eyes", "psnr_hair", ...; the others are described only.
+        primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", "flip", and of a region
+            "psnr_head", "psnr_face", "psnr_mouth", "psnr_eyes", "psnr_hair", ...; the others are described only.
         margin: difference of the primary measure that counts as none; None asks for no equivalence.
         seeds: their number.
         split: the frames that are measured.
@@ -130,7 +130,7 @@ class Study:
             raise ValueError(f"Study: level is {self.level}; expected a probability such as 0.05")
         kind = self.primary.partition("_")[0]
         if kind not in HIGHER:
-            raise ValueError(f"Study: primary is {self.primary!r}; expected psnr, ssim or lpips, or psnr_mouth")
+            raise ValueError(f"Study: primary is {self.primary!r}; expected psnr, ssim, lpips or flip, or psnr_mouth")
         for name, row in self.rows.items():
             if not isinstance(row, Row):
                 raise TypeError(f"Study: row {name!r} is a {type(row).__name__}; expected a Row")

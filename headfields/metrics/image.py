@@ -1,4 +1,4 @@
-"""Image metrics: PSNR and SSIM, whole or within a mask, and LPIPS where it is installed.
+"""Image metrics: PSNR and SSIM, whole or within a mask, and LPIPS and FLIP where they are installed.
 
 Images are (H, W, 3) sRGB in [0, 1]. Each function returns a Python float, without a gradient.
 """
@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -142,6 +143,34 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float] | None
         return float(network(*pair))
 
     return distance
+
+
+PIXELS_PER_DEGREE = 67.0
+"""Of FLIP: the default of its authors, a 4K screen 0.7 m wide seen from 0.7 m."""
+
+
+@functools.lru_cache(maxsize=1)
+def load_flip() -> Callable[[Tensor, Tensor], Float[Tensor, "h w"]] | None:
+    """FLIP for low dynamic range (Andersson et al. 2020) by its authors' package, or None without it.
+
+    The images are taken to be on a screen of `PIXELS_PER_DEGREE`. Larger values are larger errors.
+
+    Returns:
+        A function from an image and the truth, (H, W, 3) sRGB in [0, 1] each, to the error (H, W) in [0, 1] of each
+        pixel; or None where `flip_evaluator` is not installed (`pip install headfields[flip]`).
+    """
+    if importlib.util.find_spec("flip_evaluator") is None:
+        return None
+    import flip_evaluator
+
+    def errors(image: Tensor, truth: Tensor) -> Tensor:
+        _check_images("flip", image, truth, None)
+        arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in (truth, image)]
+        given = {"inputsRGB": True, "applyMagma": False, "computeMeanError": False}
+        found, _, _ = flip_evaluator.evaluate(*arrays, "LDR", **given, parameters={"ppd": PIXELS_PER_DEGREE})
+        return torch.from_numpy(np.asarray(found)[..., 0]).to(image.device)
+
+    return errors
 
 
 def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> None:

@@ -2,18 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from headfields.data.labels import REGION_LABELS
 from headfields.metrics import image as metrics
 from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame, view_of
 from headfields.training.refinement import refine_frame
+from headfields.training.region_scores import RegionMasks, region_scores
 
 
 def evaluate(
@@ -42,24 +42,25 @@ def evaluate(
         device: device to run on; that of the avatar's parameters if None.
         bar: show a progress bar on stderr.
         refine: True, or arguments of `refine_frame`, e.g. `{"expression": True}`.
-        regions: measure also the regions of the capture's labels (`headfields.data.labels.REGION_LABELS`), if it has
-            any.
+        regions: measure also the regions of the capture's labels (`headfields.training.region_scores.REGIONS`) and the
+            eyelids, if it has labels.
 
     Returns:
-        Means over frames of `psnr`, `ssim`, `psnr_masked`, `ssim_masked` (and `lpips` where the package is installed),
-        the number `frames`, `seconds_per_frame` of rendering alone (not of reading the frame), and `per_frame`, a list
-        of the same per frame with its index `frame`. A masked metric is None for a frame without foreground, and left
-        out of the mean. With `regions` also `psnr_mouth`, `psnr_eyes` and so on, over the pixels with the region's
-        labels; None for a frame without. With `refine` also `psnr_refined` and so on, the correction of the pose as
-        `refined_degrees` and `refined_mm`, `seconds_refining` per frame, and, if anything could not be refined,
-        `refine_left_out`.
+        Means over frames of `psnr`, `ssim`, `psnr_head`, `ssim_head` (and `flip`, `flip_head` and `lpips` where their
+        packages are installed), the number `frames`, `seconds_per_frame` of rendering alone (not of reading the frame),
+        and `per_frame`, a list of the same per frame with its index `frame`. With `regions` also `psnr_mouth`,
+        `psnr_eyes` and so on. The score of a region is None for a frame with too few of its pixels, and left out of the
+        mean; `headfields.training.region_scores` defines regions and scores. With `refine` also `psnr_refined` and so
+        on, the correction of the pose as `refined_degrees` and `refined_mm`, `seconds_refining` per frame, and, if
+        anything could not be refined, `refine_left_out`.
 
     Raises:
         ValueError: there is no such split, or there are no frames in it.
     """
     indices = choose_frames(capture, split, frames)
     device = device_of(avatar) if device is None else torch.device(device)
-    perceptual = metrics.load_lpips(device)
+    further = {"perceptual": metrics.load_lpips(device), "flip": metrics.load_flip()}
+    regions_of = RegionMasks(capture)
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     for frame in tqdm(indices, unit="frame", disable=not bar, dynamic_ncols=True):
@@ -71,15 +72,14 @@ def evaluate(
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
         truth, alpha = ground_truth(capture, frame, background, device)
-        row = {"frame": frame, **_image_metrics(rendered, truth, alpha > 0.5, perceptual), "seconds": seconds}
-        if regions:
-            row |= _region_metrics(rendered, truth, capture.label(frame))
+        masks = regions_of(frame, alpha, regions)
+        row = {"frame": frame, **region_scores(rendered, truth, masks, **further), "seconds": seconds}
         if refine is not False:
             arguments = {} if refine is True else dict(refine)
             refined = refine_frame(
                 avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **arguments
             )
-            better = _image_metrics(refined.rendering.rgb.clamp(0, 1), truth, alpha > 0.5, perceptual)
+            better = region_scores(refined.rendering.rgb.clamp(0, 1), truth, masks, **further)
             row |= {f"{key}_refined": value for key, value in better.items()}
             row |= {"refined_degrees": refined.rotation, "refined_mm": refined.translation,
                     "seconds_refining": refined.seconds}  # fmt: skip
@@ -95,33 +95,6 @@ def evaluate(
     summary["frames"] = len(rows)
     summary["seconds_per_frame"] = sum(row["seconds"] for row in rows) / len(rows)
     return {**summary, "split": split if frames is None else None, "background": background, "per_frame": rows}
-
-
-def _image_metrics(
-    rendered: Float[Tensor, "h w 3"],
-    truth: Float[Tensor, "h w 3"],
-    mask: Bool[Tensor, "h w"],
-    perceptual: Callable[[Tensor, Tensor], float] | None,
-) -> dict[str, float | None]:
-    values = {"psnr": metrics.psnr(rendered, truth), "ssim": metrics.ssim(rendered, truth),
-              "psnr_masked": metrics.psnr(rendered, truth, mask),
-              "ssim_masked": metrics.ssim(rendered, truth, mask)}  # fmt: skip
-    return values if perceptual is None else {**values, "lpips": perceptual(rendered, truth)}
-
-
-def _region_metrics(
-    rendered: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], label: UInt8[Tensor, "h w"] | None
-) -> dict[str, float | None]:
-    """PSNR over the pixels of each region of the labels but the background."""
-    if label is None:
-        return {}
-    label = label.to(rendered.device)
-    masks = {
-        name: torch.isin(label, torch.tensor(labels, dtype=torch.uint8, device=label.device))
-        for name, labels in REGION_LABELS.items()
-        if name != "background"
-    }
-    return {f"psnr_{name}": metrics.psnr(rendered, truth, mask) for name, mask in masks.items()}
 
 
 def picture(

@@ -1,15 +1,11 @@
-"""Rows of ablations: reuse of finished runs, differences over seeds, and PSNR by region."""
+"""Rows of ablations: reuse of finished runs and differences over seeds."""
 
 import math
 from pathlib import Path
 
 import pytest
-import torch
 
-import headfields as hf
-from benchmarks.regions import FaceRegions, RegionErrors, psnr_by_region
 from benchmarks.rows import difference, markdown, reused, summary
-from tests.data.tiny import blob, tiny_frames
 
 
 def test_a_finished_run_is_reused_and_a_failed_one_is_not(tmp_path: Path) -> None:
@@ -47,22 +43,3 @@ def test_the_table_marks_determined_differences() -> None:
         "| better | 30.05 ± 0.07 (**+1.00**) | – |",
         "| one | – | 2.00 (+nan) |",
     ]
-
-
-def test_errors_of_a_region_are_those_of_its_pixels(tmp_path: Path) -> None:
-    vertices, faces = blob(True)
-    hf.data.formats.insta_writer.write_insta(tmp_path / "a", tiny_frames(3, True), vertices, faces)
-    capture = hf.data.load_capture(tmp_path / "a")
-    pixels = capture.pixels(0)
-    masks = FaceRegions(capture).masks(0, pixels)
-    assert bool(masks["lips and mouth"].any()) and not bool((masks["lids"] & masks["eyes"]).any())
-    assert bool((masks["eyes and lids"] & masks["eyes"]).any())
-
-    def brighter_mouth(frame: int, pixels: hf.records.PixelBatch) -> torch.Tensor:
-        mouth = FaceRegions(capture).masks(frame, pixels)["lips and mouth"]
-        return pixels.target - 0.1 * torch.where(pixels.target > 0.5, 1.0, -1.0) * mouth[:, None]
-
-    psnr = psnr_by_region(capture, [0, 1], brighter_mouth)
-    assert psnr["lips and mouth"] == pytest.approx(20.0, abs=1e-3)
-    assert psnr["hair"] > 100 and 20 < psnr["head"] < psnr["hair"]
-    assert RegionErrors().psnr() == {}

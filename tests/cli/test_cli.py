@@ -84,7 +84,7 @@ def test_a_model_takes_its_arguments_from_set(world, tmp_path):
 def test_evaluate_ends_with_one_json_object(run, capsys):
     assert main(["evaluate", str(run)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {"psnr", "ssim", "psnr_masked", "ssim_masked", "frames", "seconds_per_frame"} <= set(result)
+    assert {"psnr", "ssim", "psnr_head", "ssim_head", "frames", "seconds_per_frame"} <= set(result)
     assert result["frames"] == 4 and "per_frame" not in result
     metrics = json.loads((run / "metrics.json").read_text())
     assert len(metrics["per_frame"]) == 4 and metrics["psnr"] == result["psnr"]

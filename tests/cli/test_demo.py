@@ -16,7 +16,7 @@ def test_bad_arguments(arguments: list[str], tmp_path: Path, capsys) -> None:
 
 
 def test_a_finished_demo_prints_its_figures_and_offers_the_viewer(tmp_path: Path, capsys, monkeypatch) -> None:
-    figures = {"INSTA": {"psnr": 30.5, "ssim": 0.9, "psnr_masked": 28.25}}
+    figures = {"INSTA": {"psnr": 30.5, "ssim": 0.9, "psnr_head": 28.25}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     assert main(["demo", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -30,9 +30,9 @@ def test_figures_by_hand():
     result = evaluate(Cheating(capture, 0.1), capture, background=0.0)
     share = capture.image(0)[..., 3].mean().item()
     assert result["frames"] == 4 and [row["frame"] for row in result["per_frame"]] == [8, 9, 10, 11]
-    assert result["psnr_masked"] == pytest.approx(20, abs=0.01)
+    assert result["psnr_head"] == pytest.approx(20, abs=0.01)
     assert result["psnr"] == pytest.approx(20 - 10 * math.log10(share), abs=0.01)
-    assert result["ssim_masked"] < result["ssim"] < 1
+    assert result["ssim_head"] < result["ssim"] < 1
     assert result["seconds_per_frame"] > 0
     assert ("lpips" in result) == metrics.lpips_installed()
 
@@ -48,8 +48,8 @@ def test_a_frame_without_foreground_has_no_masked_figures():
     image = capture.image
     capture.image = lambda frame: image(frame) * (torch.tensor([1.0, 1, 1, 0]) if frame == 8 else 1)
     result = evaluate(Cheating(capture, 0.1), capture, frames=[8, 9])
-    assert result["per_frame"][0]["psnr_masked"] is None
-    assert result["psnr_masked"] == result["per_frame"][1]["psnr_masked"]
+    assert result["per_frame"][0]["psnr_head"] is None
+    assert result["psnr_head"] == result["per_frame"][1]["psnr_head"]
 
 
 def test_picture_is_truth_rendering_error():

@@ -247,7 +247,7 @@ def test_evaluation_reports_both(avatar: Avatar, capture: Tracked) -> None:
     assert 0.5 < both["refined_degrees"] < 3 and 1 < both["refined_mm"] < 6 and both["seconds_refining"] > 0
     assert both["refine_left_out"] == ["expression: the capture has no blendshapes.npz, so how the mesh follows the "
                                        "coefficients is not known"]  # fmt: skip
-    assert {"psnr_refined", "psnr_masked_refined", "refined_degrees"} <= set(both["per_frame"][0])
+    assert {"psnr_refined", "psnr_head_refined", "refined_degrees"} <= set(both["per_frame"][0])
 
 
 @pytest.mark.parametrize(
