@@ -24,8 +24,8 @@ def evaluate(
     """Render held-out frames and compare them with the capture: PSNR and SSIM, over the image and the head.
 
     The last line on stdout is one JSON object: psnr, ssim, psnr_head, ssim_head, frames, seconds_per_frame, and
-    lpips and flip where their packages are installed. RUN/metrics.json has the same for every frame. A run that is still
-    training, or was cut off, is measured at its last checkpoint.
+    lpips and flip where their packages are installed. RUN/metrics.json has the same for every frame. A run that is
+    still training, or was cut off, is measured at its last checkpoint.
 
     Args:
         run: Folder of the run.

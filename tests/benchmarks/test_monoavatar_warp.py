@@ -15,8 +15,8 @@ def test_rows_are_trained_measured_and_reused(tmp_path: Path, monkeypatch: pytes
     monoavatar_warp.main(words)
     table = json.loads((tmp_path / "warp.json").read_text())["tables"]["noisy"]
     assert set(table) == {"no warp", "warp"}
-    assert table["warp"]["image"]["mean"] != table["no warp"]["image"]["mean"]
-    assert "difference" in table["warp"]["face refined"]
+    assert table["warp"]["psnr"]["mean"] != table["no warp"]["psnr"]["mean"]
+    assert "difference" in table["warp"]["psnr_face_refined"]
     assert (tmp_path / "pictures_noisy.png").is_file()
     monkeypatch.setattr(monoavatar_warp, "Trainer", None)  # nothing is trained twice
     monoavatar_warp.main(words)
