@@ -1,10 +1,10 @@
-"""MonoAvatar's comparison of vertex features (table 1 of the paper), on held-out expressions.
+"""MonoAvatar's comparison of vertex features (table 2 of the paper), on held-out expressions.
 
 `python -m benchmarks.monoavatar_claims --capture DIR --out DIR`
 
-The paper's table 1 orders five sources of vertex features: a static table, codes next to it, codes through an MLP,
-codes through transposed convolutions (C) and displacements through a U-Net (D). A sixth row, ours, is D without its
-displacements: the network sees positions alone, the same in all frames. Each is trained on the frames without a
+The paper's table 2 orders, by LPIPS, five sources of vertex features: a static table, codes next to it, codes through
+an MLP, codes through transposed convolutions (C) and displacements through a U-Net (D). A sixth row, ours, is D without
+its displacements: the network sees positions alone, the same in all frames. Each is trained on the frames without a
 wide-open jaw or a strong smile and measured on the frames with one (unseen) and on the capture's other test frames
 (seen), for the same number of steps and with several seeds. Codes are expression and, where the capture has it, pose.
 Everything but the source is the preset's for a CPU, without tables and further anchors, which would blur the
@@ -38,7 +38,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
-from headfields.mesh.unwrapping import unwrap_template
+from headfields.mesh.unwrapping import FEATURE_WEIGHTS, unwrap_template
 from headfields.models.monoavatar import SIZES
 from headfields.training import Trainer, evaluate
 from headfields.training.recipes import MONOAVATAR
@@ -95,7 +95,7 @@ def trained(
     """A row's avatar after `steps` steps on `frames`, and their number."""
     capture.splits["train"] = frames
     torch.manual_seed(seed)
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     source = source_of(name, capture, template)
     avatar = hf.models.monoavatar(template, frames=len(capture), source=source, sizes="cpu")
     options = MONOAVATAR.options

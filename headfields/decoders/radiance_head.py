@@ -33,7 +33,7 @@ class RadianceHead(Decoder):
     Raises:
         ValueError: direction_bands is negative, or a size is not positive.
 
-    Source: MonoAvatar (Bai et al. 2023), section 3.3, and its supplement for the sizes; Mildenhall et al. 2020, "NeRF".
+    Source: MonoAvatar (Bai et al. 2023), section 3.1, and its supplement for the sizes; Mildenhall et al. 2020, "NeRF".
     """
 
     gives = "density"

@@ -72,7 +72,7 @@ class ErrorWarp(Deformer):
         ValueError: an argument is out of range; in training, a state without `frame_id`.
         IndexError: if a training frame has no code.
 
-    Source: MonoAvatar (Bai et al. 2023), section 3.4 and supplement; Nerfies (Park et al. 2021), section 3.
+    Source: MonoAvatar (Bai et al. 2023), section 3.1 and supplement; Nerfies (Park et al. 2021), section 3.
     """
 
     corrects = True

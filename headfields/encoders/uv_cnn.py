@@ -50,8 +50,8 @@ class UVDisplacementFeatures(VertexSource):
         ValueError: the template has no texture coordinates, a size does not fit, or rigid names vertices on one line;
             later, a state with another number of vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), "Ours-D" of its table 1, and the supplement for the sizes: a map of 256², six
-    levels, 64 features. Not in the paper: the unit, the padding, the position, the rigid alignment.
+    Source: MonoAvatar (Bai et al. 2023), "Ours-D" (ablation: table 2), and the supplement for the sizes: a map of
+    256², six levels, 64 features. Not in the paper: the unit, the padding, the position, the rigid alignment.
     """
 
     neutral: Tensor
@@ -134,8 +134,8 @@ class UVCodeFeatures(VertexSource):
         ValueError: the template has no texture coordinates or a size does not fit; later, a state that lacks a field
             or has another number of coefficients or vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation: the code is expression and pose. The paper gives no
-    sizes for it; these mirror the U-Net of "Ours-D", whose decoder it is, without skips.
+    Source: MonoAvatar (Bai et al. 2023), "Ours-C" of its ablation (table 2): the code is expression and pose. The paper
+    gives no sizes for it; these mirror the U-Net of "Ours-D", whose decoder it is, without skips.
     """
 
     place: Tensor | None

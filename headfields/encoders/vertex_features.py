@@ -77,7 +77,7 @@ class VertexFeatures(Encoder):
         ValueError: a size is out of range, a shape does not fit, `frame="triangle"` lacks its mesh or has fixed
             anchors; later, a state of another number of vertices.
 
-    Source: MonoAvatar (Bai et al. 2023), section 3.3, and its supplement for the sizes.
+    Source: MonoAvatar (Bai et al. 2023), section 3.1, and its supplement for the sizes.
     """
 
     vertices: Tensor | None

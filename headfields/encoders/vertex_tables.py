@@ -23,7 +23,7 @@ class StaticFeatures(VertexSource):
     Raises:
         ValueError: a size is below 1.
 
-    Source: MonoAvatar (Bai et al. 2023), "static" of its ablation.
+    Source: MonoAvatar (Bai et al. 2023), "static" of its ablation (table 2).
     """
 
     def __init__(self, vertex_count: int, width: int = 64, initial: float = 0.1) -> None:
@@ -96,7 +96,8 @@ class CodeMLPFeatures(VertexSource):
         ValueError: a size is below 1, or fields is empty; later, a state that lacks a field or has another number of
             coefficients.
 
-    Source: MonoAvatar (Bai et al. 2023), "codes-MLP" of its ablation. The sizes are our own choice.
+    Source: after MonoAvatar (Bai et al. 2023), "codes-MLP" of its ablation (table 2), whose network sees the code, the
+    vertex's neutral coordinates and the frame in place of a learned row. The sizes are our own choice.
     """
 
     def __init__(

@@ -241,7 +241,7 @@ def inverse_distance_weights(
 ) -> Float[Tensor, "*batch k"]:
     """Weights of k neighbors by inverse distance, which sum to 1: w_j = d_j^−power / Σ_k d_k^−power.
 
-    MonoAvatar (Bai et al. 2023, section 3.3) has power 1 and does not say what happens at a vertex, where 1/d has no
+    MonoAvatar (Bai et al. 2023, section 3.1) has power 1 and does not say what happens at a vertex, where 1/d has no
     value and, as d is a norm, no second derivative nearby. Our own choice: d is √(distance² + epsilon²), and the
     weights are a softmax of −power · log d, so that nothing overflows. As the distance goes to 0, the nearest vertex
     takes all the weight but about epsilon over the distance of the others; farther than a few epsilon from a vertex the

@@ -17,7 +17,11 @@ _SHORT = 0.5  # a boundary shorter than this part of the circle of equal area is
 
 
 def unwrap(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], margin: float | int = 1 / 64, detail: float | int = 0.5
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    margin: float | int = 1 / 64,
+    detail: float | int = 0.5,
+    weights: Float[Tensor, " f"] | None = None,
 ) -> tuple[Float[Tensor, "t 2"], Int[Tensor, "f 3"]]:
     """Texture coordinates without overlaps: one round chart for each connected piece of the mesh.
 
@@ -29,7 +33,7 @@ def unwrap(
     Edges of three faces or more, and of two faces of opposite orientation, are left open. The same input gives the same
     output, up to rounding on other processors: save the result with the model that is trained on it. Our own choice,
     from published parts: cuts by Gu et al. 2002, a fold-free map by Tutte 1963 and Floater 2003, its stretch minimized
-    by Yoshizawa et al. 2004.
+    by Yoshizawa et al. 2004, and relaxed by Rabinovich et al. 2017, which bounds how much faces shear.
 
     Args:
         vertices: (V, 3) meters, y up, the face toward +z, so that cuts run at the back.
@@ -37,6 +41,8 @@ def unwrap(
         margin: least distance between charts, and half of it to the border, in texture coordinates.
         detail: a triangle's share of the map is its area^(1 − detail): 0 in proportion, 1 the same for every triangle;
             between them, finely meshed features of a face get more than the scalp.
+        weights: (F,) factors on the shares of the faces, above 0; None: all the same. A face gets its share as far as
+            the outline and its neighbors let it: an inside of a mouth, deep in the chart, gets less.
 
     Returns:
         uv (T, 2) in [0, 1], v up, and uv_faces (F, 3), on the device of the vertices. No gradient.
@@ -44,7 +50,8 @@ def unwrap(
     Raises:
         TypeError: a dtype does not fit.
         ValueError: a shape does not fit, an index is out of range, vertices are not finite, margin is not in
-            [0, 0.25], detail not in [0, 1], or there are more pieces than fit with the margin.
+            [0, 0.25], detail not in [0, 1], weights not finite and above 0, or there are more pieces than fit with
+            the margin.
 
     >>> import torch, headfields as hf
     >>> faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
@@ -53,11 +60,13 @@ def unwrap(
     >>> uv.shape, uv_faces.shape
     (torch.Size([4, 2]), torch.Size([2, 3]))
     """
-    _check(vertices, faces, margin, detail)
+    _check(vertices, faces, margin, detail, weights)
     positions, triangles = array_of(vertices.double()), array_of(faces.long())
     across = topology.joined_faces(triangles)
     piece = topology.components(across)
     shares = _target_shares(positions[triangles], float(detail))
+    if weights is not None:
+        shares = shares * array_of(weights.double())
     charts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
     for number in range(int(piece.max(initial=-1)) + 1):
         mine = np.nonzero(piece == number)[0]
@@ -101,8 +110,10 @@ def _opened(faces: np.ndarray, joined: np.ndarray, positions: np.ndarray) -> top
     rims = topology.loops(mesh)
     corners = local[mesh.faces]
     area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
-    length = max((float(np.linalg.norm(np.roll(local[r], -1, 0) - local[r], axis=1).sum()) for r in rims), default=0.0)
-    if not rims or length < _SHORT * 2 * np.sqrt(np.pi * area):
+    length = [float(np.linalg.norm(np.roll(local[r], -1, 0) - local[r], axis=1).sum()) for r in rims]
+    longest = int(np.argmax(length)) if rims else -1
+    # Two nodes are no outline: two faces on each other, joined along two edges, have such a one.
+    if not rims or len(rims[longest]) < 3 or length[longest] < _SHORT * 2 * np.sqrt(np.pi * area):
         where = np.zeros(mesh.faces.shape, bool)
         for path in _seams(mesh, local, rims):
             where |= topology.path_edges(mesh, path)
@@ -145,7 +156,7 @@ def _highest(height: np.ndarray, among: np.ndarray) -> list[int]:
     return [int(np.where(among, height, -np.inf).argmax())] if among.any() else []
 
 
-def _check(vertices: Tensor, faces: Tensor, margin: float, detail: float) -> None:
+def _check(vertices: Tensor, faces: Tensor, margin: float, detail: float, weights: Tensor | None) -> None:
     op = "unwrap"
     check_floating(op, "vertices", vertices)
     check_integer(op, "faces", faces)
@@ -162,3 +173,8 @@ def _check(vertices: Tensor, faces: Tensor, margin: float, detail: float) -> Non
         )
     if not bool(vertices.isfinite().all()):
         raise ValueError(f"{op}: vertices holds values that are not finite; remove those vertices and their faces")
+    if weights is not None:
+        check_floating(op, "weights", weights)
+        check_shape(op, "weights", weights, f"{len(faces)}")
+        if not bool((weights.isfinite() & (weights > 0)).all()):
+            raise ValueError(f"{op}: weights holds values that are not finite or not above 0; a face needs some room")

@@ -40,6 +40,18 @@ def overlap(uv: torch.Tensor, uv_faces: torch.Tensor, side: int = 256) -> float:
     return float(signed_areas(uv, uv_faces).abs().sum() / covered - 1)
 
 
+def sheared(vertices: torch.Tensor, faces: torch.Tensor, uv: torch.Tensor, uv_faces: torch.Tensor) -> torch.Tensor:
+    """For each face, how much longer its map is along one direction than along another: 1 for a similarity."""
+    a, b, c = vertices.double()[faces].unbind(1)
+    along = torch.nn.functional.normalize(b - a, dim=-1)
+    across = torch.linalg.cross(torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1), along)
+    edges = torch.stack([b - a, c - a], -1)
+    flat = torch.stack([(along[..., None] * edges).sum(1), (across[..., None] * edges).sum(1)], 1)
+    p, q, r = uv.double()[uv_faces].unbind(1)
+    singular = torch.linalg.svdvals(torch.stack([q - p, r - p], -1) @ torch.linalg.inv(flat))
+    return singular[:, 0] / singular[:, 1]
+
+
 SHAPES = {
     "sphere": uv_sphere(12, 16),
     "sheet": grid_sheet(6),
@@ -51,6 +63,7 @@ SHAPES = {
     ),
     "tetrahedron without extent": (torch.ones(4, 3), torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])),
     "two sides of a triangle": (torch.eye(3), torch.tensor([[0, 1, 2], [0, 2, 1]])),
+    "a cone": (torch.tensor([[0.0, 0, 0], [0.1, 0, 0.2], [0, 0.3, 0.1]]), torch.tensor([[0, 1, 2], [0, 2, 1]])),
 }
 
 
@@ -85,9 +98,35 @@ def test_a_head_gets_a_chart_for_the_skin_and_one_for_each_eye() -> None:
     less = signed_areas(*unwrap(vertices, head.faces, detail=0.0))
     face = head.regions["face"]
     assert float(less[face].sum() / less.sum()) < float(share) < float(more[face].sum() / more.sum())
+    assert float(sheared(vertices, head.faces, uv, uv_faces).quantile(0.95)) < 4
     nose, crown = vertices[:, 2].argmax(), vertices[:, 1].argmax()
     at = {int(v): uv[uv_faces[head.faces == v]].mean(0) for v in (nose, crown)}
     assert float(at[int(crown)][1]) > float(at[int(nose)][1]) + 0.2, "the face is not upright"
+
+
+def test_weighted_regions_get_more_of_the_map() -> None:
+    """Without folds, overlaps, or faces that shear without bound."""
+    head = hf.synthetic.procedural_head()
+    vertices, mouth = head().vertices[0].detach(), head.regions["mouth"]
+    shares, before = [], unwrap(vertices, head.faces)
+    for factor in (1.0, 6.0):
+        weights = torch.ones(len(head.faces)).masked_fill(mouth, factor)
+        uv, uv_faces = unwrap(vertices, head.faces, weights=weights)
+        area = signed_areas(uv, uv_faces)
+        assert bool((area > 0).all()) and overlap(uv, uv_faces) < 0.02
+        assert float(sheared(vertices, head.faces, uv, uv_faces).quantile(0.95)) < 6
+        shares.append(float(area[mouth].sum() / area.sum()))
+        if factor == 1:
+            assert torch.equal(uv, before[0])
+    assert shares[1] > 3 * shares[0]
+
+
+def test_two_nodes_are_no_outline() -> None:
+    """Two faces on each other, joined along two edges; the third has more faces, as where a fan closes a mouth."""
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.4, 0.7, 0], [0.4, -0.8, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 3], [0, 1, 3]])
+    uv, uv_faces = unwrap(vertices, faces)
+    assert bool((signed_areas(uv, uv_faces) > 0).all()) and overlap(uv, uv_faces) < 0.05
 
 
 def test_the_same_mesh_gives_the_same_coordinates() -> None:
@@ -126,6 +165,10 @@ def test_errors(unchecked: None) -> None:
         unwrap(vertices, faces, margin=0.5)
     with pytest.raises(ValueError, match="unwrap: detail is 2"):
         unwrap(vertices, faces, detail=2)
+    with pytest.raises(ValueError, match="weights holds values that are not finite or not above 0"):
+        unwrap(vertices, faces, weights=torch.zeros(len(faces)))
+    with pytest.raises(ValueError, match="weights has shape"):
+        unwrap(vertices, faces, weights=torch.ones(3))
     with pytest.raises(ValueError, match="values that are not finite"):
         unwrap(torch.full_like(vertices, torch.nan), faces)
     with pytest.raises(ValueError, match="indices must lie in"):
