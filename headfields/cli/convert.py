@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headfields.cli.argument_types import CaptureFolder, Folder, OptionalFile, OptionalFolder, eyelid_files
 from headfields.cli.errors import CommandError
+from headfields.data.camera_axes import Convention
 
 if TYPE_CHECKING:
     from headfields.data import Capture
@@ -21,6 +22,7 @@ def convert(
     root: OptionalFolder = None,
     eyelids: OptionalFolder = None,
     memory: int = 2048,
+    convention: Convention = "auto",
 ) -> None:
     """Convert a capture to another layout: `headfields convert DIR --head FLAME.npz --out captures/someone`.
 
@@ -44,6 +46,8 @@ def convert(
         eyelids: A folder with l_eyelid.npy and r_eyelid.npy of metrical-tracker's repository, for captures of
             metrical-tracker and Pixel3DMM that do not have them.
         memory: Megabytes for decoded frames.
+        convention: Axes and direction of the matrices in transforms*.json, if you know them: OpenCV (x right, y down, z
+            forward) or OpenGL (x right, y up, z backward), camera-to-world unless it says otherwise. auto compares.
     """
     from headfields.data import load_capture
     from headfields.data.formats.insta import is_insta
@@ -63,6 +67,7 @@ def convert(
         head=None if to == "vhap" and is_insta(capture) else model,
         root=root,
         eyelids=eyelid_files(eyelids),
+        convention=convention,
     )
     try:
         if to == "vhap":

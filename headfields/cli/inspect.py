@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from headfields.cli.argument_types import CaptureFolder, OptionalFile, OptionalFolder, eyelid_files
+from headfields.data.camera_axes import Convention
 
 if TYPE_CHECKING:
     from headfields.data import Capture
@@ -18,6 +19,7 @@ def inspect(
     head: OptionalFile = None,
     root: OptionalFolder = None,
     eyelids: OptionalFolder = None,
+    convention: Convention = "auto",
 ) -> None:
     """Print what a capture has: layout, sizes, splits, mesh, expressions, and every decision that reading it took.
 
@@ -36,12 +38,16 @@ def inspect(
         eyelids: A folder with l_eyelid.npy and r_eyelid.npy of metrical-tracker's repository, for captures of
             metrical-tracker and Pixel3DMM that do not have them.
         root: A folder above the capture that holds everything, for sets whose frames are in sibling folders.
+        convention: Axes and direction of the matrices in transforms*.json, if you know them: OpenCV (x right, y down, z
+            forward) or OpenGL (x right, y up, z backward), camera-to-world unless it says otherwise. auto compares.
     """
     from headfields.data import load_capture
     from headfields.heads import FlameHead
 
     model = None if head is None else FlameHead.from_file(head)
-    opened = load_capture(capture, memory_budget_mb=memory, head=model, root=root, eyelids=eyelid_files(eyelids))
+    opened = load_capture(
+        capture, memory_budget_mb=memory, head=model, root=root, eyelids=eyelid_files(eyelids), convention=convention
+    )
     if decode:
         opened.validate()
         print(f"{len(opened)} frames decoded", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from headfields.cli.errors import CommandError
+from headfields.data.camera_axes import Convention
 from headfields.data.template import Mouth
 from headfields.runs.folder import RunFolder, RunWriteError
 from headfields.runs.lock import RunLockedError
@@ -31,12 +32,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def open_capture(
-    path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth | Literal["auto"] = "close"
-) -> Any:
-    """The capture in a folder; `head_frame` and `mouth` as in `headfields.data.load_capture`."""
+    path: Path, memory: int, head_frame: HeadFrame = "auto", mouth: Mouth | Literal["auto"] = "close",
+    convention: Convention = "auto",
+) -> Any:  # fmt: skip
+    """The capture in a folder; `head_frame`, `mouth` and `convention` as in `headfields.data.load_capture`."""
     from headfields.data import load_capture
 
-    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth)
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth, convention=convention)
     for line in capture.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in getattr(capture, "report", []):
@@ -102,7 +104,7 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
             f"the run was trained on a capture that has no folder, {config.get('capture_name')!r}; name one with "
             "--capture"
         )
-    return open_capture(Path(config["capture"]), memory, head_frame(config), mouth)
+    return open_capture(Path(config["capture"]), memory, head_frame(config), mouth, config.get("convention", "auto"))
 
 
 def warn_of_frame_codes(avatar: Any, other: Path | None) -> None:

@@ -11,6 +11,7 @@ import tyro
 from headfields.cli import presets
 from headfields.cli.argument_types import Count, NewRun, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.data.camera_axes import Convention
 
 _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
 {presets.listing()}"""
@@ -41,6 +42,7 @@ def train(
     opacity: OptionalFloat = None,
     set: tuple[str, ...] = (),
     mouth: Literal["close", "interior", "none"] | None = None,
+    convention: Convention | None = None,
     memory: int = 2048,
     device: str = "auto",
     devices: Count = 1,
@@ -89,6 +91,9 @@ def train(
         mouth: For a tracked mesh that ends at the lips: close puts faces across them; interior adds a cavity with
             teeth; none leaves it open. If not given, MonoAvatar's is interior where the mesh has an open mouth, and
             that of all others close. evaluate and render use the run's.
+        convention: Axes and direction of the matrices in transforms*.json, if you know them: OpenCV (x right, y down, z
+            forward) or OpenGL (x right, y up, z backward), camera-to-world unless it says otherwise. auto, the default,
+            compares them with the images. evaluate and render use the run's.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
@@ -106,6 +111,8 @@ def train(
     torch_device = open_run.choose_device(device)
     if live is not None and devices > 1:
         raise CommandError(f"--live with --devices {devices}: frames would join at different steps; use one device")
+    if live is not None and convention is not None:
+        raise CommandError("--convention is for --capture; frames that --live reads decide for themselves")
     callbacks: list[Any] = []
     if view:
         from headfields.apps.viewer.listening import require_viser
@@ -117,11 +124,11 @@ def train(
     with open_run.one_line_warnings(), open_run.one_line_errors():
         run = train_preset(
             model, source, out, minutes=minutes, steps=steps, resume=resume, seed=seed, recipe=recipe,
-            arguments=arguments, mouth=mouth if live is None else None, memory_mb=memory, device=torch_device,
-            devices=devices, callbacks=callbacks, loggers=[] if logger is None else [logger], rays=rays,
-            samples=samples, frames=frames, learning_rate=learning_rate, network_learning_rate=network_learning_rate,
-            learning_rates=_part_rates(learning_rates), schedule=schedule, depth=depth, depth_start=depth_start,
-            opacity=opacity, precision=precision,
+            arguments=arguments, mouth=mouth if live is None else None, convention=convention, memory_mb=memory,
+            device=torch_device, devices=devices, callbacks=callbacks, loggers=[] if logger is None else [logger],
+            rays=rays, samples=samples, frames=frames, learning_rate=learning_rate,
+            network_learning_rate=network_learning_rate, learning_rates=_part_rates(learning_rates), schedule=schedule,
+            depth=depth, depth_start=depth_start, opacity=opacity, precision=precision,
         )  # fmt: skip
     result = run.result
     if result is None:

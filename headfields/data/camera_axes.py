@@ -8,13 +8,27 @@ are our own choice.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from headfields.data.errors import CaptureError
 from headfields.data.projection import coarse_mask, inside_image, project
 
-__all__ = ["CONVENTIONS", "Decision", "Evidence", "check_convention", "decide_convention"]
+__all__ = [
+    "CONVENTIONS",
+    "Convention",
+    "Decision",
+    "Evidence",
+    "check_convention",
+    "decide_convention",
+    "focal_factor_line",
+    "named_convention",
+]
+
+Convention = Literal["auto", "opencv", "opengl", "opencv-world-to-camera", "opengl-world-to-camera"]
+"""What a user calls a convention: axes of the camera (OpenCV: x right, y down, z forward; OpenGL: x right, y up, z
+backward) and, unless the matrices are camera-to-world, their direction. "auto" compares all four with the images."""
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -25,6 +39,7 @@ CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Name → function from a (4, 4) on disk to camera-to-world with OpenCV axes. The first is the format's own definition,
 and leaves every bit as it is."""
+_NAMES = dict(zip(get_args(Convention)[1:], CONVENTIONS, strict=True))
 
 _CELLS = 48  # cells along the longer image side, for silhouettes
 _MARGIN = 0.02  # least lead of the best score over every convention that projects elsewhere
@@ -32,6 +47,12 @@ _LEAST_SCORE = 0.2
 _CLEAR = 0.1  # lead by which another convention contradicts the one that is stated
 _SAME = 0.005  # conventions whose projections differ by less than this part of the image are one
 _DEPTH_TOLERANCE = 0.01  # meters of tolerance between mesh and depth map
+_FACTORS = np.geomspace(0.2, 5.0, 41)  # of the focal length, about 8 % apart
+_WRONG_FOCAL = 1.25  # factor from which a focal length is said to be wrong
+_FITTED = 0.55  # least score with the right focal length; mattes have hair that meshes lack
+_FITTED_WIDER = 0.75  # the same where the meshes would have to grow, as if they had that hair
+_GAIN = 0.2  # least lead of that score over the one with the focal length as it is
+_JUDGES, _POINTS = 8, 8_000  # frames, and points of the mesh, by which focal lengths are compared
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,7 @@ def decide_convention(
     size: tuple[int, int],
     prefer: str = "camera-to-world, OpenCV axes",
     stated: bool = False,
+    convention: Convention = "auto",
 ) -> Decision:
     """The camera convention under which the meshes project onto the head.
 
@@ -79,9 +101,11 @@ def decide_convention(
         prefer: the layout's own convention.
         stated: whether one program alone writes the layout, so that evidence for another convention has to be clear:
             `prefer` is then taken unless it scores below 0.2 or another scores 0.1 more.
+        convention: the convention that the user knows; it is taken unless the images contradict it.
 
     Raises:
-        CaptureError: the best score is below 0.2, or not 0.02 ahead of the next (without `stated`).
+        CaptureError: the best score is below 0.2, or not 0.02 ahead of the next (without `stated`); the images
+            contradict `convention`; or another focal length explains the images and the one given does not.
     """
     samples = _surface_points(faces)
     scores: dict[str, float] = {}
@@ -100,9 +124,29 @@ def decide_convention(
     best = max(scores, key=lambda name: scores[name])
     tolerance = _SAME * max(size)
     same = [name for name in scores if np.abs(places[name] - places[best]).max() < tolerance]
+    if convention != "auto":
+        prefer = named_convention(convention)
+        if scores[best] - scores[prefer] > _CLEAR and best not in _alike(places, prefer, tolerance):
+            wrong = focal_factor_line(evidence, faces, size, (prefer,))
+            raise CaptureError(
+                f"transform_matrix: convention is {convention!r} ({prefer}), under which the meshes score "
+                f"{scores[prefer]:.3f} on the images; {scores[best]:.3f} as {best} (scores: {listing}; {used}). "
+                + (wrong or f"Pass {_word(best)!r}, or leave convention out")
+            )
+        stated = True
     certain = stated and scores[prefer] >= _LEAST_SCORE and scores[best] - scores[prefer] < _CLEAR
     if prefer in same or certain:
         best = prefer
+    rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
+    ambiguous = not certain and rival is not None and scores[best] - scores[rival] < _MARGIN
+    lost = ambiguous or scores[best] < _LEAST_SCORE
+    if lost or scores[best] < _FITTED:
+        names = tuple(CONVENTIONS) if lost and not stated else (best,)
+        line = focal_factor_line(evidence, faces, size, names, doubted=lost)
+        if lost and line is None:  # coarse factors may leave a depth map unexplained
+            line = focal_factor_line([replace(frame, depth=None) for frame in evidence], faces, size, names)
+        if line is not None:
+            raise CaptureError(f"{line} (scores as it is: {listing}; {used})")
     if scores[best] < _LEAST_SCORE:
         without_depth = [replace(frame, depth=None) for frame in evidence]
         if any(frame.depth is not None for frame in evidence) and _fits(without_depth, faces, size):
@@ -115,13 +159,87 @@ def decide_convention(
             "Cameras (also fl_x, fl_y, cx, cy), meshes and images do not belong together, or the meshes are not in "
             "meters in the cameras' frame: export them together"
         )
-    rival = max((name for name in scores if name not in same), key=lambda name: scores[name], default=None)
-    if not certain and rival is not None and scores[best] - scores[rival] < _MARGIN:
+    if ambiguous:
         raise CaptureError(
             f"transform_matrix: the camera convention is ambiguous between {best!r} and {rival!r} (scores: {listing}; "
-            f"{used}). Add frames in which the head is turned, mattes or depth maps"
+            f"{used}). Say which it is ({_word(best)!r} or {_word(str(rival))!r} as convention), or add frames in "
+            "which the head is turned, mattes or depth maps"
         )
     return Decision(best, CONVENTIONS[best], scores, used)
+
+
+def named_convention(convention: str) -> str:
+    """The key of `CONVENTIONS` of a user's word.
+
+    Raises:
+        ValueError: there is no such word.
+    """
+    if convention not in _NAMES:
+        raise ValueError(f"convention is {convention!r}; expected one of {', '.join(get_args(Convention))}")
+    return _NAMES[convention]
+
+
+def _word(name: str) -> str:
+    return next(word for word, each in _NAMES.items() if each == name)
+
+
+def _alike(places: dict[str, np.ndarray], name: str, tolerance: float) -> list[str]:
+    """The conventions that project every vertex to the same place as one of them."""
+    return [other for other in places if np.abs(places[other] - places[name]).max() < tolerance]
+
+
+def focal_factor_line(
+    evidence: Sequence[Evidence],
+    faces: np.ndarray,
+    size: tuple[int, int],
+    conventions: Sequence[str],
+    doubted: bool = True,
+) -> str | None:
+    """What is wrong with a focal length, where another one puts the meshes onto the images and the one given does not.
+
+    All frames share one factor. A mesh that is smaller than its matte is no evidence by itself: hair and shoulders may
+    be around it, so that the score with a longer focal length has to be a very good one unless the cameras are doubted
+    anyway, or depth maps have a say.
+
+    Args:
+        evidence: the frames; those without a silhouette do not count.
+        faces: (F, 3) of the meshes.
+        size: (height, width) of the images.
+        conventions: keys of `CONVENTIONS` that come into question.
+        doubted: whether the cameras are refused in any case, and only the reason is asked for.
+
+    Returns:
+        A sentence for an error, or None.
+    """
+    judges = [frame for frame in evidence if frame.silhouette is not None]
+    judges = judges[:: max(-(-len(judges) // _JUDGES), 1)]
+    if not judges:
+        return None
+    corners, weights = _surface_points(faces)
+    step = -(-len(corners) // _POINTS)
+    samples = corners[::step], weights[::step]
+
+    def score(name: str, factor: float) -> float:
+        convert, each = CONVENTIONS[name], []
+        for frame in judges:
+            lens = frame.intrinsics.copy()
+            lens[:2, :2] *= factor
+            each.append(_score(replace(frame, intrinsics=lens), np.linalg.inv(convert(frame.matrix)), samples, size)[0])
+        return float(np.mean(each))
+
+    now = max(score(name, 1.0) for name in conventions)
+    best, factor, name = max((score(name, factor), factor, name) for name in conventions for factor in _FACTORS)
+    sure = factor < 1 or doubted or any(frame.depth is not None for frame in judges)
+    least = _FITTED if sure else _FITTED_WIDER
+    if best < least or best - now < _GAIN or 1 / _WRONG_FOCAL < factor < _WRONG_FOCAL:
+        return None
+    wide, amount = ("wide", 1 / factor) if factor < 1 else ("narrow", factor)
+    focal = float(np.mean([frame.intrinsics[0, 0] for frame in judges]))
+    return (
+        f"fl_x, fl_y: the focal length is wrong: the projected meshes are {amount:.1f} times too {wide}. With "
+        f"{focal * factor:.0f} in place of {focal:.0f} pixels they cover the heads (score {best:.3f}, {name}). Are the "
+        "intrinsics those of images of another size, or of uncropped ones?"
+    )
 
 
 _REMEDIES = {

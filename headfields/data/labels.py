@@ -8,11 +8,12 @@ import enum
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
-__all__ = ["REGION_LABELS", "Label", "label_lookup", "labels_of"]
+__all__ = ["PARSERS", "REGION_LABELS", "Label", "label_lookup", "labels_from_parser", "labels_of"]
 
 
 class Label(enum.IntEnum):
@@ -58,6 +59,71 @@ REGION_LABELS: Mapping[str, tuple[int, ...]] = {
     "hair": _numbers(Label.HAT, Label.HAIR),
 }
 """Label numbers by region. `"mouth"` is lips and interior, `"face"` the rest of the face without mouth and eyes."""
+
+
+_LEFT_RIGHT_CELEBA = (
+    Label.LEFT_EYE, Label.RIGHT_EYE, Label.LEFT_BROW, Label.RIGHT_BROW, Label.LEFT_EAR, Label.RIGHT_EAR,
+)  # fmt: skip
+PARSERS: Mapping[str, tuple[Label, ...]] = {
+    "celebamask": (
+        Label.BACKGROUND, Label.SKIN, Label.NOSE, Label.GLASSES, *_LEFT_RIGHT_CELEBA, Label.MOUTH_INTERIOR,
+        Label.UPPER_LIP, Label.LOWER_LIP, Label.HAIR, Label.HAT, Label.EARRING, Label.NECKLACE, Label.NECK, Label.CLOTH,
+    ),
+    "bisenet": (
+        Label.BACKGROUND, Label.SKIN, Label.LEFT_BROW, Label.RIGHT_BROW, Label.LEFT_EYE, Label.RIGHT_EYE, Label.GLASSES,
+        Label.LEFT_EAR, Label.RIGHT_EAR, Label.EARRING, Label.NOSE, Label.MOUTH_INTERIOR, Label.UPPER_LIP,
+        Label.LOWER_LIP, Label.NECK, Label.NECKLACE, Label.CLOTH, Label.HAIR, Label.HAT,
+    ),
+    "farl-celebm": (
+        Label.BACKGROUND, Label.NECK, Label.SKIN, Label.CLOTH, Label.RIGHT_EAR, Label.LEFT_EAR, Label.RIGHT_BROW,
+        Label.LEFT_BROW, Label.RIGHT_EYE, Label.LEFT_EYE, Label.NOSE, Label.MOUTH_INTERIOR, Label.LOWER_LIP,
+        Label.UPPER_LIP, Label.HAIR, Label.GLASSES, Label.HAT, Label.EARRING, Label.NECKLACE,
+    ),
+    "farl-lapa": (
+        Label.BACKGROUND, Label.SKIN, Label.RIGHT_BROW, Label.LEFT_BROW, Label.RIGHT_EYE, Label.LEFT_EYE, Label.NOSE,
+        Label.UPPER_LIP, Label.MOUTH_INTERIOR, Label.LOWER_LIP, Label.HAIR,
+    ),
+}  # fmt: skip
+"""Label numbers of face parsers: entry i is what number i is here.
+
+- `"celebamask"`: the annotations of CelebAMask-HQ (Lee et al., CVPR 2020), in the order of its `g_mask.py`.
+- `"bisenet"`: the BiSeNet of face-parsing.PyTorch, which is trained on them in an order of its own
+  (`prepropess_data.py`).
+- `"farl-celebm"`, `"farl-lapa"`: FaRL (Zheng et al., CVPR 2022) as facer runs it, `farl/celebm/448` and
+  `farl/lapa/448`, by its `label_names`. LaPa has no neck, clothes or ears: they are background or skin there.
+
+Left and right are taken to be the person's; the sources do not say whose they are. No region of `REGION_LABELS` parts
+them."""
+
+
+def labels_from_parser(image: Integer[np.ndarray, "h w"], parser: str) -> UInt8[np.ndarray, "h w"]:
+    """A face parser's label image in INSTA's numbering, as captures have it.
+
+    Args:
+        image: (H, W) numbers of the parser's classes.
+        parser: key of `PARSERS`.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: there is no such parser, or the image has a number that it has not.
+
+    >>> import numpy as np
+    >>> from headfields.data.labels import labels_from_parser
+    >>> labels_from_parser(np.array([[0, 1], [10, 17]]), "bisenet").tolist()
+    [[0, 250], [150, 80]]
+    """
+    if parser not in PARSERS:
+        raise ValueError(f"labels_from_parser: there is no parser {parser!r}; expected one of {', '.join(PARSERS)}")
+    table = np.array(PARSERS[parser], np.uint8)
+    numbers = np.asarray(image)
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= len(table)):
+        raise ValueError(
+            f"labels_from_parser: image has numbers from {numbers.min()} to {numbers.max()}; {parser} has 0 to "
+            f"{len(table) - 1}: is it a picture of the labels in colors, or of another parser ({', '.join(PARSERS)})?"
+        )
+    return table[numbers]
 
 
 def labels_of(*regions: str) -> tuple[int, ...]:

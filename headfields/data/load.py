@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.data.camera_axes import Convention, named_convention
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError, NoOpenMouthError
 from headfields.data.formats.checkpoint_folder import tracker_of
@@ -45,6 +46,7 @@ def load_capture(
     root: Path | str | None = None,
     eyelids: tuple[Path | str, Path | str] | None = None,
     avatar: Any = None,
+    convention: Convention = "auto",
 ) -> Capture:
     """Opens a capture in the layout of INSTA (a mesh for each frame), or in one with FLAME parameters for each frame:
     those of VHAP and GaussianAvatars (exported or not), of IMavatar and PointAvatar, of metrical-tracker, of Pixel3DMM,
@@ -78,10 +80,13 @@ def load_capture(
             repository; None: those of the capture's folder, if it has them. Layouts of metrical-tracker and Pixel3DMM.
         avatar: an avatar that was trained by a `Trainer` with a folder, or read from its file: the capture is opened as
             its own was, with its `head_frame` and `mouth`, so that the meshes have the same vertices.
+        convention: axes and direction of the matrices in `transforms*.json`, where you know them: `"opencv"` (x right,
+            y down, z forward) or `"opengl"` (x right, y up, z backward), camera-to-world, or these with
+            `-world-to-camera`. `"auto"` takes the one that puts the meshes onto the mattes. Layouts of INSTA and VHAP.
 
     Raises:
-        ValueError: head_frame is an unknown word, or a mask of another number of vertices; or `avatar` is given and
-            does not know its capture, or with `head_frame` or `mouth`.
+        ValueError: convention or head_frame is an unknown word, or a mask of another number of vertices; or `avatar` is
+            given and does not know its capture, or with `head_frame` or `mouth`.
         CaptureError: the folder is missing or in no known layout, or a file is wrong; the message names the frame and
             the field.
     """
@@ -95,11 +100,13 @@ def load_capture(
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):
         raise CaptureError(f"load_capture: mouth is {mouth!r}; expected one of {', '.join(get_args(Mouth))}, auto")
+    if convention != "auto":
+        named_convention(convention)
     layout = _layout(folder)
     if layout is None:
         raise CaptureError(f"load_capture: {folder} is in none of the layouts of {_LAYOUTS}. {_describe(folder)}")
     with reading(folder, "a capture", CaptureError):
-        recording, own_regions = _read(folder, layout, head, None if root is None else Path(root), eyelids)
+        recording, own_regions = _read(folder, layout, head, None if root is None else Path(root), eyelids, convention)
     recording.report.insert(0, f"layout: {layout}")
     regions = {**own_regions, **(regions or {})} or None
     treatment = "interior" if mouth == "auto" else mouth
@@ -158,6 +165,7 @@ def _read(
     head: SkinnedHead | None,
     root: Path | None,
     eyelids: tuple[Path | str, Path | str] | None,
+    convention: Convention = "auto",
 ) -> tuple[Recording, dict[str, Bool[Tensor, " f"]]]:
     """The recording, and the face regions that its head model knows."""
     if layout == "INSTA":
@@ -166,7 +174,7 @@ def _read(
                 f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave head, root and eyelids "
                 "out"
             )
-        return read_insta(folder), {}
+        return read_insta(folder, convention), {}
     if head is None:
         raise CaptureError(
             f"load_capture: {folder} is in the layout of {layout}, whose frames have FLAME parameters and no meshes; "
@@ -180,9 +188,14 @@ def _read(
             f"load_capture: eyelids are for layouts that move them, metrical-tracker's and Pixel3DMM's; leave them out "
             f"for {folder}, in that of {layout}"
         )
+    if convention != "auto" and layout != "VHAP":
+        raise CaptureError(
+            f"load_capture: convention is {convention!r}, and {folder} is in the layout of {layout}, which has one of "
+            "its own; leave it out: it is for transforms files, in the layouts of INSTA and VHAP"
+        )
     regions = {name: mask.cpu() for name, mask in _regions(head).items()}
     if layout == "VHAP":
-        return read_vhap(folder, head, root), regions
+        return read_vhap(folder, head, root, convention), regions
     if layout == "IMavatar":
         return read_imavatar(folder, head), regions
     if layout == "VHAP's tracker":

@@ -167,7 +167,11 @@ def _capture_of_run(folder: RunFolder, config: Mapping[str, Any], memory_mb: int
 def capture_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with which a run opened its capture, for `load_capture`."""
     normalized = config.get("head_frame") == "normalize"
-    return {"head_frame": "normalize" if normalized else "keep", "mouth": config.get("mouth", "close")}
+    return {
+        "head_frame": "normalize" if normalized else "keep",
+        "mouth": config.get("mouth", "close"),
+        "convention": config.get("convention", "auto"),
+    }
 
 
 def avatar_of_run(run: RunFolder, config: Mapping[str, Any], capture: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 
 from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
+from headfields.data.camera_axes import Convention
 from headfields.data.live import LiveCapture
 from headfields.runs.progress import NanLossError
 from headfields.similar_names import did_you_mean
@@ -55,6 +56,7 @@ def train(
     recipe: RecipeName | None = None,
     arguments: Mapping[str, Any] | None = None,
     mouth: str | None = None,
+    convention: Convention | None = None,
     memory_mb: int | float = 2048,
     device: torch.device | str = "auto",
     devices: int | Sequence[int] = 1,
@@ -78,6 +80,7 @@ def train(
         recipe: "cpu", "fast" or "released", see `recipe_of`; None: by the device.
         arguments: of the preset, in place of the recipe's: `{"levels": 8}`.
         mouth: of a capture that is given as a folder, as in `load_capture`; None: the recipe's.
+        convention: of the matrices in the files of a capture that is given as a folder, as in `load_capture`.
         memory_mb: memory for decoded frames, of a folder.
         device, devices, callbacks, loggers, bar: as in `Trainer`; callbacks are added to the recipe's.
         options: numbers in place of the recipe's: `rays`, `samples`, `frames`, `learning_rate`,
@@ -102,7 +105,7 @@ def train(
     training = _training_options(options, options_before(before), chosen)
     training |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}), chosen.steps)
     folder.check_writable()
-    source = _opened(capture, mouth, before, chosen.mouth, memory_mb)
+    source = _opened(capture, {"mouth": mouth, "convention": convention}, before, chosen.mouth, memory_mb)
     values = before.get("arguments") if before.get("model") == model and not arguments else None
     if values is None:
         values = preset_arguments(model, arguments or {}, source, chosen)
@@ -117,6 +120,8 @@ def train(
         "recipe": chosen.name,
         "training": training,
     }
+    if (stated := convention or before.get("convention", "auto")) != "auto":
+        config["convention"] = stated
     check_unchanged(folder, before, config, _FIXED)
     torch.manual_seed(config["seed"])
     if before and isinstance(source, LiveCapture) and folder.parts.exists():
@@ -149,17 +154,24 @@ def _fitted(trainer: Any, training: Mapping[str, Any], resume: bool, source: Any
     return Run(trainer.folder, trainer.config, source, device=trainer.device, result=result if is_first else None)
 
 
-def _opened(capture: Any, mouth: str | None, before: Mapping[str, Any], usual: str, memory_mb: int | float) -> Any:
+def _opened(
+    capture: Any, given: Mapping[str, Any], before: Mapping[str, Any], usual: str, memory_mb: int | float
+) -> Any:
     """The capture, opened as the run opened it before, or as the recipe has it; one that was opened stays as it is."""
     if not isinstance(capture, str | Path):
-        if mouth is not None:
-            raise ValueError(
-                f"train: mouth is {mouth!r}, and the capture is open already; give it to load_capture(..., mouth=...)"
-            )
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"train: {name} is {value!r}, and the capture is open already; give it to load_capture(..., "
+                    f"{name}=...)"
+                )
         return capture
-    treatment: Any = mouth or before.get("mouth", "close" if before else usual)
+    treatment: Any = given["mouth"] or before.get("mouth", "close" if before else usual)
     head_frame: Any = capture_options(before)["head_frame"] if before else "auto"
-    source = data.load_capture(Path(capture), memory_budget_mb=memory_mb, head_frame=head_frame, mouth=treatment)
+    source = data.load_capture(
+        Path(capture), memory_budget_mb=memory_mb, head_frame=head_frame, mouth=treatment,
+        convention=given["convention"] or before.get("convention", "auto"),
+    )  # fmt: skip
     for line in source.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in getattr(source, "report", []):

@@ -17,7 +17,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_axes import CONVENTIONS, Decision, decide_convention
+from headfields.data.camera_axes import CONVENTIONS, Convention, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.recording import ConventionScores, DecodedHead, HeadArguments, Recording
 from headfields.heads.skinned import SkinnedHead
@@ -177,6 +177,7 @@ def flame_recording(
     prefer: str,
     report: list[str],
     stated: bool = False,
+    known: Convention = "auto",
 ) -> Recording:
     """The recording, its cameras read in the way in which the heads project onto the mattes.
 
@@ -185,7 +186,8 @@ def flame_recording(
         frames: decodes them.
         names, splits, report: as in `Recording`.
         readings: ways to read the cameras; the first is the layout's own definition.
-        prefer, stated: the layout's own convention and whether it needs no evidence, for `decide_convention`.
+        prefer, stated, known: the layout's own convention, whether it needs no evidence, and the user's word, for
+            `decide_convention`.
 
     Raises:
         CaptureError: no reading fits, or two fit alike.
@@ -197,7 +199,7 @@ def flame_recording(
         alpha, vertices = frames.image(index)[0][..., 3] > 127, frames.head(index).vertices
         compared.append(AlignmentFrame(names[index], vertices, np.eye(4), np.eye(3), alpha, None, None))
     reading, decision, conventions = _decide(
-        folder, compared, sample, readings, faces, frames.size, (prefer, stated), report
+        folder, compared, sample, readings, faces, frames.size, (prefer, stated, known), report
     )
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in reading.matrices])
     world_to_camera = np.linalg.inv(camera_to_world)
@@ -281,7 +283,7 @@ def _decide(
     readings: Sequence[CameraReading],
     faces: np.ndarray,
     size: tuple[int, int],
-    prefer: tuple[str, bool],
+    prefer: tuple[str, bool, Convention],
     report: list[str],
 ) -> tuple[CameraReading, Decision, list[ConventionScores]]:
     decisions: dict[str, Decision] = {}
@@ -314,7 +316,7 @@ def _decide(
         tried = {reading.name: scores.get(reading.name, math.nan) for reading in readings}
         conventions.append(ConventionScores("cameras" if readings[0].image is None else "images", tried, best))
     report += [each.line() for each in conventions]
-    if prefer[1] and decision.name != prefer[0]:
+    if prefer[1] and prefer[2] == "auto" and decision.name != prefer[0]:
         report.append(f"warning: the cameras fit as {decision.name}, and the layout's own convention is {prefer[0]}")
     return next(reading for reading in readings if reading.name == best), decision, conventions
 

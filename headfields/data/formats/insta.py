@@ -18,7 +18,7 @@ from headfields.data.alignment import (
     out_of_view,
     sample_frames,
 )
-from headfields.data.camera_axes import Decision, decide_convention
+from headfields.data.camera_axes import Convention, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
@@ -81,16 +81,18 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def read_insta(folder: Path) -> Recording:
+def read_insta(folder: Path, convention: Convention = "auto") -> Recording:
     """Reads everything but pixels and meshes, which are decoded on demand, and decides the camera convention.
+
+    `convention` is that of the matrices, where the user knows it.
 
     Raises:
         CaptureError: names the file, the frame and the field.
     """
-    return open_insta(folder).recording
+    return open_insta(folder, convention).recording
 
 
-def open_insta(folder: Path) -> "OpenedInsta":
+def open_insta(folder: Path, convention: Convention = "auto") -> "OpenedInsta":
     """As `read_insta`, open for frames that are written later.
 
     Raises:
@@ -135,7 +137,7 @@ def open_insta(folder: Path) -> "OpenedInsta":
     compared = [_alignment_frame(reader, index, intrinsics[index], scale) for index in sample]
     try:
         evidence = [convention_evidence(frame, matrices[index]) for frame, index in zip(compared, sample, strict=True)]
-        decision = decide_convention(evidence, canonical.faces.numpy(), size)
+        decision = decide_convention(evidence, canonical.faces.numpy(), size, convention=convention)
     except CaptureError as error:
         raise CaptureError(f"{folder}: {error}") from None
     camera_to_world = np.stack([decision.camera_to_world(matrix) for matrix in matrices])
@@ -144,8 +146,8 @@ def open_insta(folder: Path) -> "OpenedInsta":
     compared = [replace(frame, world_to_camera=world_to_camera[i]) for frame, i in zip(compared, sample, strict=True)]
     for frame, index in zip(compared, sample, strict=True):
         reader.check_view(index, frame.vertices)
-    convention = ConventionScores("camera convention", decision.scores, decision.name, decision.used)
-    report.append(convention.line())
+    scores = ConventionScores("camera convention", decision.scores, decision.name, decision.used)
+    report.append(scores.line())
     report += misalignments(compared, canonical.faces.numpy())
     labels = {int(label) for frame in compared if frame.label is not None for label in np.unique(frame.label)}
     if labels - set(Label):
@@ -170,7 +172,7 @@ def open_insta(folder: Path) -> "OpenedInsta":
         depth_scale=scale,
         report=report,
         decoded_vertices={index: frame.vertices for frame, index in zip(compared, sample, strict=True)},
-        conventions=[convention],
+        conventions=[scores],
     )
     return OpenedInsta(recording, reader, decision)
 

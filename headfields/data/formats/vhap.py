@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.data.camera_axes import Convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.flame_frames import CameraReading, FlameFrames, coefficients, flame_recording, row
 from headfields.data.formats.transforms import (
@@ -67,7 +68,7 @@ def is_vhap(folder: Path) -> bool:
     return False
 
 
-def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Recording:
+def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None, convention: Convention = "auto") -> Recording:
     """Reads everything but pixels and parameters, which are decoded on demand, and decides axes and principal point.
 
     Args:
@@ -77,6 +78,7 @@ def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Reco
             whose offsets are then 0.
         root: a folder that holds all files, where frames refer to sibling folders (`../OTHER/images/...`), as sets
             joined from several sequences do; None: `folder`.
+        convention: of the matrices, where the user knows it.
 
     Raises:
         CaptureError: names the file, the frame and the field.
@@ -120,7 +122,9 @@ def read_vhap(folder: Path, head: SkinnedHead, root: Path | None = None) -> Reco
         readings = [CameraReading("cy counts from the upper border", matrices, intrinsics)]
     elif stated is None and np.abs(readings[0].intrinsics - intrinsics).max() >= _LEAST_SHIFT * max(size):
         readings.append(CameraReading("cy counts from the upper border", matrices, intrinsics))
-    return flame_recording(folder, flame, [frame.name for frame in frames], splits, readings, _CONVENTION, report)
+    return flame_recording(
+        folder, flame, [frame.name for frame in frames], splits, readings, _CONVENTION, report, known=convention
+    )
 
 
 def _stated_border(frames: list[TransformsFrame]) -> str | None:

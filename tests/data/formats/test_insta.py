@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from headfields.data import Capture, CaptureError, load_capture
+from headfields.data.camera_axes import named_convention
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import SIZE, blob, camera, tiny_frames
 
@@ -82,6 +83,43 @@ def test_camera_convention_is_found(tiny: Path, written: Path, convert, name: st
     assert any(line.startswith(f"camera convention: {name} ") for line in capture.report), capture.report
     expected = load_capture(written).camera(range(6))
     torch.testing.assert_close(capture.camera(range(6)).world_to_camera, expected.world_to_camera, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.8, "1.8 times too wide"), (1 / 1.8, "1.8 times too narrow")])
+@pytest.mark.parametrize("axes", [np.eye(4), FLIP])
+def test_a_wrong_focal_length_is_called_one(tiny: Path, factor: float, said: str, axes: np.ndarray) -> None:
+    """Whatever the convention, and whether it is stated or not."""
+
+    def wrong(content: dict) -> None:
+        for entry in (content, *content["frames"]):
+            entry.pop("x_fov", None), entry.pop("y_fov", None)
+            entry.update({key: factor * entry[key] for key in ("fl_x", "fl_y") if key in entry})
+
+    map_matrices(tiny, lambda matrix: matrix @ axes)
+    edit(tiny, wrong)
+    for convention in ("auto", "opencv" if axes is not FLIP else "opengl"):
+        with pytest.raises(CaptureError, match=f"the focal length is wrong: the projected meshes are {said}") as caught:
+            load_capture(tiny, convention=convention)  # type: ignore[arg-type]
+        assert "ambiguous" not in str(caught.value) and "convention is" not in str(caught.value)
+
+
+def test_a_stated_convention_is_taken_or_contradicted(tmp_path: Path, tiny: Path) -> None:
+    with pytest.raises(CaptureError, match=r"convention is 'opengl'.*Pass 'opencv', or leave convention out"):
+        load_capture(tiny, convention="opengl")
+    assert len(load_capture(tiny, convention="opencv")) == 6
+    with pytest.raises(ValueError, match="convention is 'blender'; expected one of auto, opencv, opengl"):
+        named_convention("blender")
+    frames = [replace(frame, camera=camera(0.01 * i, 0.0)) for i, frame in enumerate(tiny_frames(optional=False))]
+    for frame in frames:
+        frame.image[..., 3] = 255
+    write_insta(tmp_path / "c", frames, *blob())
+    with pytest.raises(CaptureError, match="'opencv' or 'opencv-world-to-camera' as convention"):
+        load_capture(tmp_path / "c")
+    truth = torch.stack([frame.camera.world_to_camera for frame in frames]).reshape(-1, 4, 4)
+    given = load_capture(tmp_path / "c", convention="opencv").camera(range(len(frames))).world_to_camera
+    torch.testing.assert_close(given, truth, rtol=0, atol=1e-5)
+    other = load_capture(tmp_path / "c", convention="opencv-world-to-camera").camera(range(len(frames)))
+    torch.testing.assert_close(other.world_to_camera, truth.inverse(), rtol=0, atol=1e-5)
 
 
 def test_no_convention_fits(tiny: Path) -> None:
