@@ -38,7 +38,8 @@ def open_capture(
     """The capture in a folder; `head_frame`, `mouth` and `convention` as in `headfields.data.load_capture`."""
     from headfields.data import load_capture
 
-    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth, convention=convention)
+    stated: dict[str, Any] = {} if convention == "auto" else {"convention": convention}
+    capture = load_capture(path, memory_budget_mb=memory, head_frame=head_frame, mouth=mouth, **stated)
     for line in capture.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in getattr(capture, "report", []):

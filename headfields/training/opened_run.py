@@ -167,11 +167,8 @@ def _capture_of_run(folder: RunFolder, config: Mapping[str, Any], memory_mb: int
 def capture_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with which a run opened its capture, for `load_capture`."""
     normalized = config.get("head_frame") == "normalize"
-    return {
-        "head_frame": "normalize" if normalized else "keep",
-        "mouth": config.get("mouth", "close"),
-        "convention": config.get("convention", "auto"),
-    }
+    stated = {"convention": config["convention"]} if "convention" in config else {}
+    return {"head_frame": "normalize" if normalized else "keep", "mouth": config.get("mouth", "close"), **stated}
 
 
 def avatar_of_run(run: RunFolder, config: Mapping[str, Any], capture: Any) -> Any:

@@ -168,10 +168,11 @@ def _opened(
         return capture
     treatment: Any = given["mouth"] or before.get("mouth", "close" if before else usual)
     head_frame: Any = capture_options(before)["head_frame"] if before else "auto"
+    convention = given["convention"] or before.get("convention")
+    stated = {} if convention is None else {"convention": convention}
     source = data.load_capture(
-        Path(capture), memory_budget_mb=memory_mb, head_frame=head_frame, mouth=treatment,
-        convention=given["convention"] or before.get("convention", "auto"),
-    )  # fmt: skip
+        Path(capture), memory_budget_mb=memory_mb, head_frame=head_frame, mouth=treatment, **stated
+    )
     for line in source.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in getattr(source, "report", []):
