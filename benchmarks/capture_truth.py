@@ -31,16 +31,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from benchmarks.tracking_truth import LIMIT
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.prepare import prepare_recording
+from headfields.apps.capturing.video import open_video
 from headfields.apps.priors.scans.meshes import visible_faces
 from headfields.apps.tracking import HeadTracker, HeadTrackingOptions
 from headfields.apps.tracking.head.identity import fit_identity
 from headfields.apps.tracking.head.recording import opened_head
 from headfields.apps.tracking.head.rig import HeadModel
 from headfields.data import load_capture
-from headfields.data.detectors.files import DetectionFiles
 from headfields.data.labels import Label, labels_of
-from headfields.data.prepare import prepare_recording
-from headfields.data.video import open_video
 from headfields.mesh import Mesh, align_to_surface
 from headfields.mesh.distances import SurfaceTree
 from headfields.ops.render_mesh import render_mesh

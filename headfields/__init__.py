@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         training,
         viz,
     )
-    from headfields.apps import export, priors, retargeting, rigging, texturing, tracking, viewer  # noqa: F401
+    from headfields.apps import capturing, export, priors, retargeting, rigging, texturing, tracking, viewer  # noqa: F401
     from headfields.avatar.avatar import Avatar
     from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
     from headfields.mesh.mesh import Mesh
@@ -57,7 +57,16 @@ _NAMESPACES = (
     "apps", "data", "decoders", "deformers", "encoders", "files", "heads", "interop", "losses", "mesh", "metrics",
     "models", "networks", "ops", "renderers", "synthetic", "training", "viz",
 )  # fmt: skip
-_SHORT = ("export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer")  # of headfields.apps
+_SHORT = (
+    "capturing",
+    "export",
+    "priors",
+    "retargeting",
+    "rigging",
+    "texturing",
+    "tracking",
+    "viewer",
+)  # of headfields.apps
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _old_name = deprecated_names(__name__)
 

@@ -9,7 +9,7 @@ import torch
 import headfields as hf
 from benchmarks import machine
 from benchmarks.gpu.settings import GpuSettings
-from headfields.ops import self_check
+from headfields.apps import self_check
 
 QUERY = "name,driver_version,compute_cap,memory.total,clocks.max.sm,power.limit"
 

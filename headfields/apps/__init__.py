@@ -1,4 +1,4 @@
-"""Programs made of the primitives: tracking, rigging, texturing, retargeting, priors, export and the viewer.
+"""Programs made of the primitives: capturing, tracking, rigging, texturing, retargeting, priors, export and the viewer.
 
 Nothing in the library's core imports them.
 """
@@ -6,7 +6,7 @@ Nothing in the library's core imports them.
 import importlib
 from typing import Any
 
-__all__ = ["export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer"]
+__all__ = ["capturing", "export", "priors", "retargeting", "rigging", "texturing", "tracking", "viewer"]
 
 
 def __getattr__(name: str) -> Any:

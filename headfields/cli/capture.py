@@ -74,15 +74,16 @@ def capture(
     """
     from dataclasses import replace
 
+    from headfields.apps.capturing.prepare_cameras import camera_sources
+    from headfields.apps.capturing.video import open_video
     from headfields.apps.tracking.failures import FrameFailure
     from headfields.apps.tracking.head.options import HeadTrackingOptions
     from headfields.apps.tracking.head.recording import check_run, fitted_identity, opened_head, prepared
     from headfields.apps.tracking.head.rig import HeadModel
     from headfields.apps.tracking.head.tracker import HeadTracker
     from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
+    from headfields.data.calibration import CALIBRATIONS
     from headfields.data.labels import labels_of
-    from headfields.data.prepare_cameras import CALIBRATIONS, camera_sources
-    from headfields.data.video import open_video
     from headfields.runs.folder import RunFolder, RunWriteError
     from headfields.runs.lock import RunLockedError
     from headfields.synthetic import procedural_head
@@ -146,7 +147,7 @@ def _crop(crop: str) -> Any:
 
 def _files(source: Path, landmarks: Path | None, mattes: Path | None, labels: Path | None) -> Any:
     """Files of detections as the command line names them; folders beside a source's images count too."""
-    from headfields.data.detectors.files import DetectionFiles
+    from headfields.apps.capturing.detectors.files import DetectionFiles
 
     def beside(path: Path | None, *names: str) -> Path | None:
         return path or next((source / name for name in names if (source / name).is_dir()), None)
@@ -176,8 +177,8 @@ def _detectors(
     face_landmarker: Path | None, segmenter: Path | None, landmark_onnx: Path | None, matte_onnx: Path | None
 ) -> list[Any]:
     """Detectors as the command line names them."""
-    from headfields.data.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
-    from headfields.data.detectors.onnx import OnnxDetector
+    from headfields.apps.capturing.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
+    from headfields.apps.capturing.detectors.onnx import OnnxDetector
 
     detectors: list[Any] = []
     if face_landmarker is not None:

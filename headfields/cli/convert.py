@@ -79,9 +79,9 @@ def convert(
 
 
 def _to_insta(opened: "Capture", out: Path, memory: int) -> None:
+    from headfields.apps.capturing.mesh_labels import with_mesh_labels
     from headfields.data import save_capture
     from headfields.data.capture import Capture
-    from headfields.data.mesh_labels import with_mesh_labels
 
     if not opened.recording.has_label and opened.template.regions:
         opened = Capture(with_mesh_labels(opened.recording, opened.template), memory, mouth="none")
@@ -93,7 +93,7 @@ def _to_insta(opened: "Capture", out: Path, memory: int) -> None:
 
 
 def _to_vhap(opened: "Capture", out: Path, model: "FlameHead | None") -> None:
-    from headfields.data import save_vhap
+    from headfields.apps.export import save_vhap
 
     export = save_vhap(opened, out, model, progress=True)
     for line in [*opened.report, *export.report]:

@@ -41,7 +41,7 @@ def convert_flame(
         uv: head_template_mesh.obj: texture coordinates.
         force: Overwrite a file that exists.
     """
-    from headfields.heads.flame import convert
+    from headfields.apps.export import flame as convert
     from headfields.heads.flame.assets import FlameAssets
 
     assets = FlameAssets(masks=masks, landmarks=landmarks, contour=contour, mediapipe=mediapipe, uv=uv)

@@ -63,10 +63,10 @@ def distill(
 
     import torch
 
+    from headfields.apps.distillation import TeacherViews, loss_of_quality, view_sheet
     from headfields.cli import open_run, presets
     from headfields.runs.folder import write_picture, writing
     from headfields.runs.lock import run_lock
-    from headfields.training.distillation import TeacherViews, loss_of_quality, view_sheet
     from headfields.training.frames import render_frame
     from headfields.training.opened_run import check_unchanged, start_or_resume
     from headfields.training.presets import build, preset_arguments

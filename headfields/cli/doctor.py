@@ -12,8 +12,8 @@ def doctor() -> None:
 
     import torch
 
+    from headfields.apps import self_check
     from headfields.metrics.image import lpips_installed
-    from headfields.ops import self_check
     from headfields.ops.dispatch import backends
     from headfields.runs.folder import versions
 

@@ -84,6 +84,6 @@ def _conventions(capture: "Capture") -> list[str]:
 
 
 def _requirements(capture: "Capture") -> list[str]:
-    from headfields.training.requirements import capture_requirements
+    from headfields.apps.capturing.requirements import capture_requirements
 
     return ["models:", *(f"  {each.line()}" for each in capture_requirements(capture))]

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from headfields.data import detectors  # noqa: F401
 from headfields.data.arrays import capture_from_arrays
 from headfields.data.balance import yaw_balanced_weights
 from headfields.data.capture import Capture
@@ -13,9 +14,7 @@ from headfields.data.joined import JoinedCaptures
 from headfields.data.live import LiveCapture
 from headfields.data.load import load_capture
 from headfields.data.pixel_dataset import PixelDataset
-from headfields.data.prepare import prepare_recording
 from headfields.data.save import save_capture
-from headfields.data.save_vhap import save_vhap
 from headfields.old_names import deprecated_names
 
 __all__ = [
@@ -29,10 +28,8 @@ __all__ = [
     "load_gaussians",
     "load_mononphm",
     "load_nerface",
-    "prepare_recording",
     "save_capture",
     "save_gaussians",
-    "save_vhap",
     "yaw_balanced_weights",
 ]
 

@@ -13,7 +13,10 @@ from headfields.data.recording import are_rigid
 from headfields.files.checked import checked_arrays
 from headfields.files.reading import read_json, reading
 
-__all__ = ["calibrated_names", "read_calibration"]
+__all__ = ["CALIBRATIONS", "calibrated_names", "read_calibration"]
+
+CALIBRATIONS = ("camera_params.json", "calibration/camera_params.json")
+"""Where a folder has its calibration."""
 
 
 def calibrated_names(path: Path) -> list[str]:

@@ -13,12 +13,19 @@ from headfields.data.errors import CaptureError
 from headfields.files.images import open_image
 from headfields.files.reading import file_bytes
 
+__all__ = [
+    "ImageHeader", "Kind", "decode_image", "exists", "has_images", "image_header", "images_of", "read_numbers",
+]  # fmt: skip
+
 Kind = Literal["rgba", "label", "depth"]
 _CHANNELS = {"L": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_NUMBER = 1e4
 _ORIENTATION = 0x0112
 """EXIF's tag; values from 5 on swap rows and columns."""
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_FOLDERS = ("images", "frames", "source", "rgb")
+"""Subfolders that images of a folder may lie in, tried in this order."""
 
 
 @dataclass(frozen=True)
@@ -207,4 +214,31 @@ def _check_mode(mode: str, kind: Kind, what: str) -> None:
         raise CaptureError(f"{what} has mode {mode}; expected {expected}")
 
 
-__all__ = ["ImageHeader", "Kind", "decode_image", "exists", "image_header", "read_numbers"]
+def has_images(path: Path) -> bool:
+    """Whether there are images in the folder, see `images_of`."""
+    try:
+        return bool(images_of(path))
+    except CaptureError:
+        return False
+
+
+def images_of(path: Path) -> tuple[Path, list[Path]]:
+    """The folder that images lie in, `path` or one of its subfolders, and they, in natural order.
+
+    Raises:
+        CaptureError: there are none.
+    """
+    for folder in (path, *(path / name for name in _FOLDERS)):
+        if folder.is_dir():
+            files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
+            if files:
+                return folder, sorted(files, key=_natural)
+    raise CaptureError(
+        f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
+        "video or a folder of images"
+    )
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", path.stem)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

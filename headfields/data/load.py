@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.data.calibration import CALIBRATIONS
 from headfields.data.camera_axes import Convention, named_convention
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError, NoOpenMouthError
@@ -23,11 +24,11 @@ from headfields.data.formats.transforms import read_transforms
 from headfields.data.formats.vhap import is_vhap, read_vhap
 from headfields.data.formats.vhap_tracking import is_vhap_tracking, read_vhap_tracking
 from headfields.data.head_frame import HeadFrameChoice
-from headfields.data.prepare_cameras import CALIBRATIONS
+from headfields.data.image_files import has_images
 from headfields.data.recording import Recording
 from headfields.data.template import Mouth
 from headfields.data.untracked import is_untracked
-from headfields.data.video import VIDEO_SUFFIXES, has_images
+from headfields.data.video_frames import VIDEO_SUFFIXES
 from headfields.files.reading import reading
 from headfields.heads.mouth.closing import mouth_loop
 from headfields.heads.skinned import SkinnedHead

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from headfields.data.detectors.points import ibug_points
 from headfields.data.errors import CaptureError
 from headfields.data.frame_indices import Frames, frame_index, frame_indices
+from headfields.data.ibug_landmarks import ibug_points
 from headfields.data.image_files import decode_image
 from headfields.files.arrays import load_numbers, save_arrays
 from headfields.files.atomic import write_image, write_text

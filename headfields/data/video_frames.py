@@ -1,5 +1,8 @@
 """Frames of videos by number: each video is decoded from its start, and its last frames are kept."""
 
+import contextlib
+import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
@@ -11,12 +14,51 @@ from jaxtyping import UInt8
 
 from headfields.data.errors import CaptureError
 from headfields.data.image_files import exists
-from headfields.data.video import open_stream
 
-__all__ = ["VideoFrames", "video_length", "video_size"]
+__all__ = ["VIDEO_SUFFIXES", "VideoFrames", "decoding_failure", "open_stream", "video_length", "video_size"]
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp", ".gif")
 _OPEN = 8  # videos that are decoded at the same time
 _KEPT = 2**26  # bytes of each one's last frames
+
+
+def open_stream(path: Path) -> Generator[Any, None, None]:
+    """ffmpeg's stream of a video: its first item is a dict that describes it, the others are the bytes of frames.
+
+    Raises:
+        CaptureError: it cannot be decoded.
+    """
+    import imageio_ffmpeg
+
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every turned video
+    # Frames as they are stored: without this, ffmpeg repeats and drops some to make the rate constant.
+    stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
+    try:
+        meta = next(stream)
+        if not meta.get("size") or min(meta["size"]) < 1:
+            raise OSError("it has no video stream")
+    except (OSError, RuntimeError, StopIteration, IndexError, ValueError, KeyError) as error:
+        stream.close()
+        raise CaptureError(
+            f"{path} cannot be decoded as a video ({decoding_failure(error)}); copy it again or convert it to H.264 in "
+            "mp4, or pass a folder of images"
+        ) from error
+    return _chain(meta, stream)
+
+
+def _chain(meta: dict[str, Any], stream: Any) -> Generator[Any, None, None]:
+    with contextlib.closing(stream):
+        yield meta
+        yield from stream
+
+
+def decoding_failure(error: BaseException) -> str:
+    """Why ffmpeg could not decode a video: the line of its output that says so."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if re.search(r"nvalid|rror|not found|no video|denied|moov", line)]
+    if any("moov" in line for line in reasons):
+        return "it is cut short, without its index, the moov atom"
+    return (reasons[-1] if reasons else lines[-1] if lines else "no reason given")[:200]
 
 
 def _stream(path: Path) -> tuple[Generator[Any, None, None], tuple[int, int]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from headfields.apps.export.save_vhap import _time_steps
 from headfields.apps.tracking import RigTrackingOptions
 from headfields.apps.tracking.frame_source import FrameSource
 from headfields.apps.tracking.head.identity import HeadIdentity
@@ -18,7 +19,6 @@ from headfields.apps.tracking.rig.observation import rig_observation
 from headfields.cli import main
 from headfields.cli.open_run import open_frames
 from headfields.data import load_capture
-from headfields.data.save_vhap import _time_steps
 from headfields.data.untracked import UntrackedRecording, write_untracked
 from tests.apps.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
@@ -58,7 +58,7 @@ def test_a_folder_becomes_a_capture_through_interruptions_and_resumes(folder, tm
     out = tmp_path / "me"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     try:
-        for target, call in (("headfields.data.prepare.write_image", 2),
+        for target, call in (("headfields.apps.capturing.prepare.write_image", 2),
                              ("headfields.apps.tracking.head.identity.estimated_albedo", 1),
                              ("headfields.apps.tracking.head.tracker.rig_observation", 2)):  # fmt: skip
             with monkeypatch.context() as patched:
@@ -164,8 +164,8 @@ def test_cameras_interrupted_anywhere_end_in_the_same_capture(cameras, tmp_path,
     out = tmp_path / "out"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     try:
-        for target, call in (("headfields.data.prepare.write_image", 3),  # of the second camera
-                             ("headfields.data.prepare_cameras.write_joined", 1),
+        for target, call in (("headfields.apps.capturing.prepare.write_image", 3),  # of the second camera
+                             ("headfields.apps.capturing.prepare_cameras.write_joined", 1),
                              ("headfields.apps.tracking.head.identity.estimated_albedo", 1),
                              ("headfields.apps.tracking.head.tracker.rig_observation", 2),
                              ("headfields.apps.tracking.rig.tracker.smooth_together", 1)):  # fmt: skip

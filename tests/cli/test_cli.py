@@ -12,9 +12,9 @@ import headfields.avatar.splat_avatar
 import headfields.data
 import headfields.models
 import headfields.synthetic.captures
+from headfields.apps import self_check as doctor
 from headfields.cli import main, motion, open_run
 from headfields.cli.errors import CommandError
-from headfields.ops import self_check as doctor
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 

@@ -6,9 +6,9 @@ import imageio.v2 as imageio
 import pytest
 import torch
 
+from headfields.apps.distillation import TeacherViews
 from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
 from headfields.cli import main
-from headfields.training.distillation import TeacherViews
 from tests.cli.test_cli import fails
 
 TINY = ["--set", "levels=2", "log2_table_size=6", "finest_resolution=16", "grid_resolution=8", "--rays", "64"]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.export.flame import convert_flame
 from headfields.apps.priors.scans import load_scans, save_scans
 from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.rigging.rigged_template import RiggedTemplate
@@ -20,7 +21,6 @@ from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
 from headfields.files.atomic import replacing, replacing_folder, write_bytes, write_image, write_text
 from headfields.files.safetensors import write_safetensors
-from headfields.heads.flame.convert import convert_flame
 from headfields.mesh.mesh import Mesh
 from headfields.synthetic.head.model import procedural_head_arrays
 from tests.avatar.test_saving import small as small_avatar

@@ -23,12 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.folder import TrackingFolder
 from headfields.apps.tracking.frame_fit import FrameFit
 from headfields.apps.tracking.frame_source import FrameSource
 from headfields.data.frame_indices import frame_indices
-from headfields.runs.clock import Clock
 from headfields.runs.folder import write_picture
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock

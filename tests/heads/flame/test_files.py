@@ -9,10 +9,10 @@ import pytest
 import scipy.sparse
 import torch
 
+from headfields.apps.export.flame import convert_flame
 from headfields.cli import main
 from headfields.heads import FlameHead
 from headfields.heads.flame.assets import FlameAssets, read_masks
-from headfields.heads.flame.convert import convert_flame
 from tests.cli.test_cli import fails
 from tests.files.test_unpickler import chumpy_module
 from tests.heads.flame.published import MASKS, write_masks, write_template

@@ -8,16 +8,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.detectors.protocol import Detector
+from headfields.apps.capturing.prepare import prepare_recording
+from headfields.apps.capturing.prepare_cameras import prepare_cameras
+from headfields.apps.capturing.video import VideoSource
 from headfields.apps.tracking.file_formats import CAPTURE_RUN
 from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.detectors.protocol import Detector
-from headfields.data.prepare import prepare_recording
-from headfields.data.prepare_cameras import prepare_cameras
 from headfields.data.untracked import UntrackedRecording
-from headfields.data.video import VideoSource
 from headfields.files.arrays import load_arrays
 from headfields.files.reading import check_file, reading
 from headfields.heads.blendshapes import BlendshapeHead

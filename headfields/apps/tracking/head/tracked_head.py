@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
+from headfields.apps.capturing.mesh_labels import MeshLabels
 from headfields.apps.tracking.head.rig import HeadModel
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.fit import RigFit
@@ -17,7 +18,6 @@ from headfields.apps.tracking.rig.tracked_capture import write_fits
 from headfields.data.formats.insta_writer import InstaWriter
 from headfields.data.formats.transforms import splits_from_end
 from headfields.data.mesh_depth import MeshDepth
-from headfields.data.mesh_labels import MeshLabels
 from headfields.data.untracked import UntrackedRecording
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.mesh.mesh import Mesh

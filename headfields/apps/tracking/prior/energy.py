@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.apps.tracking.prior.landmarks import PosedLandmarks
@@ -22,7 +23,6 @@ from headfields.apps.tracking.prior.pose import head_rays, world_points
 from headfields.networks.anchors import AnchoredCode
 from headfields.parts import Rendering
 from headfields.records import Camera, Record
-from headfields.runs.clock import Clock
 
 __all__ = [
     "EnergyDraw",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers
 from headfields.apps.tracking.prior.energy import (
@@ -23,7 +24,6 @@ from headfields.apps.tracking.prior.initial_expression import initial_expression
 from headfields.apps.tracking.prior.last_surface import SurfaceFollower
 from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.apps.tracking.prior.options import PUBLISHED_UNIT, PriorTrackingOptions, Stage1, SteppedRate
-from headfields.runs.clock import Clock
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.file_formats import JOINT_FIT
 from headfields.apps.tracking.prior.asynchronous_fit import AsynchronousFit, Differentiated, StepNumbers
@@ -33,7 +34,6 @@ from headfields.apps.tracking.prior.stage1 import finished_fit, mixed_seed
 from headfields.files.reading import reading
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.records.device_copy import send_numbers
-from headfields.runs.clock import Clock
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 

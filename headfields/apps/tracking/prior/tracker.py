@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from headfields.apps.priors import Prior
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.frame_source import FrameSource
 from headfields.apps.tracking.loop import FrameTracker, FrameTurn, Tracking
@@ -33,7 +34,6 @@ from headfields.apps.tracking.prior.stage1 import fit_frame, pace_of
 from headfields.apps.tracking.prior.stage2 import JointFit
 from headfields.mesh import Mesh, extract, save_mesh
 from headfields.records import HeadState
-from headfields.runs.clock import Clock
 
 __all__ = ["PriorTracker"]
 

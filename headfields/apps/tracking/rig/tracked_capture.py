@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
+from headfields.apps.capturing.mesh_labels import MeshLabels
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.apps.tracking.rig.fit import RigFit
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
-from headfields.data.mesh_labels import MeshLabels
 from headfields.data.untracked import UntrackedRecording
 from headfields.mesh.mesh import Mesh
 from headfields.records import Camera

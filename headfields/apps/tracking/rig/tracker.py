@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from headfields.apps.rigging.rigged_template import RiggedTemplate
+from headfields.apps.tracking.clock import Clock
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.frame_source import FrameSource
 from headfields.apps.tracking.loop import FrameTracker, FrameTurn, Tracking
@@ -37,7 +38,6 @@ from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.frame_indices import frame_indices
 from headfields.data.untracked import UntrackedRecording
-from headfields.runs.clock import Clock
 
 __all__ = ["RigTracker"]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.prepare_cameras import camera_sources, prepare_cameras
 from headfields.data import CaptureError
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.prepare_cameras import camera_sources, prepare_cameras
 from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
 

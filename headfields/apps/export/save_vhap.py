@@ -1,7 +1,7 @@
 """Saving a loaded capture in the layout of VHAP and GaussianAvatars: FLAME's parameters in place of meshes.
 
 A capture that was read with a FLAME model has parameters; to one with meshes of FLAME's topology they are fitted
-(`headfields.heads.parameter_fit`), and offsets hold what is left, so that reading gives the same meshes.
+(`headfields.apps.export.parameter_fit`), and offsets hold what is left, so that reading gives the same meshes.
 """
 
 import functools
@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from headfields.apps.export.parameter_fit import Arguments, ParameterFit
+from headfields.apps.export.vhap_writer import WIDTHS, VhapWriter
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
-from headfields.data.formats.vhap_writer import WIDTHS, VhapWriter
 from headfields.data.recording import DecodedHead, Recording
 from headfields.data.save import frames_to_save
-from headfields.heads.parameter_fit import Arguments, ParameterFit
 from headfields.heads.skinned import SkinnedHead
 
 __all__ = ["VhapExport", "save_vhap"]

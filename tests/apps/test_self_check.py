@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headfields.ops import self_check as doctor
+from headfields.apps import self_check as doctor
 
 
 def one(monkeypatch, check) -> list[doctor.CheckResult]:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import headfields as hf
+from headfields.apps.distillation import TeacherViews, loss_of_quality, view_sheet
 from headfields.losses import L1DSSIM
 from headfields.training import Trainer
-from headfields.training.distillation import TeacherViews, loss_of_quality, view_sheet
 from tests.avatar.test_splat_avatar import Colored, avatar
 
 

@@ -54,7 +54,7 @@ class ParameterFit:
         head: any skinned head; not changed.
 
     >>> import torch, headfields as hf
-    >>> from headfields.heads.parameter_fit import ParameterFit
+    >>> from headfields.apps.export.parameter_fit import ParameterFit
     >>> head = hf.synthetic.procedural_head()
     >>> pose = torch.tensor([[[0.1, 0.2, 0], [0, 0, 0], [0.2, 0, 0], [0, 0, 0], [0, 0, 0]]])
     >>> mesh = head(pose=pose).vertices[0]

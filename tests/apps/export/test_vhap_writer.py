@@ -10,10 +10,17 @@ import torch
 from PIL import Image
 
 import headfields as hf
-from headfields.data import CaptureError, load_capture, save_capture, save_vhap
+from headfields.apps.export import save_vhap
+from headfields.data import CaptureError, load_capture, save_capture
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from tests.data import tiny
 from tests.data.formats import frame_folders, vhap_folder
+
+
+@pytest.fixture(scope="session")
+def head(tiny_head):
+    """Layouts do not depend on how many vertices a head has."""
+    return tiny_head
 
 
 def _meshes(head, count=4):

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.capturing.mesh_labels import MeshLabels, with_mesh_labels
 from headfields.data.labels import Label
-from headfields.data.mesh_labels import MeshLabels
 from tests.data.tiny import camera
 
 
@@ -35,7 +35,7 @@ def test_each_region_has_its_label_where_it_is_seen():
     assert drawn[row, column] == Label.HAIR  # in the matte, beside the mesh
 
 
-def test_labels_are_not_drawn_over_labels(written):
-    capture = hf.data.load_capture(written)
+def test_labels_are_not_drawn_over_labels(tiny_folder):
+    capture = hf.data.load_capture(tiny_folder)
     with pytest.raises(ValueError, match="has labels already"):
-        hf.data.mesh_labels.with_mesh_labels(capture.recording, capture.template)
+        with_mesh_labels(capture.recording, capture.template)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["IBUG_OF_MEDIAPIPE", "ibug_points", "nearest_face"]
+__all__ = ["IBUG_OF_MEDIAPIPE", "ibug_points"]
 
 IBUG_OF_MEDIAPIPE = (
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,  # contour
@@ -30,7 +30,7 @@ def ibug_points(points: Float[np.ndarray, "l d"], where: str = "landmarks") -> F
         ValueError: another number of points, or fewer than two columns.
 
     >>> import numpy as np
-    >>> from headfields.data.detectors.points import ibug_points
+    >>> from headfields.data.ibug_landmarks import ibug_points
     >>> ibug_points(np.zeros((478, 3))).shape
     (68, 2)
     """
@@ -44,30 +44,3 @@ def ibug_points(points: Float[np.ndarray, "l d"], where: str = "landmarks") -> F
     out = np.array(chosen, np.float32)
     out[~np.isfinite(out).all(1)] = np.nan
     return out
-
-
-def nearest_face(
-    faces: Float[np.ndarray, "k 68 2"], before: Float[np.ndarray, "68 2"] | None
-) -> Float[np.ndarray, "68 2"]:
-    """The face nearest to the one of an earlier frame; without one, the largest.
-
-    Args:
-        faces: (K, 68, 2) pixels, K at least 1.
-        before: (68, 2) of the earlier frame, or None.
-    """
-    if before is not None and np.isfinite(before).all(1).any():
-        distance = [_distance(face, before) for face in faces]
-        if np.isfinite(distance).any():
-            return faces[int(np.nanargmin(distance))]
-    sizes = [_size(face) for face in faces]
-    return faces[int(np.argmax(sizes))]
-
-
-def _distance(face: np.ndarray, before: np.ndarray) -> float:
-    apart = np.linalg.norm(face - before, axis=1)
-    return float(np.nanmean(apart)) if np.isfinite(apart).any() else np.nan
-
-
-def _size(face: np.ndarray) -> float:
-    known = face[np.isfinite(face).all(1)]
-    return float(np.ptp(known, axis=0).prod()) if len(known) else 0.0

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from headfields.data.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
-from headfields.data.detectors.onnx import OnnxDetector
+from headfields.apps.capturing.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
+from headfields.apps.capturing.detectors.onnx import OnnxDetector
 from headfields.data.errors import CaptureError
 
 IMAGE = np.zeros((40, 60, 3), np.uint8)

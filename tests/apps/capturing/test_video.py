@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headfields.apps.capturing.video import open_video
 from headfields.data.errors import CaptureError
-from headfields.data.video import open_video
 from headfields.viz import write_video
 from tests.data.recorded import HEIGHT, WIDTH, drawn_frame
 

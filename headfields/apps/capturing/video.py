@@ -1,9 +1,7 @@
 """Frames of a video or of a folder of images: turned as the video's metadata says, sub-sampled, in order."""
 
 import contextlib
-import logging
-import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headfields.data.errors import CaptureError
-from headfields.data.image_files import decode_image, image_header
+from headfields.data.image_files import decode_image, image_header, images_of
+from headfields.data.video_frames import decoding_failure, open_stream
 from headfields.files.reading import check_file
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "VideoSource", "has_images", "open_stream", "open_video"]
+__all__ = ["SourceFrame", "VideoSource", "open_video"]
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".3gp", ".gif")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_FOLDERS = ("images", "frames", "source", "rgb")
-"""Subfolders that images of a folder may lie in, tried in this order."""
 _MISSING, _MISSING_FRAMES = 0.1, 12
 """Share, and number, of announced frames that a video lacks if it is cut short; sound may be longer than pictures."""
 _SAMPLE = 9
@@ -167,7 +162,7 @@ def open_video(
         if value is not None and value <= 0:
             raise ValueError(f"open_video: {name} is {value}; expected a positive number")
     if path.is_dir():
-        folder, files = _images_of(path)
+        folder, files = images_of(path)
         return VideoSource(folder, _usual_size(files), 0.0, every, None, limit, tuple(files))
     check_file(path)
     stream = open_stream(path)
@@ -180,26 +175,6 @@ def open_video(
     announced = round(fps * float(meta.get("duration") or 0.0))
     return VideoSource(
         path, (height, width), fps, every, None if rate is None else float(rate), limit, announced=announced
-    )
-
-
-def has_images(path: Path) -> bool:
-    """Whether `open_video` reads the folder."""
-    try:
-        return bool(_images_of(path))
-    except CaptureError:
-        return False
-
-
-def _images_of(path: Path) -> tuple[Path, list[Path]]:
-    for folder in (path, *(path / name for name in _FOLDERS)):
-        if folder.is_dir():
-            files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
-            if files:
-                return folder, sorted(files, key=_natural)
-    raise CaptureError(
-        f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
-        "video or a folder of images"
     )
 
 
@@ -223,41 +198,6 @@ def _usual_size(files: Sequence[Path]) -> tuple[int, int]:
     return max(sizes, key=sizes.count)  # the first one, if there are as many of another
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", path.stem)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
-
-
-def open_stream(path: Path) -> Generator[Any, None, None]:
-    """ffmpeg's stream of a video: its first item is a dict that describes it, the others are the bytes of frames.
-
-    Raises:
-        CaptureError: it cannot be decoded.
-    """
-    import imageio_ffmpeg
-
-    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every turned video
-    # Frames as they are stored: without this, ffmpeg repeats and drops some to make the rate constant.
-    stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
-    try:
-        meta = next(stream)
-        if not meta.get("size") or min(meta["size"]) < 1:
-            raise OSError("it has no video stream")
-    except (OSError, RuntimeError, StopIteration, IndexError, ValueError, KeyError) as error:
-        stream.close()
-        raise CaptureError(
-            f"{path} cannot be decoded as a video ({_reason(error)}); copy it again or convert it to H.264 in mp4, or "
-            "pass a folder of images"
-        ) from error
-    return _chain(meta, stream)
-
-
-def _chain(meta: dict[str, Any], stream: Any) -> Generator[Any, None, None]:
-    with contextlib.closing(stream):
-        yield meta
-        yield from stream
-
-
 def _decoded(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The frames of a video; one that is cut short ends at its last whole frame.
 
@@ -274,14 +214,8 @@ def _decoded(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
                 yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
         except RuntimeError as error:
             if not count:
-                raise CaptureError(f"{path} cannot be decoded as a video ({_reason(error)}); record it again") from None
+                raise CaptureError(
+                    f"{path} cannot be decoded as a video ({decoding_failure(error)}); record it again"
+                ) from None
     if not count:
         raise CaptureError(f"{path} has no frame that can be decoded; record it again, or pass a folder of images")
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if re.search(r"nvalid|rror|not found|no video|denied|moov", line)]
-    if any("moov" in line for line in reasons):
-        return "it is cut short, without its index, the moov atom"
-    return (reasons[-1] if reasons else lines[-1] if lines else "no reason given")[:200]

@@ -8,18 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.detectors.points import ibug_points, nearest_face
-from headfields.data.detectors.protocol import Detector
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.detectors.protocol import Detector
+from headfields.apps.capturing.framing import Framing, framing_of
+from headfields.apps.capturing.shots import BLACK, cuts_between, thumbnail
+from headfields.apps.capturing.video import SourceFrame, VideoSource
 from headfields.data.errors import CaptureError
-from headfields.data.framing import Framing, framing_of
-from headfields.data.shots import BLACK, cuts_between, thumbnail
+from headfields.data.ibug_landmarks import ibug_points
 from headfields.data.untracked import UntrackedRecording, load_untracked, write_recording_file
-from headfields.data.video import SourceFrame, VideoSource
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_image
 
-__all__ = ["DEFAULT_FOCAL", "prepare_recording"]
+__all__ = ["DEFAULT_FOCAL", "nearest_face", "prepare_recording"]
 
 DEFAULT_FOCAL = 1.2
 """Focal length where nothing determines it, in longer sides of the uncropped image: a phone's front camera has about
@@ -289,3 +289,30 @@ def _recording(source: VideoSource, record: _Frames, framing: Framing, focal: fl
         cuts=tuple(cuts), report=(*report, *record.report),
     )  # fmt: skip
     return recording if focal is None else replace(recording.with_focal(focal * (scale[0] + scale[1]) / 2))
+
+
+def nearest_face(
+    faces: Float[np.ndarray, "k 68 2"], before: Float[np.ndarray, "68 2"] | None
+) -> Float[np.ndarray, "68 2"]:
+    """The face nearest to the one of an earlier frame; without one, the largest.
+
+    Args:
+        faces: (K, 68, 2) pixels, K at least 1.
+        before: (68, 2) of the earlier frame, or None.
+    """
+    if before is not None and np.isfinite(before).all(1).any():
+        distance = [_distance(face, before) for face in faces]
+        if np.isfinite(distance).any():
+            return faces[int(np.nanargmin(distance))]
+    sizes = [_size(face) for face in faces]
+    return faces[int(np.argmax(sizes))]
+
+
+def _distance(face: np.ndarray, before: np.ndarray) -> float:
+    apart = np.linalg.norm(face - before, axis=1)
+    return float(np.nanmean(apart)) if np.isfinite(apart).any() else np.nan
+
+
+def _size(face: np.ndarray) -> float:
+    known = face[np.isfinite(face).all(1)]
+    return float(np.ptp(known, axis=0).prod()) if len(known) else 0.0

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from headfields.data.detectors.points import ibug_points
+from headfields.apps.capturing.video import SourceFrame
 from headfields.data.errors import CaptureError
+from headfields.data.ibug_landmarks import ibug_points
 from headfields.data.image_files import decode_image
-from headfields.data.video import SourceFrame
 from headfields.files.arrays import load_npy, load_numbers
 from headfields.files.reading import brief, file_bytes, read_json, reading
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from headfields.heads.parameter_fit import ParameterFit
+from headfields.apps.export.parameter_fit import ParameterFit
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.detectors.protocol import Detector
+from headfields.apps.capturing.prepare import prepare_recording
+from headfields.apps.capturing.video import VideoSource, open_video
 from headfields.data.calibration import calibrated_names, read_calibration
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.detectors.protocol import Detector
 from headfields.data.errors import CaptureError
-from headfields.data.prepare import prepare_recording
 from headfields.data.untracked import UntrackedRecording, load_untracked, write_joined
-from headfields.data.video import VIDEO_SUFFIXES, VideoSource, open_video
+from headfields.data.video_frames import VIDEO_SUFFIXES
 
-__all__ = ["CALIBRATIONS", "camera_sources", "prepare_cameras"]
+__all__ = ["camera_sources", "prepare_cameras"]
 
-CALIBRATIONS = ("camera_params.json", "calibration/camera_params.json")
-"""Where a folder has its calibration."""
 _SIDE = 512
 _CORNERS = (36, 45)
 """iBUG's outer corners of the eyes."""

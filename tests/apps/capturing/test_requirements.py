@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.apps.capturing.requirements import capture_requirements
 from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
-from headfields.training.requirements import capture_requirements
 from tests.data.formats import vhap_folder
 from tests.data.tiny import blob, tiny_frames
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from headfields.data.detectors.points import ibug_points
 from headfields.data.errors import CaptureError
+from headfields.data.ibug_landmarks import ibug_points
 from headfields.files.reading import check_file
 
 __all__ = ["OnnxDetector"]

@@ -42,7 +42,7 @@ def capture_requirements(capture: Capture) -> list[Requirement]:
         CaptureError: a file cannot be read.
 
     >>> import headfields as hf
-    >>> from headfields.training.requirements import Requirement
+    >>> from headfields.apps.capturing.requirements import Requirement
     >>> Requirement("insta", weaker=("labels: no depth prior",)).line()
     'insta: ready (without labels: no depth prior)'
     """

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headfields.data.detectors.files import DetectionFiles
-from headfields.data.detectors.points import IBUG_OF_MEDIAPIPE, ibug_points, nearest_face
-from headfields.data.detectors.protocol import Detector
+from headfields.apps.capturing.detectors.files import DetectionFiles
+from headfields.apps.capturing.detectors.protocol import Detector
+from headfields.apps.capturing.prepare import nearest_face
+from headfields.apps.capturing.video import SourceFrame
 from headfields.data.errors import CaptureError
-from headfields.data.video import SourceFrame
+from headfields.data.ibug_landmarks import IBUG_OF_MEDIAPIPE, ibug_points
 
 POINTS = (np.arange(136).reshape(68, 2) * 0.5 + 3).astype(np.float32)
 

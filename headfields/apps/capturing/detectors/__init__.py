@@ -2,12 +2,3 @@
 
 None comes with weights: files of any detector, or a model file of the user's through MediaPipe or onnxruntime.
 """
-
-from typing import TYPE_CHECKING
-
-from headfields.old_names import deprecated_names
-
-__all__ = []
-
-if not TYPE_CHECKING:
-    __getattr__ = deprecated_names(__name__)

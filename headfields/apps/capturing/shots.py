@@ -32,7 +32,7 @@ def cuts_between(thumbnails: Float[np.ndarray, "f n n"]) -> list[int]:
         thumbnails: (F, N, N) of all frames, in [0, 1].
 
     >>> import numpy as np
-    >>> from headfields.data.shots import cuts_between
+    >>> from headfields.apps.capturing.shots import cuts_between
     >>> scenes = np.zeros((8, 4, 4)) + 0.5
     >>> scenes[5:, :2] = 1.0
     >>> cuts_between(scenes)
