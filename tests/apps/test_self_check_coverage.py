@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import headfields.ops
-from headfields.ops import dispatch, self_check, warp_launch
+from headfields.apps import self_check
+from headfields.ops import dispatch, warp_launch
 
 NO_KERNELS = {"isa", "bvh_build", "bvh_leaf_floats", "bvh_node_floats", "vertex_leaf_floats", "hash_grid_rows"}
 """Functions of the compiled module that build on the host or tell a size."""
