@@ -206,10 +206,12 @@ def trainer_of(
 
     Args:
         recipe, avatar, capture, seed: what is trained, on what, how.
-        training: values of the recipe's options and `learning_rates`, as in config.json.
+        training: values of the recipe's options and `learning_rates`, as in config.json, which leaves out those that
+            reach nothing.
         arguments: further arguments of `Trainer`; callbacks are added to the recipe's.
     """
-    own = recipe.trainer_arguments(avatar, capture, **{name: training[name] for name in recipe.options})
+    options = {name: training.get(name, default) for name, default in recipe.options.items()}
+    own = recipe.trainer_arguments(avatar, capture, **options)
     own["learning_rates"] = training["learning_rates"]
     callbacks = [*own.pop("callbacks", ()), *arguments.get("callbacks", ())]
     return Trainer(avatar, capture, **{"seed": seed, **own, **arguments, "callbacks": callbacks})
@@ -253,11 +255,12 @@ def options_before(before: Mapping[str, Any]) -> dict[str, Any]:
     if "training" in before or "trainer" not in before:
         return dict(before.get("training", {}))
     trainer, weights = before["trainer"], before["trainer"]["loss_weights"]
+    rates = ("learning_rate", "network_learning_rate", "schedule", "precision")
     return {
         "rays": trainer["rays_per_step"],
         "samples": trainer["samples_per_step"] or 0,
         "frames": trainer["frames_per_step"],
-        **{name: trainer[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+        **{name: trainer[name] for name in rates if trainer[name] is not None},
         "learning_rates": trainer.get("learning_rates", {}),
         **{name: weights.get(name, 0.0) for name in ("depth", "opacity")},
     }

@@ -19,6 +19,7 @@ from headfields.losses.color import SquaredColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.models.insta import INSTA_RELEASED
 from headfields.training.densification import DensityControl
+from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.preset_losses import (
     blendfield_losses,
     gaussian_avatars_losses,
@@ -80,6 +81,7 @@ class Recipe:
 
         Raises:
             TypeError: there is no such option.
+            ValueError: one would change nothing for this avatar.
 
         >>> from headfields.training import recipe_of
         >>> recipe = recipe_of("insta", "fast")
@@ -90,12 +92,17 @@ class Recipe:
         if unknown:
             raise TypeError(f"recipe {self.name}: no option {sorted(unknown)}; it has {', '.join(self.options)}")
         chosen = {**self.options, **options}
-        rays = {"rays_per_step": chosen["rays"], "samples_per_step": chosen["samples"] or None}
+        idle = idle_options(self, avatar, chosen)
+        refuse_idle("trainer_arguments", {n: v for n, v in options.items() if v != self.options[n]}, idle)
+        own = {"rays_per_step": chosen["rays"], "samples_per_step": chosen["samples"] or None}
+        rays = {} if getattr(avatar, "whole_images", False) else own
+        rates = ("learning_rate", "network_learning_rate")
         return {
             "losses": self.losses_for(chosen, avatar),
-            **({} if getattr(avatar, "whole_images", False) else rays),
+            **rays,
             "frames_per_step": chosen["frames"],
-            **{name: chosen[name] for name in ("learning_rate", "network_learning_rate", "schedule", "precision")},
+            **{name: chosen[name] for name in rates if name not in idle},
+            **{name: chosen[name] for name in ("schedule", "precision")},
             "callbacks": self.callbacks(avatar),
             **self.trainer,
             **self.sampling(capture),

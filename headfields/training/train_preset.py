@@ -17,6 +17,7 @@ from headfields.data.camera_axes import Convention
 from headfields.data.live import LiveCapture
 from headfields.runs.progress import NanLossError
 from headfields.similar_names import did_you_mean
+from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.live import LiveFrames
 from headfields.training.opened_run import (
     Run,
@@ -128,6 +129,9 @@ def train(
         avatar = load_avatar(folder.parts)  # of the frames that there were
     else:
         avatar = build(model, values, source)
+    refuse_idle("train", options, idle_options(chosen, avatar, training, training["steps"]))
+    idle = idle_options(chosen, avatar, training)  # whatever the end: a run may go on beyond it
+    config["training"] = training = {name: value for name, value in training.items() if name not in idle}
     if not before:
         chosen.start(avatar, source)
     if isinstance(source, LiveCapture):

@@ -32,6 +32,7 @@ from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.default_options import RELEASED_RATE, defaults_for
 from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.frames import check_rows, training_frame_weights
+from headfields.training.idle_options import idle_rates, refuse_idle
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
@@ -90,7 +91,7 @@ class Trainer:
             networks' rate.
         schedule: `"constant"` (INSTA); `"exponential"`: falls to `final_rate` times the learning rate over the run; or
             a function of the fraction of the run that is done, or of `(fraction, step)`, to the factor on all rates.
-        final_rate: final factor of the learning rates; see `schedule`.
+        final_rate: final factor of the learning rates in an exponential schedule; a tenth if None.
         betas, eps: parameters of Adam; (0.9, 0.99) for fields, (0.9, 0.999) for Gaussians, and 1e-15 if None. An
             `optimizer` of your own has its own.
         weight_decay: L2 added to the gradient of the networks, if None 1e-6 for fields, 0 for Gaussians. With an
@@ -106,8 +107,8 @@ class Trainer:
         patch: side in pixels of square patches, for losses on images: `headfields.losses.SSIMLoss`, `LPIPSLoss` or a
             function that reads `rendering.rgb[batch.patches]`. None draws single rays alone. See
             `Capture.sample_patches`.
-        patches_per_step: number of patches of a step; their rays are part of `rays_per_step`, and the others are drawn
-            one by one.
+        patches_per_step: number of patches of a step, 1 if None; their rays are part of `rays_per_step`, and the others
+            are drawn one by one.
         seed: seed of all random numbers. On the CPU the same seed gives the same weights, if the end is given in steps.
         out: run folder for log, pictures and checkpoints; None writes nothing.
         device: a torch device; "auto" is CUDA where there is one.
@@ -157,7 +158,7 @@ class Trainer:
         network_learning_rate: float | int | None = None,
         learning_rates: Mapping[str, float | int] = MappingProxyType({}),
         schedule: str | Callable[..., float] | None = None,
-        final_rate: float | int = 0.1,
+        final_rate: float | int | None = None,
         betas: tuple[float, float] | None = None,
         eps: float | int | None = None,
         weight_decay: float | int | None = None,
@@ -166,7 +167,7 @@ class Trainer:
         ema: float | int | None = None,
         background: str = "random",
         patch: int | None = None,
-        patches_per_step: int = 1,
+        patches_per_step: int | None = None,
         seed: int = 0,
         out: Path | str | None = None,
         device: torch.device | str = "auto",
@@ -192,6 +193,7 @@ class Trainer:
                 "Trainer: betas and eps are those of the trainer's Adam; give them to the optimizer of your own: "
                 "optimizer=lambda groups: torch.optim.AdamW(groups, betas=..., eps=...)"
             )
+        requested = {"learning_rate": learning_rate, "network_learning_rate": network_learning_rate}
         own_rates = (learning_rate, network_learning_rate, schedule, optimizer, parameter_groups)
         if all(value is None for value in own_rates) and not learning_rates:
             learning_rate, network_rate = defaults.learning_rate, defaults.network_learning_rate
@@ -212,6 +214,18 @@ class Trainer:
         if rays_per_step is None and samples_per_step is None and patch is None and not whole_images:
             samples_per_step = defaults.samples
         rays_per_step = defaults.rays if rays_per_step is None else rays_per_step
+        if final_rate is not None and schedule != "exponential":
+            raise ValueError(
+                f"Trainer: final_rate={final_rate!r} would change nothing: schedule is {schedule!r}, and "
+                "'exponential' alone falls to it"
+            )
+        final_rate = 0.1 if final_rate is None else final_rate
+        if patches_per_step is not None and patch is None:
+            raise ValueError(
+                f"Trainer: patches_per_step={patches_per_step!r} would change nothing without patch=, the side of a "
+                "patch in pixels"
+            )
+        patches_per_step = 1 if patches_per_step is None else patches_per_step
         check_positive(
             "Trainer", rays_per_step=rays_per_step, frames_per_step=frames_per_step, learning_rate=learning_rate,
             network_learning_rate=network_rate, final_rate=final_rate,
@@ -219,6 +233,7 @@ class Trainer:
         if samples_per_step is not None:
             check_positive("Trainer", samples_per_step=samples_per_step)
         self._schedule = RateSchedule(schedule, final_rate)
+        requested["weight_decay"] = weight_decay or None
         if weight_decay is None and optimizer is None:
             weight_decay = defaults.weight_decay
         losses = as_losses(losses)
@@ -259,6 +274,10 @@ class Trainer:
         self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
         self.capture, self.losses, self.background, self.bar = capture, losses, background, bar
         self._warn_without_labels()
+        idle = idle_rates(groups, learning_rates, networks_differ=network_learning_rate is not None)
+        if not any(group.get("weight_decay") for group in groups):
+            idle["weight_decay"] = "no part is a network, and tables have none"
+        refuse_idle("Trainer", requested, idle)
         self.rates = group_rates(groups, learning_rates, tables=learning_rate, networks=network_rate)
         groups = [{"lr": self.rates[group["name"]], **group} for group in groups]
         if optimizer is None:
@@ -275,7 +294,9 @@ class Trainer:
         self.random = RandomStream(seed, self.device)
         self._options = recorded_options(
             losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
-            learning_rate=learning_rate, network_learning_rate=network_rate, learning_rates=dict(learning_rates),
+            learning_rate=None if "learning_rate" in idle else learning_rate,
+            network_learning_rate=None if "network_learning_rate" in idle else network_rate,
+            learning_rates=dict(learning_rates),
             schedule=self._schedule.name, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay,
             optimizer=None if optimizer is None else identity(optimizer),
             parameter_groups=parameter_groups and [group["name"] for group in groups],

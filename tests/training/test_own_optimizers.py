@@ -92,10 +92,12 @@ def test_groups_of_ones_own():
     avatar = FakeAvatar()
     first, *rest = avatar.parameters()
     groups = [{"params": [first], "lr": 0.3, "betas": (0.5, 0.6)}, {"params": iter(rest), "name": "rest"}]
-    trainer = make(avatar, parameter_groups=groups, learning_rates={"rest": 0.2})
+    trainer = make(avatar, parameter_groups=groups, learning_rates={"rest": 0.2}, learning_rate=None)
     built = [(group["name"], group["lr"], group["betas"]) for group in trainer.optimizer.param_groups]
     assert built == [("group_0", 0.3, (0.5, 0.6)), ("rest", 0.2, (0.9, 0.99))]
     assert trainer.fit(steps=2).step == 2
+    with pytest.raises(ValueError, match=r"learning_rate=0.5 would change nothing: all parameters have a rate"):
+        make(avatar, parameter_groups=[{"params": avatar.parameters(), "lr": 0.3}], learning_rate=0.5)
 
 
 def test_a_schedule_of_ones_own_sees_fraction_and_step():

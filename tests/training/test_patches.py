@@ -146,7 +146,7 @@ def test_patches_that_do_not_fit_are_refused(capture, options, message):
 
 def test_losses_on_images_say_what_they_need(capture):
     with pytest.raises(ValueError, match="ssim loss: the batch has no patches; pass patch=32"):
-        make(capture, [SSIMLoss()], patch=None).fit(steps=1)
+        make(capture, [SSIMLoss()], patch=None, patches_per_step=None).fit(steps=1)
     with pytest.raises(ValueError, match="patches have sides of 8 pixels; expected the window's 11 or more"):
         make(capture, [SSIMLoss()], patch=8).fit(steps=1)
     if not hf.metrics.image.lpips_installed():

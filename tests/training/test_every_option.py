@@ -1,0 +1,69 @@
+"""Every option of every preset changes the result, or is refused: a sweep of one that does nothing would be flat."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import headfields as hf
+from headfields.training.presets import presets
+
+_FIELD = {"levels": 2, "features": 2, "log2_table_size": 8}
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "insta": _FIELD, "static_field": _FIELD, "vp360": {**_FIELD, "fields": 2}, "monoavatar": {},
+    "gaussian_avatars": {"count": 60}, "flash_avatar": {"count": 60}, "rgb_avatar": {"count": 60},
+}  # fmt: skip
+CHANGED: Mapping[str, Any] = {
+    "rays": 48, "samples": 300, "frames": 3, "learning_rate": 0.3, "network_learning_rate": 0.05,
+    "schedule": "constant", "depth": 2.0, "depth_start": 1, "opacity": 0.5, "precision": "bf16-mixed",
+}  # fmt: skip
+"""A value of each option that no recipe has."""
+USUAL = {"rays": 64, "samples": 0, "frames": 2, "depth": 0.1, "depth_start": 0}
+"""A run's options where the option is not the one that changes; of rays alone."""
+
+
+def tensors(model: str, folder: Path, out: Path, options: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights of a run of four steps."""
+    whole = model in ("gaussian_avatars", "flash_avatar", "rgb_avatar")
+    usual = {} if whole else USUAL
+    run = hf.training.train(
+        model,
+        folder,
+        out,
+        steps=4,
+        arguments=dict(SMALL[model]),
+        device="cpu",
+        bar=False,
+        recipe="cpu",
+        **{**usual, **options},
+    )
+    return dict(run.avatar.state_dict())
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Function from a preset to the weights of its run without changes."""
+    return functools.lru_cache(lambda model: tensors(model, tiny_folder, tmp_path_factory.mktemp("plain") / "run", {}))
+
+
+@pytest.mark.parametrize("option", CHANGED)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in ("gaussian_avatars",) else pytest.mark.slow) for name in SMALL]
+)
+def test_an_option_acts_or_is_refused(model, option, plain, tiny_folder, tmp_path) -> None:
+    try:
+        changed = tensors(model, tiny_folder, tmp_path / "run", {option: CHANGED[option]})
+    except ValueError as error:
+        assert option in str(error)
+        assert not (tmp_path / "run" / "config.json").exists()
+        return
+    before = plain(model)
+    assert any(not torch.equal(value, before[name]) for name, value in changed.items()), f"{option} changes nothing"
+
+
+def test_all_presets_and_options_are_walked() -> None:
+    assert set(SMALL) == set(presets())
+    assert set(CHANGED) == {option for model in SMALL for option in hf.training.recipe_of(model, "cpu").options}
