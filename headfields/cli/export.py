@@ -10,10 +10,17 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
+from headfields.cli.unused import refuse_unused
 from headfields.cli.view import load_head
 
 _USD = (".usd", ".usda", ".usdc", ".usdz")
 _VIDEO = (".webm", ".mov")
+_UNUSED = {
+    "gaussians": ("arkit", "in_place", "fps", "texture", "scale"),
+    "mesh": ("space", "scale"),
+    "pictures": ("space", "arkit", "in_place", "texture"),
+}
+"""Options that each kind of file does not read."""
 
 
 def export(
@@ -60,6 +67,7 @@ def export(
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
+    given = dict(locals())
     ending = out.suffix.lower()
     known = (".glb", ".ply", "", *_USD, *_VIDEO)
     if ending not in known:
@@ -68,14 +76,20 @@ def export(
         raise CommandError(
             f"--fps is {fps}, --texture {texture} and --scale {scale}; expected 1 or more, 0 or more, and 0 to 64"
         )
+    if limit is not None and limit < 1:
+        raise CommandError(f"--limit is {limit}; expected at least 1")
     if gaussians and ending not in (".glb", ".ply", ""):
         raise CommandError(f"--gaussians goes with a .ply, a .glb or a folder, and --out is {out}")
-    if arkit is not None and ending not in (".glb", *_USD):
-        raise CommandError(f"--arkit names the targets of a mesh (.glb, .usd), and --out is {out}")
+    kind = "gaussians" if gaussians or ending == ".ply" else "mesh" if ending in (".glb", *_USD) else "pictures"
+    refuse_unused(export, given, _UNUSED[kind], f"for {kind} ({out.name})")
+    if kind == "mesh" and motion is None:
+        refuse_unused(export, given, ("frames", "limit", "fps", "in_place"), "without --motion")
+    if kind == "pictures" and not ending:
+        refuse_unused(export, given, ("fps",), "for single pictures")
     opened = _Source(source, capture, memory, device)
-    if gaussians or ending == ".ply":
+    if kind == "gaussians":
         _export_gaussians(opened, out, motion, frames, space, limit)
-    elif ending in (".glb", *_USD):
+    elif kind == "mesh":
         _export_mesh(opened, out, motion, frames, arkit, in_place, fps, texture, limit)
     else:
         _export_pictures(opened, out, motion, frames, fps, limit, scale)

@@ -9,6 +9,18 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt, Run
 from headfields.cli.errors import CommandError
+from headfields.cli.unused import refuse_unused
+
+_MOST = 100_000
+"""Frames of a video: over an hour."""
+_UNUSED = {
+    "frames": ("degrees", "seconds", "fps", "head"),
+    "turntable": ("frames", "limit", "head"),
+    "expressions": ("frames", "split", "degrees", "head"),
+    "motion": ("degrees", "seconds", "head"),
+    "nersemble": ("frames", "limit", "degrees", "seconds", "fps", "split"),
+}
+"""Options that each mode does not read."""
 
 
 def render(
@@ -60,6 +72,8 @@ def render(
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
+    given = dict(locals())
+
     import torch
     from tqdm import tqdm
 
@@ -74,6 +88,12 @@ def render(
     kind = "nersemble" if nersemble is not None else mode if motion is None else "motion"
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
+    if seconds * fps > _MOST:
+        raise CommandError(
+            f"--seconds {seconds:g} at --fps {fps} is a video of {seconds * fps:.3g} frames; expected at most {_MOST:,}"
+        )
+    if limit is not None and limit < 1:
+        raise CommandError(f"--limit is {limit}; expected at least 1")
     if scale > 64:
         raise CommandError(f"--scale is {scale}; expected at most 64 times the capture's size")
     if not 0 <= background <= 1:
@@ -84,6 +104,7 @@ def render(
         raise CommandError("--compare needs --mode frames; the other modes have no ground truth")
     if kind not in ("frames", "nersemble") and out is not None and out.suffix not in (".mp4", ".gif"):
         raise CommandError(f"--out is {out}; a video's name ends in .mp4 or .gif")
+    refuse_unused(render, given, _UNUSED[kind], "with --nersemble" if nersemble else f"in --mode {kind}")
     folder, config = open_run.open_run(run)
     torch_device = open_run.choose_device(device)
     avatar = open_run.load_avatar(folder, config, memory).to(torch_device)

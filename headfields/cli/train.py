@@ -114,6 +114,8 @@ def train(
     if live is not None and convention is not None:
         raise CommandError("--convention is for --capture; frames that --live reads decide for themselves")
     callbacks: list[Any] = []
+    if port != 8080 and not view:
+        raise CommandError(f"--port {port} does nothing without --view; leave it out")
     if view:
         from headfields.apps.viewer.listening import require_viser
         from headfields.apps.viewer.training_view import TrainingView

@@ -88,8 +88,10 @@ class RunFolder:
         Raises:
             NotADirectoryError: a file is where the folder should be.
             RunWriteError: the folder or a subfolder cannot be made or written to.
+            ValueError: its pictures are those of something else (`check_pictures`).
         """
         self.check_writable()
+        self.check_pictures()
         for folder in (self.checkpoint.parent, self.images):
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,15 @@ class RunFolder:
             raise NotADirectoryError(f"{nearest} is a file; a run needs a folder")
         with writing(self.path):
             _check_writable(nearest)
+
+    def check_pictures(self) -> None:
+        """Raises ValueError if the folder has images that no run wrote, as a capture does: a run would add its own."""
+        written = self.checkpoints or any((self.path / name).exists() for name in ("config.json", "log.jsonl"))
+        if self.images.is_dir() and any(self.images.iterdir()) and not written:
+            raise ValueError(
+                f"{self.path} holds images of something else, and no run: a run writes its pictures to images/; pass "
+                "another folder as --out (out=)"
+            )
 
     def check_space(self, size: int) -> None:
         """Raises RunWriteError if the disk has less room than a first checkpoint of `size` bytes needs."""

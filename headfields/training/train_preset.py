@@ -4,6 +4,7 @@ preset → recipe → `Trainer`: `preset_arguments` and `build` make the avatar,
 and `trainer_of` the trainer.
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,6 +107,7 @@ def train(
     training = _training_options(options, options_before(before), chosen)
     training |= _limits({"minutes": minutes, "steps": steps}, before.get("training", {}), chosen.steps)
     folder.check_writable()
+    folder.check_pictures()
     source = _opened(capture, {"mouth": mouth, "convention": convention}, before, chosen.mouth, memory_mb)
     values = before.get("arguments") if before.get("model") == model and not arguments else None
     if values is None:
@@ -216,6 +218,9 @@ def _training_options(given: Mapping[str, Any], before: Mapping[str, Any], recip
 
 def _limits(requested: Mapping[str, Any], before: Mapping[str, Any], made_for: int | None) -> dict[str, Any]:
     """The limits of training from the call, else from the run."""
+    for name, limit in requested.items():
+        if limit is not None and not 0 < limit < math.inf:
+            raise ValueError(f"train: {name} is {limit}; expected more than 0")
     limits = dict(requested)
     if all(limit is None for limit in limits.values()):
         limits = {name: before.get(name) for name in limits}

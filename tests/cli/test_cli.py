@@ -146,7 +146,7 @@ def test_doctor_names_the_failed_check(monkeypatch, capsys):
         (["train", "disc", "--capture", "disc", "--out", "RUN"], "pass a limit"),
         (["train", "nerf", "--capture", "disc", "--out", "RUN", "--steps", "1"], "no model 'nerf'.*has disc"),
         (["train", "disc", "--capture", "gone", "--out", "RUN", "--steps", "1"], "gone is not a folder"),
-        (["train", "disc", "--capture", "disc", "--out", "RUN", "--steps", "-1"], "steps is -1; expected an integer"),
+        (["train", "disc", "--capture", "disc", "--out", "RUN", "--steps", "-1"], "steps is -1; expected more than 0"),
         (["train", "disc", "--capture", "disc", "--out", "RUN", "--steps", "1", "--rays", "0"], "rays_per_step is 0"),
         (["train", "disc", "--capture", "disc", "--out", "RUN", "--steps", "1", "--opacity", "-1"], "opacity is -1"),
         (

@@ -197,7 +197,7 @@ def test_another_captures_motion_is_retargeted(tiny_folder, tmp_path, capsys):
         (["--out", "a.fbx"], "expected a folder, or one of .glb"),
         (["--out", "a.glb", "--fps", "0"], "--fps is 0"),
         (["--out", "a.webm", "--gaussians"], "--gaussians goes with"),
-        (["--out", "a.ply", "--arkit", "x.json"], "--arkit names the targets"),
+        (["--out", "a.ply", "--arkit", "x.json"], "--arkit x.json does nothing for gaussians (a.ply)"),
         (["--out", "a.glb", "--motion", "nowhere"], "nowhere"),
         (["--out", "a.ply", "--frames", "90:91"], "has none of them"),
     ],

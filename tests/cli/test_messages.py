@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import headfields as hf
 from headfields.cli import COMMANDS, main, presets
@@ -35,6 +36,17 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["train", "vp360", *RUN, "--set", "weights=1"], 1, r"a tensor or a part \(in Python only\)"),
         (["train", "insta", "--capture", "x", "--out", "RUN", "--minutes", "nan"], 1, r"--minutes is nan"),
         (["train", "insta", *RUN, "--rays", "99999999999999999999"], 1, r"--rays is 9+; expected a number below 2\^63"),
+        (["train", "insta", *RUN, "--port", "9"], 1, r"--port 9 does nothing without --view"),
+        (["train", "insta", "--capture", "x", "--out", "RUN", "--steps", "0"], 1, r"steps is 0; expected more than 0"),
+        (["render", "RUN", "--seconds", "3"], 1, r"--seconds 3.0 does nothing in --mode frames"),
+        (
+            ["render", "RUN", "--mode", "turntable", "--seconds", "1e9"],
+            1,
+            r"a video of 2.5e\+10 frames",
+        ),
+        (["export", "RUN", "--out", "a.glb", "--limit", "0"], 1, r"--limit is 0; expected at least 1"),
+        (["export", "RUN", "--out", "a.glb", "--scale", "2"], 1, r"--scale 2.0 does nothing for mesh \(a.glb\)"),
+        (["export", "RUN", "--out", "a.glb", "--fps", "9"], 1, r"--fps 9 does nothing without --motion"),
         (["train-prior", "--out", "RUN", "--minutes", "inf"], 1, r"--minutes is inf"),
         (["render", "RUN", "--scale", "nan"], 1, r"--scale is nan"),
         (["render", "RUN", "--scale", "1e12"], 1, r"--scale is 1e12|--scale is 1000000000000"),
@@ -115,6 +127,7 @@ def test_parts_of_ones_own_are_imported(
     )
 
     def save() -> None:
+        torch.set_num_threads(1)  # the threads of OpenMP are not there in a forked process, which would wait for them
         sys.path.insert(0, str(tmp_path))
         double = importlib.import_module("doubling_parts").Double()
         vertices, faces = blob(True)

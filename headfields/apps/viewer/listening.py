@@ -21,7 +21,7 @@ def check_address(host: str, port: int) -> None:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.bind(address)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             return
         reason = getattr(error, "strerror", None) or error

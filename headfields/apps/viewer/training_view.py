@@ -93,6 +93,7 @@ class TrainingView:
         viewer: the server; None before training begins, and without `serve`.
 
     Raises:
+        ValueError: there is no such port.
         ModuleNotFoundError: at the start of training: viser is not installed.
     """
 
@@ -107,6 +108,8 @@ class TrainingView:
         every: float | int = 5.0,
         serve: bool = True,
     ) -> None:
+        if not 0 <= port < 65536:
+            raise ValueError(f"TrainingView: port is {port}; expected one from 0 (any) to 65535")
         self.host, self.port, self.resolution, self.every, self.served = host, port, resolution, every, serve
         self._between = BetweenSteps()
         self._free = self._again = 0.0
