@@ -120,9 +120,10 @@ class Capture(Displayed):
     @functools.cached_property
     def template(self) -> Template:
         """The canonical mesh, its mouth treated as `mouth` says, with face regions; built on first use, in seconds."""
-        return build_template(
+        template = build_template(
             self.recording.canonical, self.mouth, self.inner_mouth, self._regions, self._labeled_views(), self.report
         )
+        return template.replace(expression_width=self.expression_width or 0)
 
     @functools.cached_property
     def inner_mouth(self) -> InnerMouth | None:

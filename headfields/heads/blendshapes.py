@@ -224,7 +224,9 @@ class BlendshapeHead(nn.Module):
         reach = 0.5 * (border[:, 0].amax() - border[:, 0].amin()) * 1.25
         near = (self.template_vertices - border.mean(0)).norm(dim=1) < reach
         mouth = near[faces].any(1) | new
-        return Template(canonical_vertices=vertices, faces=faces, regions={"mouth": mouth}, face_count=len(self.faces))
+        return Template(
+            vertices, faces, {"mouth": mouth}, face_count=len(self.faces), expression_width=len(self.expression_basis)
+        )
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks on posed vertices, meters.

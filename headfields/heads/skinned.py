@@ -433,8 +433,9 @@ class SkinnedHead(nn.Module):
                 corner[self.faces.flatten()] = uv_faces.flatten()
                 uv_faces = torch.cat([uv_faces, corner[faces[count:]]])
         return Template(
-            canonical_vertices=vertices, faces=faces, regions=regions, uv=self.uv, uv_faces=uv_faces, face_count=count
-        )
+            canonical_vertices=vertices, faces=faces, regions=regions, uv=self.uv, uv_faces=uv_faces, face_count=count,
+            expression_width=self.expression_count,
+        )  # fmt: skip
 
     def template_transforms(
         self, shape: Float[Tensor, "_ _"] | None = None, jaw: float = TEMPLATE_JAW

@@ -4,7 +4,7 @@ from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.encoders import FrameCode, Frequency
-from headfields.models.preset import preset
+from headfields.models.preset import expression_width_of, preset
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
@@ -14,7 +14,7 @@ from headfields.renderers import SplatRenderer
 @preset
 def flash_avatar(
     template: Template,
-    expression_width: int = 100,
+    expression_width: int | None = None,
     count: int = 14000,
     degree: int = 1,
     hidden: int = 64,
@@ -31,8 +31,8 @@ def flash_avatar(
 
     Args:
         template: the canonical mesh, with the mouth closed or with an interior.
-        expression_width: number of expression values, the first ones, that the network reads; the paper's is
-            FLAME's 100 beside jaw, eyes and lids.
+        expression_width: number of expression values, the first ones, that the network reads; None: those that the
+            template's states have, up to the paper's 100, which it has beside jaw, eyes and lids.
         count: number of Gaussians.
         degree: degree of the spherical harmonics of the color.
         hidden, layers: width and number of hidden layers of the network.
@@ -41,6 +41,7 @@ def flash_avatar(
 
     Source: FlashAvatar, sections 3.2 and 3.3.
     """
+    expression_width = expression_width_of("flash_avatar", template, expression_width, 100)
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
     hairy = may_have_hair(template, hair)
     start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)

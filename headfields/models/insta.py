@@ -7,7 +7,7 @@ from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.deformers.surface import BlendFormula
 from headfields.encoders import HashGrid, RegionGate
-from headfields.models.preset import preset
+from headfields.models.preset import expression_width_of, preset
 from headfields.ops.triangle_frames import Scaling
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
@@ -22,7 +22,7 @@ INSTA_RELEASED: dict[str, Any] = {
 @preset
 def insta(
     template: Template,
-    expression_width: int = 64,
+    expression_width: int | None = None,
     levels: int = 16,
     features: int = 4,
     log2_table_size: int = 17,
@@ -43,7 +43,7 @@ def insta(
         template: the canonical mesh; `regions["mouth"]` gates the expression, `regions["face"]` blends neighbors.
         expression_width: number of expression values, the first ones, that condition the mouth. INSTA uses 16 of
             FLAME's, which are sorted by variance; expressions that are not (ARKit's blendshapes, say) need all values,
-            so the default is higher. At most the number that the capture has.
+            so None, the default, takes those that the template's states have, up to 64.
         levels, features, log2_table_size, finest_resolution, extent: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`, whose grid over posed space is INSTA's; the step in
             meters.
@@ -56,7 +56,8 @@ def insta(
         behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
 
     Raises:
-        ValueError: the template has no region `"mouth"`, or none `"eyes"` for the scaling `"area"`.
+        ValueError: the template has no region `"mouth"`, or none `"eyes"` for the scaling `"area"`; its states have
+            fewer expression values than `expression_width`, or none.
 
     Source: INSTA, section 3, and its released configuration.
     """
@@ -68,6 +69,12 @@ def insta(
     if scaling == "area" and "eyes" not in template.regions:
         raise ValueError(
             f"insta: the template has regions {sorted(template.regions)}; the scaling 'area' is for its region 'eyes'"
+        )
+    expression_width = expression_width_of("insta", template, expression_width, 64)
+    if not expression_width:
+        raise ValueError(
+            "insta: expression_width is 0, and the mouth needs an expression; add the capture's coefficients (exp_path), "
+            "or compose an hf.Avatar without a condition"
         )
     return Avatar(
         deformer=SurfaceCanonicalizer(

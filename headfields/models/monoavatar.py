@@ -17,7 +17,7 @@ from headfields.encoders import (
 )
 from headfields.mesh.subdivision import subdivide
 from headfields.mesh.unwrapping import FEATURE_WEIGHTS, unwrap_template
-from headfields.models.preset import preset
+from headfields.models.preset import expression_width_of, preset
 from headfields.records import Template
 from headfields.renderers import CoarseToFineRenderer, OccupancySampler, VolumeRenderer
 
@@ -58,13 +58,15 @@ def monoavatar(
     template: Template,
     frames: int,
     variant: Literal["D", "C"] = "D",
-    expression_width: int = 64,
+    expression_width: int | None = None,
     small: bool = False,
     source: VertexSource | None = None,
     start: int | None = None,
     coarse_to_fine: int | None = None,
     sizes: Sizes | None = None,
     pose_width: int = 0,
+    shell: float = 0.045,
+    behind: float | None = 0.03,
 ) -> Avatar:
     """MonoAvatar on a template, assembled from public parts, with the paper's sizes.
 
@@ -74,7 +76,7 @@ def monoavatar(
         frames: number of frames of the capture (`len(capture)`), each with a code of the error-correction warp.
         variant: `"D"` reads displacements of the vertices, `"C"` the code of expression and pose: the paper's Ours-D
             and Ours-C.
-        expression_width: width of the capture's expression code, for `"C"`.
+        expression_width: width of the capture's expression code, for `"C"`; None: that of the template's states.
         small: the same as `sizes="cpu-0.3"`, for runs of earlier versions.
         source: vertex features in place of those of the variant.
         start, coarse_to_fine: first step of the warp, and steps over which its encoding fades in. If None, those of
@@ -84,6 +86,8 @@ def monoavatar(
             zero, and ray marching through an occupancy grid in place of the coarse network. The last is our own
             choice; `"cpu-0.3"` are the sizes of version 0.3.
         pose_width: number of the pose's coefficients, 3 for each joint, for `"C"`; 0 if the capture records none.
+        shell: meters around the mesh in which matter is looked for, as in `insta`; `headfields train` measures it.
+        behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
 
     Raises:
         ValueError: variant is neither, small and sizes disagree, or as the parts.
@@ -100,11 +104,15 @@ def monoavatar(
     parts = SIZES[sizes]
     template = unwrap_template(template, weights=FEATURE_WEIGHTS)
     if source is None:
-        fields = {"expression": expression_width, **({"pose": pose_width} if pose_width else {})}
+        fields = {}
+        if variant == "C":
+            most = template.expression_width or 0
+            fields = {"expression": expression_width_of("monoavatar", template, expression_width, most)}
+            fields = {name: width for name, width in (*fields.items(), ("pose", pose_width)) if width}
         source = vertex_source(template, variant, fields, sizes)
     schedule = {"start": start, "coarse_to_fine": coarse_to_fine}
     warp = {**parts["warp"], **{name: value for name, value in schedule.items() if value is not None}}
-    near = NearSurface(template.canonical_vertices, template.faces)
+    near = NearSurface(template.canonical_vertices, template.faces, shell=shell, behind=behind)
     renderer = (
         CoarseToFineRenderer(VertexFeatures(source), RadianceHead(), coarse=64, fine=64)
         if sizes == "paper"

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from torch import nn
 
 from headfields.avatar.composition import Composition
+from headfields.records import Template
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Composition)
@@ -46,6 +47,34 @@ def preset(function: Callable[P, A]) -> Callable[P, A]:
         return avatar
 
     return build
+
+
+def expression_width_of(preset: str, template: Template, given: int | None, most: int) -> int:
+    """The number of expression values that a preset's parts read.
+
+    Args:
+        preset: its name, for the message.
+        template: the template, which may know how many its states have.
+        given: the preset's argument `expression_width`; None: those of the template, at most `most`.
+        most: the preset's usual number.
+
+    Raises:
+        ValueError: the template's states have fewer, or neither says how many there are.
+    """
+    known = template.expression_width
+    if given is None:
+        if known is None:
+            raise ValueError(
+                f"{preset}: expression_width is None, and the template does not say how many expression values its "
+                "states have; pass expression_width=E (capture.template and head.template() know it)"
+            )
+        return min(known, most)
+    if known is not None and given > known:
+        raise ValueError(
+            f"{preset}: expression_width is {given}, and the states of the template's head or capture have {known} "
+            "expression values; pass no more than that, or leave it out"
+        )
+    return given
 
 
 def preset_of(avatar: nn.Module) -> Preset | None:

@@ -6,7 +6,7 @@ import torch
 
 from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.deformers import TriangleBinding
-from headfields.models.preset import preset
+from headfields.models.preset import expression_width_of, preset
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
@@ -20,7 +20,7 @@ _SPREAD = 1e-3
 @preset
 def rgb_avatar(
     template: Template,
-    expression_width: int = 100,
+    expression_width: int | None = None,
     joints: Sequence[int] = (),
     count: int = 14000,
     blendshapes: int = 20,
@@ -37,7 +37,8 @@ def rgb_avatar(
 
     Args:
         template: the canonical mesh.
-        expression_width: number of expression values, the first ones, that drive the blendshapes.
+        expression_width: number of expression values, the first ones, that drive the blendshapes; 0: none; None: those
+            that the template's states have, up to 100.
         joints: indices of joints whose rotations drive them too, as (2,), the jaw of FLAME.
         count: number of Gaussians.
         blendshapes: K. The paper's is 20.
@@ -47,6 +48,7 @@ def rgb_avatar(
 
     Source: RGBAvatar, section 3; what the offsets change: the released code.
     """
+    width = expression_width_of("rgb_avatar", template, expression_width, 100)
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
     hairy = may_have_hair(template, hair)
     start, face = surface_splats(template.canonical_vertices, template.faces, count, height=hair, above=hairy)
@@ -57,6 +59,6 @@ def rgb_avatar(
         gaussians=gaussians,
         deformer=deformer,
         renderer=SplatRenderer(),
-        blendshapes=BlendCoefficients({"expression": expression_width}, joints, blendshapes, hidden),
+        blendshapes=BlendCoefficients({"expression": width} if width else {}, joints, blendshapes, hidden),
         template=template,
     )

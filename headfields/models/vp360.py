@@ -10,7 +10,7 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import BlendedColor, NeRFDecoder
 from headfields.deformers import Blendfield, Chain, InverseSkinning, SurfaceCanonicalizer
 from headfields.encoders import ColorFields, HashGrid
-from headfields.models.preset import preset
+from headfields.models.preset import expression_width_of, preset
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.parts import Decoder, Deformer
 from headfields.records import Template
@@ -20,7 +20,7 @@ from headfields.renderers import OccupancySampler, VolumeRenderer
 @preset
 def vp360(
     template: Template,
-    expression_width: int = 64,
+    expression_width: int | None = None,
     joints: Sequence[int] = (),
     fields: int = 8,
     blend: Literal["deformation", "color"] = "deformation",
@@ -32,13 +32,16 @@ def vp360(
     finest_resolution: int = 1024,
     grid_resolution: int = 64,
     step: float = 0.0025,
+    shell: float = 0.045,
+    behind: float | None = 0.03,
 ) -> Avatar:
     """3VP Avatar on a template, assembled from public parts. The paper's numbers are not known: all sizes are our own
     choice, those of `insta` where the two agree.
 
     Args:
         template: the canonical mesh; triangles of `regions["face"]` blend with their neighbors, as in `insta`.
-        expression_width: number of expression values, the first ones, that drive the blendfields; 0: none.
+        expression_width: number of expression values, the first ones, that drive the blendfields; 0: none; None: those
+            that the template's states have, up to 64.
         joints: indices of joints whose rotations in `HeadState.pose` drive them: `(2,)` is FLAME's jaw, `(22,)`
             SMPL-X's.
         fields: K, the number of blended fields; 0: the coarse deformation alone.
@@ -48,6 +51,8 @@ def vp360(
             nearest triangle (needs `HeadState.joint_transforms`); None: by triangle frames.
         levels, features, log2_table_size, finest_resolution: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`; the step in meters.
+        shell: meters around the mesh in which matter is looked for, as in `insta`; `headfields train` measures it.
+        behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
 
     Raises:
         ValueError: blend is neither; nothing drives the fields; an argument of a part is out of range.
@@ -58,14 +63,15 @@ def vp360(
         raise ValueError(f"vp360: blend is {blend!r}; expected 'deformation' or 'color'")
     vertices, faces = template.canonical_vertices, template.faces
     deformer: Deformer = (
-        SurfaceCanonicalizer(vertices, faces, blended_faces=template.regions.get("face"))
+        SurfaceCanonicalizer(vertices, faces, blended_faces=template.regions.get("face"), shell=shell, behind=behind)
         if weights is None
-        else InverseSkinning(vertices, faces, weights)
+        else InverseSkinning(vertices, faces, weights, shell=shell, behind=behind)
     )
     decoder: Decoder = NeRFDecoder(hidden=64, direction_degree=4)
     condition = None
     if fields:
-        driven_by = {"expression": expression_width} if expression_width else {}
+        width = expression_width_of("vp360", template, expression_width, 64)
+        driven_by = {"expression": width} if width else {}
         coefficients = BlendCoefficients(driven_by, joints, fields)
         if blend == "color":
             condition, decoder = ColorFields(coefficients, kind), BlendedColor(decoder)

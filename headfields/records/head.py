@@ -82,6 +82,8 @@ class Template(Record):
         regions: named (F,) boolean face masks; presets use `"mouth"`, `"eyes"` and `"face"` if they are there.
         uv, uv_faces: (T, 2) texture coordinates, v up, and (F, 3) indices into them.
         face_count: number of `faces` that belong to the tracked mesh; the rest close the mouth.
+        expression_width: number of expression values that the states of its head or capture have, 0 for none; None: not
+            known. Presets take their width from it.
     """
 
     canonical_vertices: Float[Tensor, "v 3"]
@@ -90,6 +92,7 @@ class Template(Record):
     uv: Float[Tensor, "t 2"] | None = None
     uv_faces: Int[Tensor, "f 3"] | None = None
     face_count: int | None = None
+    expression_width: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,7 +64,8 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
     offered = getattr(capture, "expression_width", None)
     if "expression_width" in parameters and "expression_width" not in own and offered is not None:
         usual = arguments.get("expression_width", parameters["expression_width"].default)
-        arguments["expression_width"] = min(usual, offered)
+        if usual is not None:  # else the preset takes what the template's states have
+            arguments["expression_width"] = min(usual, offered)
     if "frames" in parameters:
         arguments.setdefault("frames", len(capture))
     if "shell" in parameters and "shell" not in arguments:

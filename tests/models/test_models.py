@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import headfields as hf
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static, SurfaceCanonicalizer
 from headfields.encoders import HashGrid, RegionGate
@@ -106,6 +107,37 @@ def test_insta_takes_the_released_sizes() -> None:
 def test_insta_refuses_a_template_without_a_mouth() -> None:
     with pytest.raises(ValueError, match=r"insta: the template has regions \['face'\]; 'mouth' is needed"):
         insta(Template(VERTICES, FACES, {"face": MOUTH}))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("insta", 64), ("vp360", 64), ("monoavatar", 80), ("flash_avatar", 100), ("rgb_avatar", 100)]
+)
+def test_the_width_of_the_expression_comes_from_the_template(name: str, most: int) -> None:
+    """Where neither it nor the program says, or the program says more, building fails by the argument's name."""
+    preset = getattr(hf.models, name)
+    sizes = {"insta": SMALL, "vp360": SMALL, "monoavatar": {"frames": 2, "variant": "C", "sizes": "cpu-0.3"}}
+    sizes |= {key: {"count": 20} for key in ("flash_avatar", "rgb_avatar")}
+    for known in (5, most + 7 if most != 80 else 80):
+        avatar = preset(TEMPLATE.replace(expression_width=known), **sizes[name])
+        state = HeadState(VERTICES[None], expression=torch.zeros(1, known), frame_id=torch.zeros(1, dtype=torch.long))
+        avatar.render(camera(side=8), state)
+        widths = {part.code_widths.get("expression") for part in avatar.modules() if hasattr(part, "code_widths")}
+        assert widths - {None} == {min(known, most)}
+    with pytest.raises(ValueError, match=f"{name}: expression_width is None, and the template does not say"):
+        preset(TEMPLATE, **sizes[name])
+    with pytest.raises(ValueError, match=f"{name}: expression_width is 6, and the states .* have 5 expression values"):
+        preset(TEMPLATE.replace(expression_width=5), expression_width=6, **sizes[name])
+
+
+def test_all_presets_of_fields_look_as_far_as_they_are_told() -> None:
+    near = {"shell": 0.08, "behind": None}
+    mono = hf.models.monoavatar(TEMPLATE, frames=2, sizes="cpu-0.3", **near)
+    portrait = hf.models.vp360(TEMPLATE, expression_width=3, **near, **SMALL)
+    weights = torch.ones(len(VERTICES), 1)
+    skinned = hf.models.vp360(TEMPLATE, fields=0, weights=weights, **near, **SMALL)
+    for deformer in (mono.deformer.deformers[0], portrait.deformer.deformers[0], skinned.deformer):
+        assert deformer.shell == 0.08 and deformer.behind is None
+        assert float(deformer.bounds()[1, 0] - VERTICES[:, 0].max()) == pytest.approx(0.08, abs=1e-6)
 
 
 def test_the_static_field_needs_nothing_of_the_state() -> None:

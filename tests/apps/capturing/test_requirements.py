@@ -34,7 +34,9 @@ def test_what_is_missing_is_what_the_models_fail_without(tmp_path):
     models = _by_model(capture)
     for name in ("flash_avatar", "rgb_avatar", "vp360"):
         assert any("expression" in each for each in models[name].missing), name
-        avatar = getattr(hf.models, name)(capture.template, expression_width=5)
+        with pytest.raises(ValueError, match=f"{name}: expression_width is 5, and the states .* have 0"):
+            getattr(hf.models, name)(capture.template, expression_width=5)
+        avatar = getattr(hf.models, name)(capture.template.replace(expression_width=None), expression_width=5)
         with pytest.raises(ValueError, match="expression"):
             avatar.render(capture.camera(0), capture.state(0))
     avatar = hf.models.gaussian_avatars(capture.template, count=50)
