@@ -73,8 +73,8 @@ def insta(
     expression_width = expression_width_of("insta", template, expression_width, 64)
     if not expression_width:
         raise ValueError(
-            "insta: expression_width is 0, and the mouth needs an expression; add the capture's coefficients (exp_path), "
-            "or compose an hf.Avatar without a condition"
+            "insta: expression_width is 0, and the mouth needs an expression; add the capture's coefficients "
+            "(exp_path), or compose an hf.Avatar without a condition"
         )
     return Avatar(
         deformer=SurfaceCanonicalizer(
