@@ -35,6 +35,7 @@ from headfields.records import (
     Record,
     Samples,
     Splats,
+    Template,
 )
 
 _registry: dict[str, type["Part"]] = {}
@@ -74,8 +75,7 @@ class Part(nn.Module):
         def recording(self: Part, *args: Any, **kwargs: Any) -> None:
             if not hasattr(self, "_parameters"):  # the outermost constructor, before nn.Module's own
                 nn.Module.__init__(self)
-                bound = signature.bind(self, *args, **kwargs)
-                bound.apply_defaults()
+                bound = _bound_arguments(type(self).__name__, signature, self, args, kwargs)
                 self.arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
             original(self, *args, **kwargs)
 
@@ -103,6 +103,28 @@ class Part(nn.Module):
         A part whose numbers of rows training changes takes theirs (`headfields.networks.Gaussians`), in the optimizer
         too. Does nothing by default.
         """
+
+
+_MODULE = re.compile(r"\b(?:\w+\.)+(?=[A-Z])")
+"""The modules before the names of classes."""
+
+
+def _bound_arguments(
+    name: str, signature: inspect.Signature, part: Part, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """The arguments of a constructor by name; a TypeError says which are missing or unknown, and what it takes."""
+    try:
+        bound = signature.bind(part, *args, **kwargs)
+    except TypeError as error:
+        parameters = list(signature.parameters.values())[1:]
+        if any(isinstance(value, Template) for value in args) and "faces" in signature.parameters:
+            remedy = "it takes template.canonical_vertices and template.faces, not the template"
+        else:
+            takes = ", ".join(map(str, parameters)) or "none"
+            remedy = f"it takes {_MODULE.sub('', takes)}"
+        raise TypeError(f"{name}: {error}; {remedy}") from None
+    bound.apply_defaults()
+    return bound
 
 
 class SizesDisagreeError(ValueError):

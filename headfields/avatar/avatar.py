@@ -20,6 +20,7 @@ from headfields.avatar.composition import (
     check_width,
     conditions_of,
     features_of,
+    given_conditions,
     unbuilt_on_error,
     warn_of_inverse,
 )
@@ -28,6 +29,7 @@ from headfields.deformers.inverse import invert
 from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
+from headfields.ops.srgb import BRIGHTEST
 from headfields.ops.vectors import smooth_unit
 from headfields.parts import (
     Decoder,
@@ -233,10 +235,6 @@ def _check_values(decoder: Decoder, values: Any, count: int, color: bool) -> Non
         raise ValueError(f"{name}.forward has returned {len(geometry)} values for {count} points")
 
 
-BRIGHTEST = 16.0
-"""Colors are in [0, 1]; a decoder without a bound may leave that for a while, one that gives bytes is far beyond."""
-
-
 def _warn_of_bright_colors(decoder: Decoder, rgb: Tensor) -> None:
     """Warns of colors that look like bytes, once for each class of decoder; not on a GPU, which would be waited for."""
     name = type(decoder).__name__
@@ -410,6 +408,11 @@ class Avatar(Composition):
         }  # fmt: skip
 
     @property
+    def condition(self) -> Encoder | list[Encoder] | None:
+        """The conditions as they were given: None, one, or several."""
+        return given_conditions(self.conditions)
+
+    @property
     def encoders(self) -> list[Encoder]:
         """The encoder and the conditions, in the order of their features."""
         return [self.encoder, *self.conditions]
@@ -423,10 +426,19 @@ class Avatar(Composition):
         """The avatar bound to B frames, with the codes of its tables (`with_codes`).
 
         Raises:
+            TypeError: the state is of another dtype than the deformer.
             ValueError: the state lacks what a part needs; the message says which part and which field.
         """
         state = self.with_codes(state)
         self.check_needs(state)
+        own = (*self.deformer.parameters(), *self.deformer.buffers())
+        dtype = next((tensor.dtype for tensor in own if tensor.is_floating_point()), state.vertices.dtype)
+        if state.vertices.dtype != dtype:
+            raise TypeError(
+                f"Avatar: state.vertices has dtype {state.vertices.dtype}, and the deformer "
+                f"{type(self.deformer).__name__} {dtype}; build the state from tensors of {dtype}, or convert the "
+                "avatar: avatar.double()"
+            )
         return AvatarField(self, state)
 
     def forward(self, rays: Rays, state: HeadState, background: Float[Tensor, "n 3"]) -> Rendering:

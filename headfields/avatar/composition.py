@@ -279,6 +279,12 @@ def conditions_of(condition: Encoder | Iterable[Encoder] | None) -> list[Any]:
     return list(condition) if several else [condition]  # type: ignore[arg-type]
 
 
+def given_conditions(conditions: Iterable[Any]) -> Any:
+    """None, one condition or a list of several, as a constructor takes them."""
+    several = list(conditions)
+    return several if len(several) > 1 else several[0] if several else None
+
+
 def features_of(encoders: Sequence[tuple[Encoder, Any]], canonical: Canonical) -> Features:
     """The features of all encoders; those of the last condition as shared rows where it has such.
 

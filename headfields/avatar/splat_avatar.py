@@ -19,6 +19,7 @@ from headfields.avatar.composition import (
     check_width,
     conditions_of,
     features_of,
+    given_conditions,
     unbuilt_on_error,
     warn_of_inverse,
 )
@@ -159,6 +160,11 @@ class SplatAvatar(Composition):
             **own, "condition": list(self.conditions), "blendshapes": self.blendshapes, "template": self.template,
             "codes": dict(self.codes.items()),
         }  # fmt: skip
+
+    @property
+    def condition(self) -> Encoder | list[Encoder] | None:
+        """The conditions as they were given: None, one, or several."""
+        return given_conditions(self.conditions)
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -324,6 +330,11 @@ def load_avatar(path: str | Path) -> Composition:
     path = Path(path)
     if path.is_dir():
         if not (path / "avatar.safetensors").is_file():
+            if not (path / "config.json").is_file():
+                raise FileNotFoundError(
+                    f"load_avatar: {path} has no avatar.safetensors and is no folder of a run; pass the --out of "
+                    "headfields train or a file of avatar.save; headfields.data.load_capture reads a capture"
+                )
             raise FileNotFoundError(
                 f"load_avatar: {path} has no avatar.safetensors; training writes it at its end; headfields.load_run "
                 "opens a run before that, from its checkpoint"

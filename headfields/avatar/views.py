@@ -33,8 +33,10 @@ def render_views(
         A `Rendering` of (H, W, ...) tensors for one camera and one frame, else of (B, H, W, ...).
 
     Raises:
+        TypeError: camera or state are something else, as swapped ones.
         ValueError: the numbers of cameras and frames are neither equal nor one, or there is no frame.
     """
+    _check_records(owner, camera, state)
     batch = camera.world_to_camera.shape[:-2]
     if len(batch) > 1:
         raise ValueError(f"{owner}: camera has the batch {tuple(batch)}; expected one camera or (B,)")
@@ -63,3 +65,23 @@ def render_views(
     return Rendering(
         rgb=stacked("rgb"), opacity=stacked("opacity"), depth=stacked("depth"), normal=stacked("normal"), splats=splats
     )
+
+
+def _check_records(owner: str, camera: Any, state: Any) -> None:
+    """Raises TypeError, with the remedy, unless these are a camera and a state."""
+    if isinstance(camera, Camera) and isinstance(state, HeadState):
+        return
+    if isinstance(camera, HeadState) and isinstance(state, Camera):
+        raise TypeError(f"{owner}: camera is a HeadState and state a Camera; they are swapped: render(camera, state)")
+    if not isinstance(camera, Camera):
+        name, value, kind = "camera", camera, "headfields.Camera, as capture.camera(frame)"
+        remedy = "headfields.Camera(world_to_camera, intrinsics, (height, width)) holds a matrix"
+    else:
+        name, value, kind = "state", state, "headfields.HeadState, as capture.state([frame])"
+        remedy = "headfields.HeadState(vertices) holds vertices (B, V, 3)"
+    given = "None" if value is None else f"of type {type(value).__name__}"
+    raise TypeError(f"{owner}: {name} is {given}; expected a {kind}" + (f"; {remedy}" if _is_array(value) else ""))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | tuple)

@@ -105,6 +105,11 @@ def load_capture(
         named_convention(convention)
     layout = _layout(folder)
     if layout is None:
+        if (folder / "log.jsonl").exists() and (folder / "config.json").exists():
+            raise CaptureError(
+                f"load_capture: {folder} is the folder of a run; headfields.load_run(...) opens it, and its capture is "
+                "load_run(...).capture"
+            )
         raise CaptureError(f"load_capture: {folder} is in none of the layouts of {_LAYOUTS}. {_describe(folder)}")
     with reading(folder, "a capture", CaptureError):
         recording, own_regions = _read(folder, layout, head, None if root is None else Path(root), eyelids, convention)
@@ -125,6 +130,8 @@ def _as_trained(avatar: Any, head_frame: HeadFrameChoice, mouth: str) -> tuple[A
     """`head_frame` and `mouth` of the capture that an avatar was trained on."""
     if head_frame != "auto" or mouth != "close":
         raise ValueError("load_capture: avatar is given, which says head_frame and mouth; leave these out")
+    if isinstance(avatar, str | Path):
+        raise TypeError(f"load_capture: avatar is the path {str(avatar)!r}; pass headfields.load_avatar(...) of it")
     known = getattr(avatar, "trained_on", None)
     if known is None:
         raise ValueError(

@@ -101,7 +101,9 @@ class MeshDeformer(Deformer):
         if vertices.shape[1] != self.canonical_vertices.shape[0]:
             raise ValueError(
                 f"{type(self).__name__}: the state has {vertices.shape[1]} vertices and the canonical mesh "
-                f"{self.canonical_vertices.shape[0]}; they must be one topology (transfer the motion first)"
+                f"{self.canonical_vertices.shape[0]}; they must be one topology. If they are of one head, its capture "
+                "was opened with another mouth, whose inside adds vertices: load_capture(folder, avatar=avatar) opens "
+                "it as for training, and mouth= says it; of another head, headfields.retargeting transfers the motion"
             )
 
     def box_around(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "2 3"]:

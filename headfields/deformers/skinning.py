@@ -16,6 +16,7 @@ from headfields.deformers.inverse import invert
 from headfields.deformers.jacobian import point_jacobian
 from headfields.deformers.mesh_deformer import MeshDeformer
 from headfields.deformers.skinning_weights import SkinningWeights
+from headfields.ops._checks import check_floating
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.barycentric import barycentric_on
 from headfields.ops.implicit import implicit_root
@@ -66,6 +67,7 @@ class SkinningDeformer(MeshDeformer):
         shell, padding, behind: options as in `MeshDeformer`.
 
     Raises:
+        TypeError: `weights` is not floating-point.
         ValueError: shapes do not fit, weights are negative or do not sum to 1; later, a state without
             `joint_transforms` or with those of another skeleton.
     """
@@ -88,6 +90,7 @@ class SkinningDeformer(MeshDeformer):
     ) -> None:
         super().__init__(canonical_vertices, faces, shell, padding, behind)
         name = type(self).__name__
+        check_floating(name, "weights", weights)
         if weights.ndim != 2 or len(weights) != len(canonical_vertices):
             raise ValueError(
                 f"{name}: weights has shape {tuple(weights.shape)}; expected ({len(canonical_vertices)}, J), one row "

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.metrics.structural_similarity import WINDOW, ssim_map
+from headfields.ops._checks import check_floating
+from headfields.ops.srgb import BRIGHTEST
 
 
 @torch.no_grad()
@@ -32,7 +34,8 @@ def psnr(
         dB; infinity for equal images; None for an empty mask.
 
     Raises:
-        ValueError: the shapes differ.
+        TypeError: an image is of bytes.
+        ValueError: the shapes differ, or the truth has values outside [0, 1].
 
     >>> import torch, headfields as hf
     >>> round(hf.metrics.psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
@@ -178,5 +181,10 @@ def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) ->
         raise ValueError(
             f"{op}: image has shape {tuple(image.shape)} and truth {tuple(truth.shape)}; expected (H, W, 3) for both"
         )
+    for name, pixels, most in (("image", image, BRIGHTEST), ("truth", truth, 1.001)):
+        check_floating(op, name, pixels)
+        highest = float(pixels.max()) if pixels.numel() else 0.0
+        if highest > most:
+            raise ValueError(f"{op}: {name} has values up to {highest:g}; expected sRGB in [0, 1]: divide bytes by 255")
     if mask is not None and mask.shape != image.shape[:2]:
         raise ValueError(f"{op}: mask has shape {tuple(mask.shape)}; expected {tuple(image.shape[:2])}")

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
@@ -39,6 +40,8 @@ def preset(function: Callable[P, A]) -> Callable[P, A]:
 
     @functools.wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> A:
+        if args:
+            _check_template(function.__name__, args[0])
         avatar = function(*args, **kwargs)
         template, *_ = given = inspect.signature(function).bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in given.items() if name != template}
@@ -75,6 +78,22 @@ def expression_width_of(preset: str, template: Template, given: int | None, most
             "expression values; pass no more than that, or leave it out"
         )
     return given
+
+
+def _check_template(name: str, template: Any) -> None:
+    """Raises TypeError unless the template is one, with where to get it."""
+    if isinstance(template, Template):
+        return
+    if isinstance(template, str | Path):
+        remedy = "headfields.data.load_capture(...).template of the capture in a folder"
+    elif isinstance(getattr(type(template), "template", None), property | functools.cached_property):
+        remedy = "its template: capture.template"
+    elif hasattr(template, "template"):
+        remedy = "its template: head.template()"
+    else:
+        remedy = "a headfields.Template, as capture.template"
+    kind = f"the path {str(template)!r}" if isinstance(template, str | Path) else f"of type {type(template).__name__}"
+    raise TypeError(f"{name}: template is {kind}; pass {remedy}")
 
 
 def preset_of(avatar: nn.Module) -> Preset | None:

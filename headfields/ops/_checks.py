@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headfields.ops.dispatch import checks_indices
-from headfields.records import Samples
+from headfields.records import Samples, Template
 from headfields.records.base import Record
 
 MOST_VERTICES = 2**31
@@ -19,15 +19,28 @@ MOST_VERTICES = 2**31
 def check_floating(op: str, name: str, tensor: Tensor) -> None:
     """Raises TypeError unless `tensor` is a floating-point tensor."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}; pass a torch.Tensor (torch.as_tensor makes one)")
+        raise TypeError(f"{op}: {name} is {_described(tensor)}; {_TENSOR}{_remedy_for(tensor)}")
     if not tensor.is_floating_point():
-        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected float32 or float64 ({name}.float() converts)")
+        remedy = "colors: divide by 255; else " if tensor.dtype == torch.uint8 else ""
+        raise TypeError(
+            f"{op}: {name} has dtype {tensor.dtype}; expected float32 or float64 ({remedy}{name}.float() converts)"
+        )
+
+
+_TENSOR = "pass a torch.Tensor"
+
+
+def _remedy_for(value: Any) -> str:
+    """What makes a tensor of an argument that is none."""
+    if isinstance(value, Template):
+        return ": template.canonical_vertices, template.faces"
+    return "" if value is None or isinstance(value, (Record, str)) else " (torch.as_tensor makes one)"
 
 
 def check_integer(op: str, name: str, tensor: Tensor) -> None:
     """Raises TypeError unless `tensor` is an int32 or int64 tensor."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}; pass a torch.Tensor (torch.as_tensor makes one)")
+        raise TypeError(f"{op}: {name} is {_described(tensor)}; {_TENSOR}{_remedy_for(tensor)}")
     if tensor.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected int64 ({name}.long() converts)")
 

@@ -82,7 +82,8 @@ def _first(ctx, grad):
 def _second(ctx, grad):
     raise NotImplementedError(
         "implicit_root is differentiable once: a second derivative of a root needs second derivatives of its equation. "
-        "Detach the inverted points where they enter a term that is differentiated twice"
+        "A field of distances with SkinningRoots needs SkinningRoots(..., derivatives=2), which has them; elsewhere "
+        "detach the inverted points where they enter a term that is differentiated twice"
     )
 
 

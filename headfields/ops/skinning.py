@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.rotations import rotation_matrices
+from headfields.records.annotated import is_readable
 from headfields.records.precision import full_precision
 
 __all__ = [
@@ -99,14 +100,16 @@ def _levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
 
 def joint_transforms(
     pose: Float[Tensor, "..."],
-    joints: Float[Tensor, "*batch j 3"],
+    joints: Float[Tensor, "*skeletons j 3"],
     parents: Sequence[int],
 ) -> Float[Tensor, "*batch j 4 4"]:
     """Rest-to-posed rigid transforms of a tree of joints (SMPL, equations 3-4).
 
     Args:
-        pose: (..., J, 3) axis-angle rotations relative to the parent, radians, or (..., J, 3, 3) rotation matrices.
-        joints: (..., J, 3) joint positions at rest, meters.
+        pose: (..., J, 3) axis-angle rotations relative to the parent, radians, or (..., J, 3, 3) rotation matrices. For
+            a skeleton (3, 3) of three joints, (3, 3, 3) are the matrices of one pose; three poses take `joints[None]`.
+        joints: (..., J, 3) joint positions at rest, meters. The leading axes broadcast with those of `pose`: one
+            skeleton serves a batch of poses, and one pose several skeletons.
         parents: the J parents; -1 for the root, which is first; a parent comes before its children.
 
     Returns:
@@ -115,7 +118,8 @@ def joint_transforms(
 
     Raises:
         TypeError: an argument is not floating-point.
-        ValueError: shapes or parents do not fit.
+        ValueError: shapes or parents do not fit; or, on the CPU, three matrices for a skeleton of three joints are no
+            rotations.
 
     Differentiable to any order in `pose` and `joints`.
 
@@ -132,14 +136,47 @@ def joint_transforms(
     check_same_device("joint_transforms", pose=pose, joints=joints)
     parents = tuple(parents)
     count = len(parents)
-    matrices = pose.dim() == joints.dim() + 1
-    if joints.shape[-2] != count or pose.shape != joints.shape + ((3,) if matrices else ()):
+    matrices = _are_matrices(pose, joints, count)
+    batch = _broadcast(pose.shape[: -3 if matrices else -2], joints.shape[:-2])
+    if joints.shape[-2] != count or batch is None or pose.shape[-3 if matrices else -2] != count:
         raise ValueError(
             f"joint_transforms: pose {tuple(pose.shape)} and joints {tuple(joints.shape)} do not fit {count} parents; "
-            f"expected (..., {count}, 3) or (..., {count}, 3, 3), and (..., {count}, 3)"
+            f"expected (..., {count}, 3) or (..., {count}, 3, 3), and (..., {count}, 3), whose leading axes broadcast"
         )
     with full_precision(joints):
-        return _joint_transforms(pose if matrices else rotation_matrices(pose), joints, parents)
+        rotations = pose if matrices else rotation_matrices(pose)
+        return _joint_transforms(rotations.expand(*batch, count, 3, 3), joints.expand(*batch, count, 3), parents)
+
+
+def _are_matrices(pose: Tensor, joints: Tensor, count: int) -> bool:
+    """Whether a pose is of matrices (..., J, 3, 3), and not of axis-angles (..., J, 3)."""
+    axes, shape = pose.dim(), tuple(pose.shape)
+    if axes < 2 or shape[-1] != 3:
+        raise ValueError(
+            f"joint_transforms: pose has shape {shape}; expected (..., {count}, 3) axis-angles or (..., {count}, 3, 3) "
+            "matrices"
+        )
+    if axes < 3 or shape[-2] != 3 or shape[-3] != count:
+        return False
+    if count != 3:
+        return True
+    if axes <= joints.dim():  # (..., 3, 3, 3) is either: with no more axes than the skeleton's it is axis-angles
+        return False
+    if is_readable(pose):
+        off = (pose.mT @ pose - torch.eye(3, dtype=pose.dtype)).detach().abs()
+        if bool((off > 0.1).any()):
+            raise ValueError(
+                f"joint_transforms: pose {shape} for joints {tuple(joints.shape)} is read as rotation matrices, and it "
+                "holds none; for a batch of axis-angles pass joints[None]"
+            )
+    return True
+
+
+def _broadcast(first: torch.Size, second: torch.Size) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(first, second)
+    except RuntimeError:
+        return None
 
 
 def _joint_transforms(rotations: Tensor, joints: Tensor, parents: Sequence[int]) -> Tensor:

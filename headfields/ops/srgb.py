@@ -6,6 +6,9 @@ from torch import Tensor
 
 __all__ = ["linear_from_srgb", "srgb_from_linear"]
 
+BRIGHTEST = 16.0
+"""Colors are in [0, 1]; those of a field without a bound may leave that for a while, bytes are far beyond."""
+
 
 def linear_from_srgb(color: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Linear light of sRGB values, both 1 at white. Differentiable.

@@ -7,6 +7,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def device_named(owner: str, name: torch.device | str) -> torch.device:
+    """The torch device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        ValueError: there is no such device, in the name of `owner`.
+    """
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{owner}: device is {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+
+
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on the device.
 

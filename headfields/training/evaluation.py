@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from headfields.metrics import image as metrics
-from headfields.training.frames import choose_frames, device_of, ground_truth, render_frame, view_of
+from headfields.records.device_copy import device_named
+from headfields.training.frames import (
+    check_avatar_and_capture,
+    choose_frames,
+    device_of,
+    ground_truth,
+    render_frame,
+    view_of,
+)
 from headfields.training.refinement import refine_frame
 from headfields.training.region_scores import RegionMasks, region_scores
 
@@ -55,10 +63,12 @@ def evaluate(
         anything could not be refined, `refine_left_out`.
 
     Raises:
-        ValueError: there is no such split, or there are no frames in it.
+        TypeError: `avatar` and `capture` are something else, as swapped ones.
+        ValueError: there is no such split or device, or there are no frames in it.
     """
+    check_avatar_and_capture("evaluate", avatar, capture)
     indices = choose_frames(capture, split, frames)
-    device = device_of(avatar) if device is None else torch.device(device)
+    device = device_of(avatar) if device is None else device_named("evaluate", device)
     further = {"perceptual": metrics.load_lpips(device), "flip": metrics.load_flip()}
     regions_of = RegionMasks(capture)
     rows: list[dict[str, Any]] = []
@@ -111,7 +121,7 @@ def picture(
         background: gray in [0, 1] behind both images.
         device: device to run on; that of the avatar's parameters if None.
     """
-    device = device_of(avatar) if device is None else torch.device(device)
+    device = device_of(avatar) if device is None else device_named("evaluate", device)
     rendered = render_frame(avatar, capture, frame, background, device).rgb.clamp(0, 1)
     truth, _ = ground_truth(capture, frame, background, device)
     error = (4 * (rendered - truth).abs().mean(-1, keepdim=True)).clamp(0, 1).expand_as(truth)

@@ -1,6 +1,7 @@
 """Frames of a capture: choosing and drawing them, their ground truth, and renderings of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,33 @@ from headfields.data.frame_indices import frame_indices
 from headfields.ops.background import check_background
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
+
+
+def check_avatar_and_capture(owner: str, avatar: Any, capture: Any) -> None:
+    """Raises TypeError, in the name of `owner`, unless these are an avatar and a capture: swapped, or a folder."""
+    if isinstance(capture, str | Path):
+        raise TypeError(
+            f"{owner}: capture is the path {str(capture)!r}; pass headfields.data.load_capture(...) of it, or "
+            "call headfields.training.train, which takes a folder"
+        )
+    if not hasattr(capture, "splits"):
+        swapped = "; they are swapped: the avatar comes first" if hasattr(avatar, "splits") else ""
+        raise TypeError(f"{owner}: capture is {_kind(capture)} and avatar {_kind(avatar)}{swapped or _CAPTURE}")
+    if isinstance(avatar, str | Path | type) or hasattr(avatar, "splits"):
+        raise TypeError(f"{owner}: avatar is {_kind(avatar)}; pass an avatar, as headfields.load_avatar(...)")
+
+
+_CAPTURE = "; pass a capture, as headfields.data.load_capture(...)"
+
+
+def _kind(value: Any) -> str:
+    return (
+        "None"
+        if value is None
+        else f"the class {value.__name__}"
+        if isinstance(value, type)
+        else (f"of type {type(value).__name__}")
+    )
 
 
 def choose_frames(capture: Any, split: str, frames: Sequence[int] | None = None) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from headfields import data, decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
 from headfields.avatar import splat_avatar
 from headfields.parts import Rendering
+from headfields.records.device_copy import device_named
 from headfields.runs import checkpoint
 from headfields.runs.folder import RunFolder
 from headfields.training.evaluation import evaluate
@@ -58,8 +59,7 @@ class Run:
             FileNotFoundError: nothing is trained yet.
             ValueError: the file is damaged.
         """
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(auto if self._device == "auto" else self._device)
+        device = device_named("load_run", self._device)
         return avatar_of_run(self.folder, self.config, lambda: self.capture).to(device).eval()
 
     @property

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
+from headfields.records.device_copy import device_named
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = ("auto", "ddp")
 
@@ -44,7 +46,7 @@ def launch(
         raise ValueError(
             f"Trainer: strategy is {strategy!r}; expected 'auto' or 'ddp' (every process holds the whole avatar)"
         )
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device)
+    target = device_named("Trainer", device)
     count = devices if isinstance(devices, int) else len(devices)
     if count < 1:
         raise ValueError(f"Trainer: devices is {devices}; expected how many processes, at least 1")

@@ -18,6 +18,7 @@ from headfields.losses.base import Loss
 from headfields.losses.color import SquaredColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.models.insta import INSTA_RELEASED
+from headfields.records.device_copy import device_named
 from headfields.training.densification import DensityControl
 from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.preset_losses import (
@@ -298,7 +299,7 @@ def recipe_of(model: str, name: RecipeName | None = None, device: torch.device |
     'paper'
     """
     if name is None:
-        kind = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device).type
+        kind = device_named("recipe_of", device).type
         name = "cpu" if kind == "cpu" else "fast"
     recipes = _RECIPES.get(model, _OF_OTHERS)
     if name not in recipes:

@@ -27,6 +27,7 @@ from headfields.ops.rotations import rotation_angle, rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
+from headfields.records.device_copy import device_named
 from headfields.runs.nonfinite import SkippedSteps, finite_gradients
 from headfields.runs.progress import NanLossError
 from headfields.training.frames import choose_frames, device_of, ground_truth
@@ -158,7 +159,7 @@ def refine_frame(
     if steps < 1 or rays < 1:
         raise ValueError(f"refine_frame: steps is {steps} and rays {rays}; both must be at least 1")
     frame = choose_frames(capture, "all", [frame])[0]
-    device = device_of(avatar) if device is None else torch.device(device)
+    device = device_of(avatar) if device is None else device_named("refine_frame", device)
     index = torch.tensor([frame])
     camera = (capture.camera(index) if camera is None else camera).to(device)
     camera = camera if camera.world_to_camera.dim() == 2 else camera[0]

@@ -31,7 +31,7 @@ from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.default_options import RELEASED_RATE, defaults_for
 from headfields.training.divergence import divergence, single_color_psnr
-from headfields.training.frames import check_rows, training_frame_weights
+from headfields.training.frames import check_avatar_and_capture, check_rows, training_frame_weights
 from headfields.training.idle_options import idle_rates, refuse_idle
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
@@ -140,6 +140,7 @@ class Trainer:
             bar.
 
     Raises:
+        TypeError: `avatar` or `capture` is something else, as swapped ones, or a path.
         ValueError: an argument is out of range, or the capture has no training frames.
     """
 
@@ -182,11 +183,7 @@ class Trainer:
         loggers: Sequence[Any] = (),
         bar: bool = True,
     ) -> None:
-        if isinstance(capture, str | Path):
-            raise TypeError(
-                f"Trainer: capture is the path {str(capture)!r}; pass headfields.data.load_capture(...) of it, or "
-                "call headfields.training.train, which takes a folder"
-            )
+        check_avatar_and_capture("Trainer", avatar, capture)
         defaults = defaults_for(avatar)
         if optimizer is not None and not (betas is None and eps is None):
             raise ValueError(

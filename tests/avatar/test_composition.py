@@ -367,3 +367,30 @@ def test_training_mode_and_global_state_survive_render() -> None:
     avatar.train()
     avatar.render(CAMERA, state()[0])
     assert avatar.training and torch.is_grad_enabled()
+
+
+def test_roots_with_distances_say_how_they_are_trained(unchecked: None) -> None:
+    def gradient(derivatives: int) -> torch.Tensor:
+        made = SkinningRoots(skinning_weights(), derivatives=derivatives)
+        avatar = Avatar(made, ENCODERS["frequency"](), DECODERS["neus"](), renderer("neus", "uniform"))
+        image = avatar(CAMERA.rays(), state(1), torch.ones(144, 3))
+        (image.rgb.mean() + (image.gradient.norm(dim=-1) - 1).square().mean()).backward()
+        return made.field.logits_table.grad
+
+    with pytest.raises(NotImplementedError, match=r"SkinningRoots needs SkinningRoots\(..., derivatives=2\)"):
+        gradient(1)
+    assert bool(gradient(2).isfinite().all()) and bool(gradient(2).any())
+
+
+@pytest.mark.parametrize("given", ["none", "one", "several"])
+def test_arguments_are_read_back_under_their_names(given: str) -> None:
+    gates = [RegionGate("expression", MOUTH, 2), Frequency(bands=2)]
+    condition = {"none": None, "one": gates[0], "several": gates}[given]
+    parts = {
+        "deformer": DEFORMERS["surface rigid"](), "encoder": ENCODERS["hash grid"](), "decoder": DECODERS["nerf"](),
+        "renderer": VolumeRenderer(UniformSampler(4)), "condition": condition, "template": None, "codes": None,
+    }  # fmt: skip
+    avatar = Avatar(**parts)
+    assert not avatar.codes and all(getattr(avatar, name) == parts[name] for name in parts if name != "codes")
+    again = Avatar(**{name: getattr(avatar, name) for name in parts if name != "codes"})
+    assert again.condition == condition

@@ -87,6 +87,31 @@ def test_joint_transforms_equal_products_of_4x4_matrices(parents, batch):
         torch.testing.assert_close(flat[row], chain_by_hand(p, j, parents))
 
 
+@pytest.mark.parametrize("form", ["axis-angle", "matrices"])
+def test_one_skeleton_serves_a_batch_of_poses(form):
+    pose, joints = torch.randn(4, 5, 3), torch.randn(5, 3)
+    rotations = pose if form == "axis-angle" else rotation_matrices(pose)
+    each = torch.stack([joint_transforms(one, joints, PARENTS) for one in rotations])
+    assert torch.equal(joint_transforms(rotations, joints, PARENTS), each)
+    assert torch.equal(joint_transforms(rotations[:, None], torch.stack([joints, joints]), PARENTS)[:, 1], each)
+    several = torch.stack([joints, 2 * joints])
+    torch.testing.assert_close(
+        joint_transforms(rotations[0], several, PARENTS)[1], joint_transforms(rotations[0], 2 * joints, PARENTS)
+    )
+
+
+def test_three_joints_are_not_mistaken_for_matrices(unchecked):
+    pose, joints, parents = torch.randn(3, 3, 3), torch.randn(3, 3), (-1, 0, 1)
+    each = torch.stack([joint_transforms(one, joints, parents) for one in pose])
+    assert torch.equal(joint_transforms(pose, joints[None], parents), each)
+    with pytest.raises(ValueError, match=r"read as rotation matrices, and it holds none; .* joints\[None\]"):
+        joint_transforms(pose, joints, parents)
+    matrices = rotation_matrices(pose[0])
+    torch.testing.assert_close(joint_transforms(matrices, joints, parents), each[0])
+    with pytest.raises(ValueError, match=r"pose \(4, 5, 3\) and joints \(3, 5, 3\) do not fit"):
+        joint_transforms(torch.zeros(4, 5, 3), torch.zeros(3, 5, 3), PARENTS)
+
+
 def test_zero_pose_leaves_everything_in_place():
     joints = torch.randn(3, 5, 3)
     transforms = joint_transforms(torch.zeros(3, 5, 3), joints, PARENTS)
