@@ -333,7 +333,8 @@ def load_avatar(path: str | Path) -> Composition:
             if not (path / "config.json").is_file():
                 raise FileNotFoundError(
                     f"load_avatar: {path} has no avatar.safetensors and is no folder of a run; pass the --out of "
-                    "headfields train or a file of avatar.save; headfields.data.load_capture reads a capture"
+                    "headfields train (load_run opens a run before its end) or a file of avatar.save; "
+                    "headfields.data.load_capture reads a capture"
                 )
             raise FileNotFoundError(
                 f"load_avatar: {path} has no avatar.safetensors; training writes it at its end; headfields.load_run "

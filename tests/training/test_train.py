@@ -121,7 +121,7 @@ def test_a_capture_is_opened_as_an_avatar_was_trained(run, capture: Path, tmp_pa
     avatar.trained_on = None
     with pytest.raises(ValueError, match="does not say how its capture was opened"):
         hf.data.load_capture(capture, avatar=avatar)
-    with pytest.raises(FileNotFoundError, match="load_run opens a run before that"):
+    with pytest.raises(FileNotFoundError, match="load_run opens a run before its end"):
         hf.load_avatar(tmp_path)
 
 
