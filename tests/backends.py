@@ -13,10 +13,7 @@ BACKENDS = [
         "native", marks=pytest.mark.skipif(dispatch.native is None, reason="the compiled module is not installed")
     ),
     "warp",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"), pytest.mark.cuda],
-    ),
+    pytest.param("cuda", marks=pytest.mark.cuda),
 ]
 """For `pytest.mark.parametrize("backend", BACKENDS)`."""
 

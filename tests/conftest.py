@@ -1,7 +1,10 @@
 """Shared fixtures. The test run checks every annotation of the package at each call (`--jaxtyping-packages`)."""
 
+import ctypes
 import os
 import shutil
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,13 @@ import torch
 from tests import annotation_checks
 
 annotation_checks.install()  # before the library is imported
+
+# glibc hands the memory of each large tensor back to the system, which clears every page anew for the next one: half of
+# the time of tests with arrays of some 40 MB. Here the process keeps it, up to a gigabyte.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
+if hasattr(_libc := ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt"):
+    _libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
+    _libc.mallopt(_MMAP_MAX, 0)
 
 # Thousands of small files are written and deleted again, which takes a minute on some disks: in memory if it has room.
 _MEMORY = "/dev/shm"
@@ -33,6 +43,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` are skipped where there is no device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was skipped, by reason: a line for each with the number of tests and, where they are few, their files."""
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped[reason.removeprefix("Skipped: ")].append(report.nodeid.partition("::")[0])
+    if skipped:
+        terminalreporter.section("skipped, and why", sep="-")
+    for reason, where in sorted(skipped.items(), key=lambda item: -len(item[1])):
+        files = sorted(set(where))
+        named = ", ".join(files) if len(files) <= 3 else f"{len(files)} files"
+        terminalreporter.line(f"{len(where):4d}  {reason} ({named})")
 
 
 @pytest.fixture(autouse=True)

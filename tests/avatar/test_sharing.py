@@ -290,7 +290,6 @@ def test_several_devices_are_named() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_new_parts_go_to_the_device_of_the_deformer() -> None:
     trained = insta_like().cuda()
     other = trained.replace(encoder=HashGrid(2, 2, 6, 4, 8), renderer=VolumeRenderer(OccupancySampler(resolution=4)))

@@ -10,9 +10,7 @@ from headfields.ops.log_strain import log_strain
 
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
-    ),
+    pytest.param("cuda", marks=pytest.mark.cuda),
 ]
 
 

@@ -17,9 +17,7 @@ from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 from tests.training.test_trainer import make, same, weights
 
-CUDA = pytest.param(
-    "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA")]
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 
 
 @pytest.fixture(scope="module")
