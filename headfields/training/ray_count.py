@@ -10,12 +10,14 @@ class RayCount:
 
     Args:
         state: holds the number.
-        start: rays of the first step; later ones have between an eighth and four times as many.
+        start: rays of the first step; later ones have at least an eighth as many.
         samples: target number of samples of a step; None keeps `start`.
+        most: largest number of rays; None: four times `start`.
     """
 
-    def __init__(self, state: TrainingState, start: int, samples: int | None) -> None:
+    def __init__(self, state: TrainingState, start: int, samples: int | None, most: int | None = None) -> None:
         self._state, self._start, self._samples = state, start, samples
+        self._most = 4 * start if most is None else most
 
     @property
     def now(self) -> int:
@@ -38,4 +40,4 @@ class RayCount:
         return target / before
 
     def _bounded(self, rays: float) -> int:
-        return int(min(max(rays, self._start / 8, 1), 4 * self._start))
+        return int(min(max(rays, self._start / 8, 1), self._most))

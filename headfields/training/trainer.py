@@ -78,6 +78,8 @@ class Trainer:
             rays starts: few while space is unexplored, more as emptiness is learned, between an eighth and four times
             `rays_per_step` (INSTA's released code: 2^18 samples, from 4096 rays on). None keeps `rays_per_step`, or is
             14,000 where that is None too and no patches are drawn.
+        most_rays: largest number of rays that `samples_per_step` leads to, in place of four times `rays_per_step`
+            (instant-ngp, and so INSTA's released code: 2^18).
         frames_per_step: frames they come from (all training frames, if there are fewer); 8 if None, or 1 for an avatar
             that renders whole images.
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
@@ -152,6 +154,7 @@ class Trainer:
         *,
         rays_per_step: int | None = None,
         samples_per_step: int | None = None,
+        most_rays: int | None = None,
         frames_per_step: int | None = None,
         frame_weights: Any = None,
         pixel_weights: Mapping[int | str, float | int] | None = None,
@@ -205,8 +208,8 @@ class Trainer:
         if frames_per_step is None:
             frames_per_step = 1 if whole_images else 8
         rays_alone = {
-            "rays_per_step": rays_per_step, "samples_per_step": samples_per_step, "patch": patch,
-            "pixel_weights": pixel_weights,
+            "rays_per_step": rays_per_step, "samples_per_step": samples_per_step, "most_rays": most_rays,
+            "patch": patch, "pixel_weights": pixel_weights,
         }  # fmt: skip
         if rays_per_step is None and samples_per_step is None and patch is None and not whole_images:
             samples_per_step = defaults.samples
@@ -229,6 +232,12 @@ class Trainer:
         )  # fmt: skip
         if samples_per_step is not None:
             check_positive("Trainer", samples_per_step=samples_per_step)
+        if most_rays is not None and (samples_per_step is None or most_rays < rays_per_step):
+            raise ValueError(
+                f"Trainer: most_rays is {most_rays}, with rays_per_step={rays_per_step} and samples_per_step="
+                f"{samples_per_step}; it bounds the rays that samples_per_step leads to, and is no less than "
+                "rays_per_step"
+            )
         self._schedule = RateSchedule(schedule, final_rate)
         requested["weight_decay"] = weight_decay or None
         if weight_decay is None and optimizer is None:
@@ -290,7 +299,8 @@ class Trainer:
         self.fraction = 0.0
         self.random = RandomStream(seed, self.device)
         self._options = recorded_options(
-            losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, frames_per_step=frames_per_step,
+            losses, rays_per_step=rays_per_step, samples_per_step=samples_per_step, most_rays=most_rays,
+            frames_per_step=frames_per_step,
             learning_rate=None if "learning_rate" in idle else learning_rate,
             network_learning_rate=None if "network_learning_rate" in idle else network_rate,
             learning_rates=dict(learning_rates),
@@ -312,7 +322,7 @@ class Trainer:
             self._state, capture, self._batches, self.folder, self._hooks, self._loggers, self.device,
             picture_seconds, checkpoint_seconds,
         )  # fmt: skip
-        self._rays = RayCount(self._state, rays_per_step, samples_per_step)
+        self._rays = RayCount(self._state, rays_per_step, samples_per_step, most_rays)
         self._objective = Objective(losses, avatar)
         kind, reason = kind_of_steps(
             asynchronous, graph, self.avatar, losses, self.device, self.processes, self.scaler, self.optimizer,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from headfields.losses import HuberColor
+from headfields.runs.lazy_adam import lazy_adam
 from headfields.training import Trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 
@@ -50,6 +51,7 @@ OPTIMIZERS = {
     "counting": Counting,
     **{name: getattr(torch.optim, name) for name in (
         "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor")},
+    "lazy": lazy_adam,
     "amsgrad": functools.partial(torch.optim.Adam, amsgrad=True),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ import torch
 
 import headfields as hf
 from headfields.losses import Elastic, HuberColor, SquaredColor, WarpMagnitude
+from headfields.runs.lazy_adam import lazy_adam
 from headfields.training import recipe_of
 from headfields.training.recipes import INSTA, MONOAVATAR, VP360
 from tests.training.ball import BallCapture
@@ -36,6 +37,9 @@ def test_insta_as_released():
     assert recipe.options["learning_rate"] == recipe.options["network_learning_rate"] == 1.75e-3
     assert recipe.options["samples"] == 2**18 and recipe.options["rays"] == 4096
     assert recipe.options["depth"] == 1.25 and recipe.options["schedule"] == "constant"
+    arguments = recipe.trainer_arguments(torch.nn.Linear(1, 1), BallCapture())
+    assert arguments["optimizer"] is lazy_adam and arguments["weight_decay"] == 1e-6
+    assert arguments["most_rays"] == 2**18  # instant-ngp's testbed_nerf.cu
     fast = recipe_of("insta", "fast")
     assert sizes.items() <= fast.arguments.items() and "expression_width" not in fast.arguments
     assert fast.options["learning_rate"] == INSTA.options["learning_rate"]
