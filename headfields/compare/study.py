@@ -70,7 +70,7 @@ class Study:
         recipe: of the presets.
         baseline: the row that others are compared with; the first if None.
         primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", "flip", and of
-            a region "psnr_head", "psnr_face", "psnr_mouth", "psnr_eyes", "psnr_hair", ...; the others are described only.
+            a region "psnr_head", "psnr_face", "psnr_mouth", "psnr_eyes", ...; the others are described only.
         margin: difference of the primary measure that counts as none; None asks for no equivalence.
         seeds: their number.
         split: the frames that are measured.

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import urllib.parse
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from headfields.files.atomic import replacing, write_bytes, write_image
 from headfields.files.gltf import ATTRIBUTE, INDEX, GltfDocument
 from headfields.files.reading import file_bytes, reading
+from headfields.mesh.gltf_extensions import dequantized
 from headfields.mesh.integrity import check_gltf, check_off, check_ply
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, obj_lines, read_obj
@@ -125,7 +127,8 @@ def _read_with_trimesh(path: Path) -> Mesh:
         """The files that a mesh names: a pipe among them would be waited for, a device read without an end."""
 
         def get(self, name: str) -> bytes:
-            for choice in (name.strip(), name.strip().lstrip("/"), os.path.basename(name)):  # those of trimesh
+            plain = urllib.parse.unquote(name.strip())  # glTF writes a space as %20
+            for choice in (name.strip(), plain, plain.lstrip("/"), os.path.basename(plain)):
                 with contextlib.suppress(ValueError):  # it leads out of the folder
                     if (file := self.absolute(choice)).exists():
                         return file_bytes(file)
@@ -135,7 +138,11 @@ def _read_with_trimesh(path: Path) -> Mesh:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)  # in an image within a glTF
-            scene = trimesh.load_scene(str(path), resolver=Folder(str(path)), process=False)
+            floats = dequantized(path) if path.suffix.lower() in (".glb", ".gltf") else None
+            source: dict[str, Any] = {"file_obj": str(path)}
+            if floats is not None:
+                source = {"file_obj": io.BytesIO(floats), "file_type": path.suffix.lower()[1:]}
+            scene = trimesh.load_scene(**source, resolver=Folder(str(path)), process=False)
         # Node by node rather than scene.dump(), which forgets the normals and colors that a file has.
         parts = [
             (scene.geometry[name], scene.graph[node][0])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headfields.files.ply import PlyElement, check_names, ply_header
+from headfields.mesh.gltf_extensions import COMPONENT_TYPES, WIDTHS, check_extensions, check_filled
 from headfields.mesh.obj import MeshFileError
 
 __all__ = ["check_gltf", "check_off", "check_ply"]
@@ -18,8 +19,6 @@ __all__ = ["check_gltf", "check_off", "check_ply"]
 _NUMBERS = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
 _COLORS = _NUMBERS[6:]
 _INDEX_LISTS = ("vertex_indices", "vertex_index")
-_COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes of glTF's component types
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _DEEPEST = 200  # nodes of glTF below each other
 _MODES = {0: "points", 4: "triangles", 5: "a triangle strip", 6: "a triangle fan"}
 
@@ -251,6 +250,7 @@ def check_gltf(path: Path) -> None:
     try:
         document = json.loads(text)
         _check_document(document, binary, where)
+        check_filled(document, where)
     except MeshFileError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -258,6 +258,7 @@ def check_gltf(path: Path) -> None:
 
 
 def _check_document(document: dict[str, Any], binary: int | None, where: str) -> None:
+    check_extensions(document, where)
     buffers, views = document.get("buffers", []), document.get("bufferViews", [])
     if binary is not None and buffers and "uri" not in buffers[0] and not 0 <= buffers[0]["byteLength"] <= binary:
         raise MeshFileError(f"{where}: buffer 0 has {buffers[0]['byteLength']} bytes, and the file {binary}")
@@ -268,7 +269,10 @@ def _check_document(document: dict[str, Any], binary: int | None, where: str) ->
             raise MeshFileError(f"{where}: bufferViews[{number}] is {start} to {start + length} of {size} bytes")
     accessors = document.get("accessors", [])
     for number, accessor in enumerate(accessors):
-        count, width = accessor["count"], _COMPONENTS[accessor["componentType"]] * _WIDTHS[accessor["type"]]
+        count, width = (
+            accessor["count"],
+            np.dtype(COMPONENT_TYPES[accessor["componentType"]]).itemsize * WIDTHS[accessor["type"]],
+        )
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise MeshFileError(f"{where}: accessors[{number}].count is {count!r}; expected at least 1")
         if "sparse" in accessor:
@@ -276,8 +280,13 @@ def _check_document(document: dict[str, Any], binary: int | None, where: str) ->
         if "bufferView" not in accessor:  # filled by an extension
             continue
         view = _entry(views, accessor["bufferView"], f"{where}: accessors[{number}].bufferView")
-        start = accessor.get("byteOffset", 0)
-        if start < 0 or start + (count - 1) * view.get("byteStride", width) + width > view["byteLength"]:
+        start, stride = accessor.get("byteOffset", 0), view.get("byteStride", width)
+        if stride < width:
+            raise MeshFileError(
+                f"{where}: accessors[{number}] has elements of {width} bytes, and its bufferView one each {stride} "
+                "bytes (byteStride); export it again"
+            )
+        if start < 0 or start + (count - 1) * stride + width > view["byteLength"]:
             raise MeshFileError(
                 f"{where}: accessors[{number}] has {count} elements of {width} bytes from byte {start}, more than its "
                 f"bufferView of {view['byteLength']}"

@@ -191,6 +191,13 @@ GLTF = {
     "bytes at its end": (glb(lambda d: None, tail=b"abcd"), "its header says"),
     "NaN": (glb(lambda d: None, data={0: NAN}), r"vertices\[0\]"),
     "a corner out of range": (glb(lambda d: None, data={-4: struct.pack("<I", 77)}), "faces holds indices"),
+    "a stride of one byte": (glb(lambda d: d["bufferViews"][0].update(byteStride=1)), r"one each 1 bytes"),
+    "an unknown extension": (
+        glb(lambda d: d.update(extensionsRequired=["ACME_shape"])),
+        "extension ACME_shape",
+    ),
+    "meshopt": (glb(lambda d: d.update(extensionsRequired=["EXT_meshopt_compression"])), "meshopt.*decompress"),
+    "an accessor without data": (glb(lambda d: d["accessors"][0].pop("bufferView")), "POSITION has no data"),
     "not JSON's shape": (glb(lambda d: d.update(meshes=[7])), "not a glTF document"),
 }
 CASES: list[tuple[str, str, Any, str]] = [
