@@ -27,11 +27,11 @@ class Reader:
     covers: tuple[str, ...]
 
 
-def dense(arrays):
+def dense(arrays, path):
     from headfields.files.unpickler import to_array
 
     for name, value in arrays.items():
-        to_array(value, f"file: {name}")
+        to_array(value, f"{path}: {name}")
 
 
 def arrays_of(path):
@@ -39,7 +39,7 @@ def arrays_of(path):
     from headfields.files.reading import reading
 
     with reading(path, "a file of arrays"):
-        dense(load_arrays(path))
+        dense(load_arrays(path), path)
 
 
 def content():
