@@ -58,7 +58,7 @@ def stored(path: Path) -> None:
                 output["execution_count"] = number + 1
         cell.metadata = {NOTE: note}
     notebook.cells = run.cells[1:]
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    nbformat.write(nbformat.from_dict(json.loads(json.dumps(notebook))), path)
 
 
 def notes(sources: Sequence[str]) -> list[str]:

@@ -1,12 +1,13 @@
 """`headfields capture`: a capture that models train on, from a video or a folder of images."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from headfields.cli.argument_types import Count, OptionalFile, OptionalFloat, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.data.camera_axes import Convention
 
 Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FOLDER")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
@@ -30,6 +31,9 @@ def capture(
     size: OptionalInt = 512,
     focal: OptionalFloat = None,
     cameras: OptionalFile = None,
+    convention: Convention = "auto",
+    motion: Literal["auto", "still", "moving"] = "auto",
+    scale: OptionalFloat = None,
     quick: bool = False,
     stage1_only: bool = False,
     resume: bool = False,
@@ -46,6 +50,9 @@ def capture(
 
     With a calibration, SOURCE has a video or a folder of images for each of several synchronized cameras, named for it
     (NAME.mp4, cam_NAME.mp4, NAME/, also in images/); identity, pose and expression are fitted to all of them together.
+
+    Of a folder with the transforms.json of nerfstudio, instant-ngp or a converter of COLMAP, the cameras are taken:
+    lenses with their distortion, and, of a head that was held still, their places, fitted together as one moment.
 
     Args:
         source: A video, turned as its metadata says, or a folder of images, or of cameras.
@@ -67,7 +74,13 @@ def capture(
         size: Largest side of the capture's images, pixels.
         focal: Focal length of the source in pixels, if known; fitted otherwise.
         cameras: Calibration of several cameras, as NeRSemble's camera_params.json: `world_2_cam`, a matrix (4, 4) by
-            camera, and `intrinsics`, (3, 3) by camera or one for all. Or camera_params.json in SOURCE.
+            camera, and `intrinsics`, (3, 3) by camera or one for all. Or camera_params.json in SOURCE. Or
+            transforms.json of images, as nerfstudio's; or the one in SOURCE, or in the folder above it.
+        convention: Axes and direction of the matrices in transforms.json, if you know them; OpenGL's camera-to-world by
+            definition.
+        motion: Whether the head was held still while the camera moved, of images with transforms.json; auto looks at
+            whether the rays of its landmarks meet.
+        scale: Meters per unit of the places in transforms.json; by the head's size if not given.
         quick: Smaller images and fewer steps.
         stage1_only: Leave the pass over all frames together out.
         resume: Continue the run in DIR.
@@ -78,7 +91,7 @@ def capture(
     from headfields.apps.capturing.video import open_video
     from headfields.apps.tracking.failures import FrameFailure
     from headfields.apps.tracking.head.options import HeadTrackingOptions
-    from headfields.apps.tracking.head.recording import check_run, fitted_identity, opened_head, prepared
+    from headfields.apps.tracking.head.recording import begun_afresh, check_run, fitted_identity, opened_head, prepared
     from headfields.apps.tracking.head.rig import HeadModel
     from headfields.apps.tracking.head.tracker import HeadTracker
     from headfields.cli.run_tracker import check_frames, print_errors, run_tracker
@@ -96,6 +109,16 @@ def capture(
     box = _crop(crop)
     if cameras is None and source.is_dir():
         cameras = next((source / name for name in CALIBRATIONS if (source / name).is_file()), None)
+    posed, cameras = _posed(source, cameras)
+    further: dict[str, Any] = {"convention": convention, "motion": motion, "scale": scale}
+    if posed is None and (
+        given := [f"--{key} {value}" for key, value in further.items() if value not in ("auto", None)]
+    ):
+        raise CommandError(f"{given[0]} is for images with a transforms.json, and {source} has none; leave it out")
+    if posed is not None and focal is not None:
+        raise CommandError(f"--focal {focal} was given, and {posed[0]} has the focal lengths; leave one out")
+    if posed is not None and fps is not None:
+        raise CommandError("--fps is for videos; choose images with --every")
     if cameras is not None and focal is not None:
         raise CommandError(f"--focal {focal} and a calibration ({cameras}) were given; leave one out")
     options = HeadTrackingOptions.quick() if quick else HeadTrackingOptions()
@@ -103,7 +126,12 @@ def capture(
         options = replace(options, frame=replace(options.frame, joint_steps=0))
     video: Any
     files: Any
-    if cameras is None:
+    if posed is not None:
+        from headfields.data.formats.posed_images import read_posed_frames
+
+        video, files = read_posed_frames(source, posed), _files(source, landmarks, mattes, labels)
+        further |= {"every": every, "limit": frames}
+    elif cameras is None:
         video, files = open_video(source, every, fps, frames), _files(source, landmarks, mattes, labels)
     else:
         video = camera_sources(source, cameras, every, fps, frames)
@@ -115,11 +143,14 @@ def capture(
     begun = {"source": source.resolve(), "head": head, "every": every, "fps": fps, "frames": frames, "crop": crop,
              "size": size, "focal": focal, "quick": quick,
              "cameras": None if cameras is None else cameras.resolve()}  # fmt: skip
+    if posed is not None:
+        begun |= {"transforms": [path.resolve() for path in posed], **further}
     run = out / "tracking" / "run"
     try:
         RunFolder(out).check_writable()
-        check_run(out, begun, resume)
-        recording = prepared(video, out, files, detectors, box, size, focal, calibration=cameras)
+        with begun_afresh(out):
+            check_run(out, begun, resume)
+            recording = prepared(video, out, files, detectors, box, size, focal, calibration=cameras, posed=further)
         identity = None if recording is None else fitted_identity(model, recording, out, options, free)
     except FrameFailure as failure:
         raise CommandError(f"{source}: {failure}") from failure
@@ -133,6 +164,22 @@ def capture(
         print(line)
     print_errors(tracked, len(recording))
     print(f"next: headfields train insta --capture {out} --out AVATAR --minutes 10")
+
+
+def _posed(source: Path, cameras: Path | None) -> tuple[list[Path] | None, Path | None]:
+    """The transforms files of plain images, and the calibration of several cameras; at most one of the two."""
+    from headfields.data.formats.posed_images import posed_transforms
+
+    if cameras is not None and cameras.name.startswith("transforms"):
+        if not source.is_dir():
+            raise CommandError(
+                f"--cameras {cameras} has the cameras of images, and {source} is a video; name the folder of the "
+                "images that the cameras were found for"
+            )
+        return [cameras], None
+    if cameras is not None or not source.is_dir():
+        return None, cameras
+    return posed_transforms(source) or None, None
 
 
 def _crop(crop: str) -> Any:

@@ -21,6 +21,7 @@ __all__ = [
     "Decision",
     "Evidence",
     "check_convention",
+    "convention_word",
     "decide_convention",
     "focal_factor_line",
     "named_convention",
@@ -131,7 +132,7 @@ def decide_convention(
             raise CaptureError(
                 f"transform_matrix: convention is {convention!r} ({prefer}), under which the meshes score "
                 f"{scores[prefer]:.3f} on the images; {scores[best]:.3f} as {best} (scores: {listing}; {used}). "
-                + (wrong or f"Pass {_word(best)!r}, or leave convention out")
+                + (wrong or f"Pass {convention_word(best)!r}, or leave convention out")
             )
         stated = True
     certain = stated and scores[prefer] >= _LEAST_SCORE and scores[best] - scores[prefer] < _CLEAR
@@ -162,8 +163,8 @@ def decide_convention(
     if ambiguous:
         raise CaptureError(
             f"transform_matrix: the camera convention is ambiguous between {best!r} and {rival!r} (scores: {listing}; "
-            f"{used}). Say which it is ({_word(best)!r} or {_word(str(rival))!r} as convention), or add frames in "
-            "which the head is turned, mattes or depth maps"
+            f"{used}). Say which it is ({convention_word(best)!r} or {convention_word(str(rival))!r} as convention), "
+            "or add frames in which the head is turned, mattes or depth maps"
         )
     return Decision(best, CONVENTIONS[best], scores, used)
 
@@ -179,7 +180,8 @@ def named_convention(convention: str) -> str:
     return _NAMES[convention]
 
 
-def _word(name: str) -> str:
+def convention_word(name: str) -> str:
+    """The user's word for a key of `CONVENTIONS`."""
     return next(word for word, each in _NAMES.items() if each == name)
 
 

@@ -232,13 +232,13 @@ def images_of(path: Path) -> tuple[Path, list[Path]]:
         if folder.is_dir():
             files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
             if files:
-                return folder, sorted(files, key=_natural)
+                return folder, sorted(files, key=natural_key)
     raise CaptureError(
         f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
         "video or a folder of images"
     )
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
+def natural_key(path: Path) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", path.stem)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -241,7 +241,11 @@ def _describe(folder: Path) -> str:
             "capture DIR/train --head FLAME.npz --out OTHER --landmarks FOLDER)"
         )
     if transforms:
-        return f"Found {', '.join(transforms)}, whose frames have no mesh_path; export it with one per frame"
+        return (
+            f"Found {', '.join(transforms)}, whose frames have no mesh_path: images with cameras, as nerfstudio's, and "
+            "no tracked meshes. headfields capture DIR --head HEAD --out OTHER tracks a head through them, with these "
+            "cameras"
+        )
     if is_untracked(folder):
         return (
             "It is a recording without tracked meshes (headfields.data.untracked.load_untracked), which headfields "

@@ -114,7 +114,7 @@ def test_bad_sources_are_named(folder, tmp_path, capsys):
     faceless.mkdir()
     Image.fromarray(np.full((64, 64, 4), 99, np.uint8)).save(faceless / "0.png")
     assert run(faceless, tmp_path / "out2") == 1
-    assert "no face in any of 1 frames" in capsys.readouterr().err
+    assert "no landmarks were given" in capsys.readouterr().err
     assert main(["capture", str(folder), "--head", str(tmp_path / "none.npz"), "--out", str(tmp_path / "o")]) == 1
     assert "none.npz" in capsys.readouterr().err
 
@@ -214,3 +214,56 @@ def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):
     assert "--focal 300.0 and a calibration" in capsys.readouterr().err
     assert run(tmp_path / "in", tmp_path / "other", "--landmarks", str(tmp_path)) == 1
     assert "has nothing named front" in capsys.readouterr().err
+
+
+def test_a_failed_try_leaves_nothing_that_refuses_the_next(folder, tmp_path, capsys):
+    out, bare = tmp_path / "out", tmp_path / "bare"
+    bare.mkdir()
+    for path in folder.glob("*.png"):
+        (bare / path.name).symlink_to(path)
+    assert run(bare, out) == 1 and "no landmarks were given, and there is no detector" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(bare, out, "--landmarks", str(folder / "landmarks"), "--mattes", str(folder / "landmarks")) == 1
+    assert "has no mattes" in capsys.readouterr().err and not out.exists()
+    out.mkdir()
+    (tmp_path / "short").mkdir()
+    np.save(tmp_path / "short" / "00000.npy", np.zeros((5, 2)))
+    assert run(bare, out, "--landmarks", str(tmp_path / "short")) == 1
+    assert "landmarks" in capsys.readouterr().err and out.is_dir() and not any(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scale", "2"], "--scale 2.0 is for images with a transforms.json"),
+        (["--motion", "still"], "--motion still is for images with a transforms.json"),
+        (["--convention", "opencv"], "--convention opencv is for images with a transforms.json"),
+    ],
+)
+def test_options_of_posed_images_are_refused_elsewhere(folder, tmp_path, capsys, options, message):
+    assert run(folder, tmp_path / "out", *options) != 0
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_nerfstudio_becomes_a_capture_with_its_cameras(folder, drawn, tmp_path, capsys):  # noqa: F811
+    """Lenses that differ from what would be fitted; the head moves, so that each image has a pose of its own."""
+    posed = tmp_path / "posed"
+    (posed / "images").mkdir(parents=True)
+    for row in (0, 2, 3):
+        (posed / "images" / f"{row:05d}.png").symlink_to(folder / f"{row:05d}.png")
+    (posed / "landmarks").symlink_to(folder / "landmarks")
+    height, width = drawn.recording.size
+    focal = 1.7 * width
+    frames = [{"file_path": f"images/{row:05d}.png", "transform_matrix": np.eye(4).tolist()} for row in (0, 2, 3)]
+    content = {"fl_x": focal, "fl_y": focal, "cx": width / 2, "cy": height / 2, "w": width, "h": height}
+    (posed / "transforms.json").write_text(json.dumps({**content, "frames": frames}))
+    assert run(posed, tmp_path / "out", "--motion", "moving") == 0
+    assert "of the cameras only the lenses are used" in capsys.readouterr().out
+    made = load_capture(tmp_path / "out")
+    crop = made.camera([0])
+    assert len(made) == 3
+    written = open_frames(tmp_path / "out" / "tracking" / "recording", 64)
+    scale = float(written.intrinsics[0, 0, 0]) / focal
+    assert float(crop.intrinsics[0, 0, 0]) == pytest.approx(scale * focal, rel=1e-4) and 0.2 < scale < 2
+    assert run(posed, tmp_path / "other", "--focal", "200") == 1
+    assert "--focal 200.0 was given, and" in capsys.readouterr().err

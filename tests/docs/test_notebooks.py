@@ -1,7 +1,9 @@
-"""The notebooks: what they name exists, and they run with less of everything; `make docs` runs them as they are."""
+"""The notebooks: their outputs belong to their code, what they name exists, and they run with less of everything;
+`make docs` runs them as they are."""
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -104,10 +106,48 @@ def resolved(names: list[str]) -> Any:
     return value
 
 
+def tutorials() -> Any:
+    specification = importlib.util.spec_from_file_location("tutorials", DOCS / "_extension" / "tutorials.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def shows(code: str) -> bool:
+    """Whether a cell has an output: its last line is a value, or it prints or plots."""
+    tree = ast.parse(code)
+    called = {dotted(node.func)[-1:] == [name] for node in ast.walk(tree) if isinstance(node, ast.Call)
+              for name in ("print",)}  # fmt: skip
+    plots = any(isinstance(node, ast.Expr) and ast.unparse(node).startswith(("plt.show(", "draw_slices("))
+                for node in tree.body)  # fmt: skip
+    return isinstance(tree.body[-1], ast.Expr) or any(called) or plots
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
-    for cell in cells(notebook):
-        assert cell["outputs"] == [] and cell["execution_count"] is None, "clear the outputs before you commit"
+def test_outputs_are_those_of_the_code(notebook: Path) -> None:
+    """They can be read where they are; a cell that has changed since, or one before it, is noticed."""
+    module, code = tutorials(), ["".join(cell["source"]) for cell in cells(notebook)]
+    remedy = f"run python docs/_extension/tutorials.py {notebook.stem}, and look at it"
+    pictures = 0
+    for cell, source, note in zip(cells(notebook), code, module.notes(code), strict=True):
+        assert cell["metadata"].get(module.NOTE) == note, f"the outputs belong to other code; {remedy}"
+        assert bool(cell["outputs"]) or not shows(source), f"no output of\n{source}\n{remedy}"
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error" and output.get("name") != "stderr", output
+            kinds = set(output.get("data", {}))
+            pictures += bool(kinds & {"image/png", "image/jpeg"})
+            assert "data:image" not in str(output.get("data", {}).get("text/html")), "a picture within HTML"
+    assert pictures >= 3, f"{notebook.name} shows {pictures} pictures"
+    assert notebook.stat().st_size < 1_000_000, "pictures of this size make the repository grow"
+
+
+def test_a_note_is_of_all_code_before_it() -> None:
+    notes = tutorials().notes
+    first, changed = notes(["a = 1", "print(a)", "a"]), notes(["a = 2", "print(a)", "a"])
+    assert len(set(first)) == 3 and not set(first) & set(changed)
+    assert notes(["a = 1", "print(a)", "a + 1"])[:2] == first[:2]
+    assert notes(["ab", "c"])[1] != notes(["a", "bc"])[1]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

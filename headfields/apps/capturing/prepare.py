@@ -19,7 +19,7 @@ from headfields.data.untracked import UntrackedRecording, load_untracked, write_
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_image
 
-__all__ = ["DEFAULT_FOCAL", "nearest_face", "prepare_recording"]
+__all__ = ["DEFAULT_FOCAL", "check_given", "detected_landmarks", "nearest_face", "prepare_recording"]
 
 DEFAULT_FOCAL = 1.2
 """Focal length where nothing determines it, in longer sides of the uncropped image: a phone's front camera has about
@@ -43,6 +43,7 @@ def prepare_recording(
     show: Callable[[str, int], None] = lambda what, frame: None,
     stop: Callable[[], bool] = lambda: False,
     calibration: tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "3 3"]] | None = None,
+    lens: Float[np.ndarray, "3 3"] | None = None,
 ) -> UntrackedRecording | None:
     """Reads all frames twice (landmarks, then pixels), and writes the recording that trackers read.
 
@@ -64,6 +65,7 @@ def prepare_recording(
         stop: asked between frames whether to stop.
         calibration: the camera's pose, from the world to it (OpenCV axes), and its intrinsics in pixels of the source,
             if it is one of several; the crop is then a square of `side` pixels, and frames need no face.
+        lens: intrinsics in pixels of the source, if they are known and the camera's pose is not.
 
     Returns:
         The recording; None if stopped.
@@ -74,6 +76,8 @@ def prepare_recording(
     folder = Path(folder)
     if (folder / "recording.json").is_file():
         return load_untracked(folder)
+    if calibration is None:
+        check_given(source, files, detectors)
     record = _Frames()
     for count, frame in enumerate(source):
         if stop():
@@ -128,14 +132,13 @@ def prepare_recording(
     _check_mattes(source, record, coverage, on_face)
     recording = _recording(source, record, framing, focal)
     if calibration is not None:
-        pose, lens = calibration
-        shift, scale = np.array([framing.left, framing.top]), np.array(framing.scale)
+        lens = calibration[1]
+        recording = replace(recording, world_to_camera=np.repeat(calibration[0][None], len(recording), 0))
+    if lens is not None:
         framed = lens.copy()
-        framed[:2, 2] -= shift
-        framed[:2] *= scale[:, None]
-        recording = replace(
-            recording, intrinsics=framed[None], world_to_camera=np.repeat(pose[None], len(recording), 0)
-        )
+        framed[:2, 2] -= [framing.left, framing.top]
+        framed[:2] *= np.array(framing.scale)[:, None]
+        recording = replace(recording, intrinsics=framed[None])
     marks = framing.points(landmarks)
     counts = np.where(np.isfinite(marks).all(2).sum(1) >= _LEAST, marks.shape[1], 0)
     save_arrays(folder / "landmarks.npz", {"landmarks": marks, "counts": counts})
@@ -166,7 +169,7 @@ class _Frames:
             self.faults[row] = f"{frame.name} is black; nothing can be made out in it"
         else:
             try:
-                faces = _faces(frame, files, detectors)
+                faces = detected_landmarks(frame, files, detectors)
             except CaptureError as error:
                 faces, self.faults[row] = None, str(error)
             if faces is not None and len(faces):
@@ -179,9 +182,32 @@ class _Frames:
         self.landmarks.append(points)
 
 
-def _faces(
+def check_given(source: VideoSource, files: DetectionFiles | None, detectors: Sequence[Detector]) -> None:
+    """Refuses a recording without any source of landmarks or of mattes, before a frame is read.
+
+    Raises:
+        CaptureError: there are neither files nor detectors of landmarks, or neither of mattes and the source has none.
+    """
+    if detectors:
+        return
+    given = set() if files is None else files.given
+    if "landmarks" not in given:
+        raise CaptureError(
+            f"{source.path}: no landmarks were given, and there is no detector; pass landmarks of a detector "
+            "(--landmarks FOLDER), or a model (--face-landmarker face_landmarker.task, --landmark-onnx)"
+        )
+    if "mattes" not in given and not source.has_alpha:
+        raise CaptureError(
+            f"{source.path}: no mattes were given, {'the images have no alpha' if source.files else 'a video has none'}"
+            ", and there is no detector; pass images of a matting program (--mattes FOLDER), or a model (--segmenter, "
+            "--matte-onnx)"
+        )
+
+
+def detected_landmarks(
     frame: SourceFrame, files: DetectionFiles | None, detectors: Sequence[Detector]
 ) -> Float[np.ndarray, "k 68 2"] | None:
+    """The faces of a frame (K, 68, 2), pixels, of files or else of the first detector that has any; None for none."""
     faces = None if files is None else files.landmarks_of(frame)
     for detector in detectors:
         if faces is not None:

@@ -65,6 +65,8 @@ def prepare_cameras(
     files: Mapping[str, DetectionFiles], detectors: Sequence[Detector] = (),
     crop: Literal["auto", "none"] | tuple[int, int, int, int] = "auto", side: int | None = _SIDE,
     show: Callable[[str, int], None] = lambda what, frame: None, stop: Callable[[], bool] = lambda: False,
+    placed: tuple[Mapping[str, Float[np.ndarray, "4 4"]], Mapping[str, Float[np.ndarray, "3 3"]]] | None = None,
+    scale: float | int | None = None, report: Sequence[str] = (),
 ) -> UntrackedRecording | None:  # fmt: skip
     """Each camera's recording, by `prepare_recording`, in one space.
 
@@ -77,6 +79,10 @@ def prepare_cameras(
         folder: of the recording; each camera has a folder in it.
         files: detections of another program, by camera.
         detectors, crop, side, show, stop: as those of `prepare_recording`.
+        placed: world to camera and intrinsics by camera, where they are known already; `calibration` is then the file
+            that messages name.
+        scale: meters per unit of the cameras' places; None: by the eyes' corners.
+        report: lines to begin with.
 
     Returns:
         The recording; None if stopped.
@@ -85,7 +91,8 @@ def prepare_cameras(
         CaptureError: cameras have images of several sizes or different numbers of frames, there is no face, or
             calibration and landmarks do not fit together.
     """
-    views, lenses = read_calibration(calibration, {name: source.size for name, source in sources.items()})
+    sizes = {name: source.size for name, source in sources.items()}
+    views, lenses = read_calibration(calibration, sizes) if placed is None else placed
     recordings: dict[str, UntrackedRecording] = {}
     for name, source in sources.items():
         recording = prepare_recording(
@@ -125,18 +132,32 @@ def prepare_cameras(
                 f"camera {name} has {counts[name]} frames and {first} {counts[first]}; the cameras of a recording are "
                 "synchronized: cut their videos to the same moments"
             )
-    scale, line = _unit([recordings[name] for name in order], [marks[name] for name in order], calibration)
-    report = [f"camera {row:02d} is {name}, with a face in {faces[name]} of {counts[name]} frames"
-              for row, name in enumerate(order)]  # fmt: skip
-    report += [
-        f"camera {name} of the calibration has no video or folder of images, and is left out"
-        for name in calibrated_names(calibration) if name not in sources
-    ]  # fmt: skip
-    report += [
+    found, line = _unit([recordings[name] for name in order], [marks[name] for name in order], calibration)
+    if scale is not None:
+        if not found / _NEAR < scale < found * _NEAR:
+            amount = max(found / scale, scale / found)
+            raise CaptureError(
+                f"{calibration}: scale is {scale:g} meters per unit, and the eyes' outer corners are then "
+                f"{100 * _EYES * scale / found:.3g} cm apart, {100 * _EYES:.0f} of most people. Either the scale is "
+                f"wrong, and about {found:.3g}, or the focal length is: the projected landmarks are {amount:.1f} times "
+                f"too {'wide' if scale < found else 'narrow'}"
+            )
+        found, line = float(scale), f"the cameras' places are scaled by {scale:g}, as given"
+    lines = [*report]
+    if placed is not None:
+        lines.append(f"{sum(map(bool, faces.values()))} of {len(order)} cameras see a face; {first} is the first one")
+    else:
+        lines += [f"camera {row:02d} is {name}, with a face in {faces[name]} of {counts[name]} frames"
+                  for row, name in enumerate(order)]  # fmt: skip
+        lines += [
+            f"camera {name} of the calibration has no video or folder of images, and is left out"
+            for name in calibrated_names(calibration) if name not in sources
+        ]  # fmt: skip
+    lines += [
         f"camera {name} lacks {len(own.failed)} frames, as {next(iter(own.failed.values()))}"
         for name, own in recordings.items() if own.failed
     ]  # fmt: skip
-    write_joined(Path(folder), order, scale, [*report, *([line] if line else [])])
+    write_joined(Path(folder), order, found, [*lines, *([line] if line else [])])
     return load_untracked(folder)
 
 

@@ -78,6 +78,15 @@ class VideoSource:
         )
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether an image of the folder may have a matte; a video has none."""
+        for index, file in enumerate(self.files):
+            with contextlib.suppress(CaptureError):
+                if image_header(file, f"frame {index}", "image", "rgba", upright=True).has_alpha:
+                    return True
+        return False
+
+    @property
     def step(self) -> float:
         """Frames of the recording from one that is read to the next."""
         if self.rate_limit is None or not self.rate:

@@ -122,17 +122,31 @@ def test_detectors_fill_what_files_lack(folder, tmp_path):
 def test_recordings_without_face_or_matte(folder, tmp_path):
     (tmp_path / "black").mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "black" / "0.png")
+
+    class Blind:
+        def landmarks(self, image):
+            return None
+
+        matte = labels = landmarks
+
     with pytest.raises(CaptureError, match=r"none of 1 frames can be used; frame 0 \(0.png\) is black"):
-        prepare_recording(open_video(tmp_path / "black"), tmp_path / "out")
+        prepare_recording(open_video(tmp_path / "black"), tmp_path / "out", None, [Blind()])
     with pytest.raises(CaptureError, match="no face in any of 9 frames; pass landmarks"):
-        prepare_recording(open_video(folder), tmp_path / "out")
+        prepare_recording(open_video(folder), tmp_path / "out", None, [Blind()])
+    read = []
+    with pytest.raises(CaptureError, match="no landmarks were given, and there is no detector; pass landmarks"):
+        prepare_recording(open_video(folder), tmp_path / "out", show=lambda what, count: read.append(count))
     opaque = tmp_path / "opaque"
     opaque.mkdir()
     image, _, points = drawn_frame(0)
     Image.fromarray(image).save(opaque / "00000.png")
     np.save(tmp_path / "marks.npy", points[None])
+    files, see = DetectionFiles(tmp_path / "marks.npy"), lambda what, count: read.append(count)
+    with pytest.raises(CaptureError, match="no mattes were given, the images have no alpha, and there is no detector"):
+        prepare_recording(open_video(opaque), tmp_path / "out2", files, show=see)
+    assert not read  # it is said before any frame is read
     with pytest.raises(CaptureError, match="no frame has a matte; pass"):
-        prepare_recording(open_video(opaque), tmp_path / "out2", DetectionFiles(tmp_path / "marks.npy"))
+        prepare_recording(open_video(opaque), tmp_path / "out2", files, [Blind()])
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,11 @@ class DetectionFiles:
         self._mattes = {} if mattes is None else _by_stem(Path(mattes), _IMAGES, "mattes")
         self._labels = {} if labels is None else _by_stem(Path(labels), _IMAGES, "labels")
 
+    @property
+    def given(self) -> set[str]:
+        """Which of "landmarks", "mattes" and "labels" there are files of."""
+        return {kind for kind, path in self._where.items() if path is not None}
+
     def landmarks_of(self, frame: SourceFrame) -> Float[np.ndarray, "k 68 2"] | None:
         """The faces of a frame (K, 68, 2), pixels; None if the files have none for it.
 

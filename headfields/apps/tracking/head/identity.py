@@ -170,7 +170,7 @@ def fit_identity(
         return None
     keys = sorted(list(observations)[: options.keyframes])  # those that differ most come first
     order = sorted(observations)
-    if len(order) < _FEWEST:
+    if len(order) < _FEWEST and not recording.others:
         report.append(f"identity is fitted to {len(order)} frames only; more views of the head make it better")
     solver = BundleSolver(body, [observations[frame] for frame in order], small, count, _OFFSETS)
     best: tuple[float, Bundle] | None = None

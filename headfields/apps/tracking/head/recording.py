@@ -1,8 +1,10 @@
 """The steps of `headfields capture` before frames are tracked, resumable: the recording, and the head's identity."""
 
+import contextlib
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tqdm import tqdm
 
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.detectors.protocol import Detector
+from headfields.apps.capturing.posed import prepare_posed
 from headfields.apps.capturing.prepare import prepare_recording
 from headfields.apps.capturing.prepare_cameras import prepare_cameras
 from headfields.apps.capturing.video import VideoSource
@@ -17,7 +20,8 @@ from headfields.apps.tracking.file_formats import CAPTURE_RUN
 from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.data.untracked import UntrackedRecording
+from headfields.data.formats.posed_images import PosedFrames
+from headfields.data.untracked import UntrackedRecording, is_untracked
 from headfields.files.arrays import load_arrays
 from headfields.files.reading import check_file, reading
 from headfields.heads.blendshapes import BlendshapeHead
@@ -28,7 +32,7 @@ from headfields.runs.folder import read_json, write_json
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
 
-__all__ = ["check_run", "fitted_identity", "opened_head", "prepared"]
+__all__ = ["begun_afresh", "check_run", "fitted_identity", "opened_head", "prepared"]
 
 _FOLDER = "tracking"
 _SMPLX_JOINTS = 55
@@ -52,12 +56,14 @@ def opened_head(name: str) -> SkinnedHead | BlendshapeHead:
 
 
 def prepared(
-    source: VideoSource | Mapping[str, VideoSource], out: Path, files: DetectionFiles | Mapping[str, DetectionFiles],
+    source: VideoSource | PosedFrames | Mapping[str, VideoSource], out: Path,
+    files: DetectionFiles | Mapping[str, DetectionFiles],
     detectors: Sequence[Detector], crop: Any = "auto", side: int | None = 512, focal: float | None = None,
-    bar: bool = True, calibration: Path | None = None,
+    bar: bool = True, calibration: Path | None = None, posed: Mapping[str, Any] | None = None,
 ) -> UntrackedRecording | None:  # fmt: skip
     """The recording of a run, made or opened; None after Ctrl-C. Arguments as `prepare_recording`, or, with a
-    calibration and sources and files by camera, as `prepare_cameras`."""
+    calibration and sources and files by camera, as `prepare_cameras`, or, of images with cameras, as `prepare_posed`,
+    whose further ones are `posed`."""
     folder = out / _FOLDER / "recording"
     folder.mkdir(parents=True, exist_ok=True)
     progress = tqdm(desc="landmarks", unit="frame", disable=not bar, file=sys.stderr)
@@ -71,6 +77,11 @@ def prepared(
             assert isinstance(files, Mapping) and calibration is not None
             recording = prepare_cameras(
                 source, calibration, folder, files, detectors, crop, side, show, lambda: bool(interrupted)
+            )
+        elif isinstance(source, PosedFrames):
+            assert isinstance(files, DetectionFiles)
+            recording = prepare_posed(
+                source, folder, files, detectors, crop, side, show=show, stop=lambda: bool(interrupted), **(posed or {})
             )
         else:
             assert isinstance(files, DetectionFiles)
@@ -96,6 +107,23 @@ def fitted_identity(
         if identity is not None:
             identity.save(path)
         return None if interrupted else identity
+
+
+@contextlib.contextmanager
+def begun_afresh(out: Path) -> Iterator[None]:
+    """Takes away what a try has left that failed before its recording was whole, so that it refuses no other one.
+
+    A run that was begun before, and what Ctrl-C leaves, stay.
+    """
+    before, had_folder = (out / _FOLDER).exists(), out.exists()
+    try:
+        yield
+    except Exception:
+        if not before and not is_untracked(out / _FOLDER / "recording"):
+            shutil.rmtree(out / _FOLDER, ignore_errors=True)
+            if not had_folder and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+        raise
 
 
 def check_run(out: Path, arguments: Mapping[str, Any], resume: bool) -> None:

@@ -29,6 +29,7 @@ _JAW_OPEN = ("jawOpen", "jaw_open", "mouth_open")
 _OPEN = 0.45
 """Weight of the jaw's blendshape in the canonical mesh, in which the lips part."""
 _MILLIMETER = 0.001
+_TEST_EVERY, _TEST_CAMERA = 8, 4  # of the cameras of a single moment; the first one has the best view of the face
 
 
 def head_template(model: HeadModel, coefficients: Float[Tensor, " s"], body: TrackedBody) -> Template:
@@ -69,7 +70,8 @@ def write_tracked_head(
     The head's pose is in the cameras, the face's motion in the meshes. Expression files hold the jaw's rotation
     (axis-angle, 3; not of blendshapes, which have no jaw) and then the tracked coefficients. Labels are the
     recording's, else the mesh's; depth is that of the mesh. Splits are the recording's own, else the last frames test.
-    A moment from several cameras is a frame for each of them, named MOMENT_CAMERA, with one mesh and expression.
+    A moment from several cameras is a frame for each of them, named MOMENT_CAMERA, with one mesh and expression; of a
+    single moment every eighth camera is test (nerfstudio's interval).
 
     Args:
         out: the folder.
@@ -94,6 +96,10 @@ def write_tracked_head(
         MeshLabels(template), functools.partial(_depth, MeshDepth(template)), skinned,
     )  # fmt: skip
     frames = sorted(rows)
+    if len(frames) == 1 and len(views := rows[frames[0]]) > 1 and recording.own_splits is None:
+        test = views[_TEST_CAMERA::_TEST_EVERY] or views[-1:]
+        writer.finish({"train": [row for row in views if row not in test], "test": test, "val": test})
+        return out
     if recording.own_splits is None:
         splits = splits_from_end("write_tracked_head", len(frames))
         chosen = {name: [frames[k] for k in own] for name, own in splits.items()}
