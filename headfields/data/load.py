@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from headfields.data.video_frames import VIDEO_SUFFIXES
 from headfields.files.reading import reading
 from headfields.heads.mouth.closing import mouth_loop
 from headfields.heads.skinned import SkinnedHead
+from headfields.mesh.mesh import Mesh
 
 __all__ = ["load_capture"]
 
@@ -74,7 +76,8 @@ def load_capture(
         skinning: (V, J) skinning weights of the template's vertices. States then have `joint_transforms` fitted to
             their meshes (`fit_joint_transforms`), which skinning deformers need and the layout does not record.
         head: the FLAME model of a capture with FLAME parameters, `headfields.heads.FlameHead.from_file(...)`; its
-            regions are the capture's, unless `regions` has others. Not for INSTA's layout, which has meshes.
+            regions are the capture's, unless `regions` has others. Of INSTA's layout, which has meshes, the head that
+            they are of, for its regions alone; None: labels vote.
         root: folder above `path` that holds everything, for sets whose frames refer to sibling folders
             (`../OTHER/images/...`), as those that join several sequences do. VHAP's layout.
         eyelids: blendshapes of the left and the right eyelid, `l_eyelid.npy` and `r_eyelid.npy` of metrical-tracker's
@@ -177,12 +180,12 @@ def _read(
 ) -> tuple[Recording, dict[str, Bool[Tensor, " f"]]]:
     """The recording, and the face regions that its head model knows."""
     if layout == "INSTA":
-        if head is not None or root is not None or eyelids is not None:
+        if root is not None or eyelids is not None:
             raise CaptureError(
-                f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave head, root and eyelids "
-                "out"
+                f"load_capture: {folder} is in INSTA's layout, whose frames have meshes; leave root and eyelids out"
             )
-        return read_insta(folder, convention), {}
+        recording = read_insta(folder, convention)
+        return recording, {} if head is None else _regions_of_mesh(head, recording.canonical, folder)
     if head is None:
         raise CaptureError(
             f"load_capture: {folder} is in the layout of {layout}, whose frames have FLAME parameters and no meshes; "
@@ -221,6 +224,31 @@ def _regions(head: SkinnedHead) -> dict[str, Bool[Tensor, " f"]]:
     except ValueError:  # a mesh with a closed mouth
         border = None
     return head.derived_regions(border)
+
+
+def _regions_of_mesh(head: SkinnedHead, mesh: Mesh, folder: Path) -> dict[str, Bool[Tensor, " f"]]:
+    """The head's regions as masks of the faces of a mesh of its vertices.
+
+    The mesh may have other faces, as INSTA's has, which closes the mouth and has fewer at the eyeballs: a face that the
+    head lacks is in a region if all of its vertices are.
+    """
+    count = len(head.template_vertices)
+    if len(mesh.vertices) != count:
+        raise CaptureError(
+            f"load_capture: the head has {count:,} vertices, and the meshes of {folder} {len(mesh.vertices):,}; pass the "
+            "head that they are of, or leave it out"
+        )
+    places = torch.tensor([count * count, count, 1])
+    own, keys = ((faces.long().cpu().sort(dim=1).values * places).sum(1) for faces in (head.faces, mesh.faces))
+    own, order = own.sort()
+    at = torch.searchsorted(own, keys).clamp(max=len(own) - 1)
+    known = own[at] == keys
+    masks = {}
+    for name, region in _regions(head).items():
+        inside = torch.zeros(count, dtype=torch.bool)
+        inside[head.faces.cpu()[region.cpu()].reshape(-1)] = True
+        masks[name] = torch.where(known, region.cpu()[order[at]], inside[mesh.faces.cpu()].all(1))
+    return masks
 
 
 def _describe(folder: Path) -> str:

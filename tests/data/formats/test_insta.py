@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import headfields as hf
 from headfields.data import Capture, CaptureError, load_capture
 from headfields.data.camera_axes import named_convention
 from headfields.data.formats.insta_writer import write_insta
@@ -227,6 +228,29 @@ def test_depth_scale_and_eyes_path(tiny: Path) -> None:
     stored = np.array(Image.open(tiny / "depth/00000.png"))
     np.testing.assert_allclose(capture.depth(0).numpy(), stored * 0.00101, rtol=1e-6)
     assert any("eyes_path" in line for line in capture.report)
+
+
+def test_the_regions_are_those_of_the_head_that_the_meshes_are_of(tmp_path: Path) -> None:
+    """Also of a mesh with other faces: in another order, a mouth that is closed, an eyeball with a face of its own."""
+    head = hf.synthetic.procedural_head()
+    closed, own = head.template(), head.derived_regions()
+    vertices = closed.canonical_vertices
+    turned = closed.faces.flip(0).roll(1, dims=1)
+    eyeball = own["left_eyeball"].nonzero()[[0, 20, 40], 0]
+    faces = torch.cat([turned, head.faces[eyeball, 0][None]])
+    frame = replace(tiny_frames(1)[0], vertices=vertices)
+    write_insta(tmp_path / "head", [frame, frame], vertices, faces, test_frames=1)
+    regions = load_capture(tmp_path / "head", head=head, mouth="none", head_frame="keep").template.regions
+    count = len(closed.faces) - len(head.faces)  # the faces that close the mouth, which come first now
+    for name in ("eyes", "nose", "scalp"):
+        assert torch.equal(regions[name][count:-1].flip(0), own[name]), name
+    assert bool(regions["eyes"][-1]) and not bool(regions["nose"][-1])
+    assert torch.equal(regions["mouth"][:-1].flip(0), closed.regions["mouth"])
+    with pytest.raises(CaptureError, match="leave root and eyelids out"):
+        load_capture(tmp_path / "head", head=head, root=tmp_path)
+    write_insta(tmp_path / "blob", tiny_frames(2), *blob(), test_frames=1)
+    with pytest.raises(CaptureError, match="the head has 4,515 vertices, and the meshes of .* 362"):
+        load_capture(tmp_path / "blob", head=head)
 
 
 @pytest.mark.parametrize(
