@@ -235,8 +235,8 @@ def _regions_of_mesh(head: SkinnedHead, mesh: Mesh, folder: Path) -> dict[str, B
     count = len(head.template_vertices)
     if len(mesh.vertices) != count:
         raise CaptureError(
-            f"load_capture: the head has {count:,} vertices, and the meshes of {folder} {len(mesh.vertices):,}; pass the "
-            "head that they are of, or leave it out"
+            f"load_capture: the head has {count:,} vertices, and the meshes of {folder} {len(mesh.vertices):,}; pass "
+            "the head that they are of, or leave it out"
         )
     places = torch.tensor([count * count, count, 1])
     own, keys = ((faces.long().cpu().sort(dim=1).values * places).sum(1) for faces in (head.faces, mesh.faces))

@@ -249,7 +249,7 @@ def test_the_regions_are_those_of_the_head_that_the_meshes_are_of(tmp_path: Path
     with pytest.raises(CaptureError, match="leave root and eyelids out"):
         load_capture(tmp_path / "head", head=head, root=tmp_path)
     write_insta(tmp_path / "blob", tiny_frames(2), *blob(), test_frames=1)
-    with pytest.raises(CaptureError, match="the head has 4,515 vertices, and the meshes of .* 362"):
+    with pytest.raises(CaptureError, match=r"the head has 4,515 vertices, and the meshes of .* 362"):
         load_capture(tmp_path / "blob", head=head)
 
 
