@@ -1,29 +1,16 @@
-"""Rows of an ablation: runs that are reused, and what several seeds say about the differences between rows.
+"""Tables of the ablation of priors: what several seeds say about the differences between rows.
 
 Runs of one seed are compared with the baseline's run of the same seed. A difference is called determined if Student's
 t-test of these pairs rejects at 95 % that there is none; with one seed nothing is.
 """
 
-import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
 Figures = Mapping[str, float]
-
-
-def reused(folder: Path, run: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """The figures of a run: from `figures.json` in its folder, or from running it, which writes that file."""
-    path = folder / "figures.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    figures = run()
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-    return figures
 
 
 def difference(own: Sequence[Figures], baseline: Sequence[Figures], column: str) -> tuple[float, float, bool]:

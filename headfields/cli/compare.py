@@ -14,6 +14,7 @@ def compare(
     study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY.toml")],
     /,
     out: Folder,
+    capture: tuple[Path, ...] = (),
     plan: bool = False,
     verify: bool = False,
     workers: int = 1,
@@ -29,6 +30,7 @@ def compare(
     Args:
         study: The study; see the page on comparisons.
         out: Folder of cells and report.
+        capture: Folders of captures, in place of the study's.
         plan: Print the cells and rows that cannot be built, and train nothing.
         verify: Run a random finished cell again and say whether its score comes back.
         workers: Processes that train side by side.
@@ -41,7 +43,7 @@ def compare(
 
     if workers < 1:
         raise CommandError(f"--workers is {workers}; expected 1 or more")
-    asked = Study.load(study)
+    asked = Study.load(study, capture)
     if plan:
         cells = cells_of(asked, device)
         waiting = [cell for cell in cells if cell.done(out) is None]

@@ -19,6 +19,7 @@ def synth(
     noise: float = 0.0,
     noise_seed: int = 0,
     identity: OptionalInt = None,
+    cameras: int = 0,
 ) -> None:
     """Write a synthetic capture: a moving procedural head with images, mattes, labels, depth and meshes.
 
@@ -35,6 +36,8 @@ def synth(
             quarter of a second; a tenth of the time 0.1 s late). Images stay exact, and truth.npz keeps the truth.
         noise_seed: Seed of these errors.
         identity: Seed of the identity; the mean head if not given.
+        cameras: Also write OUT/cameras, a capture of test frames seen by so many cameras that training never sees, at
+            yaws from -90 to 90 degrees around the head: the stratum "cameras" of headfields compare.
     """
     target = folder or out
     if target is None or (folder and out):
@@ -43,6 +46,8 @@ def synth(
         raise CommandError(f"--frames is {frames} and --size is {size}; at least 3 frames of 16 pixels are needed")
     if not 0 <= noise < float("inf"):
         raise CommandError(f"--noise is {noise}; expected 0 (exact tracking), 1 (a usual tracker) or another factor")
+    if cameras < 0 or (cameras and frames < 6):
+        raise CommandError(f"--cameras is {cameras} and --frames {frames}; expected 0 or more, of 6 frames or more")
     if identity is not None and identity < 0:
         raise CommandError(f"--identity is {identity}; expected 0 or more")
     from headfields.data import load_capture
@@ -52,10 +57,14 @@ def synth(
 
     errors = TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
-        write_head_capture(target, frames=frames, size=size, seed=seed, noise=errors, identity=identity)
+        write_head_capture(
+            target, frames=frames, size=size, seed=seed, noise=errors, identity=identity, cameras=cameras
+        )
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {target}")
+    if cameras:
+        print(f"wrote test frames by {cameras} other cameras to {target / 'cameras'}")
     if noise:
         print(f"tracking error, mean over frames: {tracking_error(load_capture(target))}")
     print(f"next: headfields train insta --capture {target} --out RUN --minutes 10")

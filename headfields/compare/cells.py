@@ -7,8 +7,9 @@ Measuring has a key of its own: a changed measure is computed again from the sav
 import dataclasses
 import functools
 import hashlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,20 @@ import torch
 import headfields
 from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
-from headfields.compare.study import Row, Study, digest
+from headfields.compare.strata import choose_training, frames_of
+from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in
+from headfields.data.balance import view_yaw
 from headfields.files.versions import FileFormat
 from headfields.runs.folder import RunFolder, read_json, versions, write_json
 from headfields.runs.lock import run_lock
+from headfields.runs.memory import PeakMemory
 from headfields.training.evaluation import evaluate
-from headfields.training.frames import choose_frames
 from headfields.training.opened_run import trainer_of
 from headfields.training.presets import build, parameters_of, preset, preset_arguments
 from headfields.training.recipes import Recipe, recipe_of
 
 FORMAT = FileFormat("headfields.cell", "the result of a study's cell", 1, "run the study again in another folder")
-MEASURES = ("metrics", "training/evaluation.py", "training/region_scores.py")
+MEASURES = ("metrics", "training/evaluation.py", "training/region_scores.py", "training/surface_scores.py")
 """Code that measures, below the package."""
 _ELSEWHERE = ("apps", "cli", "compare", "interop", "synthetic", "viz", *MEASURES)
 """Code that no cell's training runs."""
@@ -41,16 +44,29 @@ class InterruptedCell(RuntimeError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a study on one capture with one seed."""
+    """One row of a study on one capture with one seed.
+
+    Attributes:
+        study: the study, under the cell's condition.
+        row: name.
+        capture: folder.
+        seed: number.
+        device: that trains and measures.
+        condition: name, or empty.
+        pair: the study's own capture, of which the condition has another version; the capture if empty.
+    """
 
     study: Study
     row: str
     capture: str
     seed: int
     device: str = "cpu"
+    condition: str = ""
+    pair: str = ""
 
     def __str__(self) -> str:
-        return f"{self.row} · {Path(self.capture).name} · seed {self.seed}"
+        tail = f" · {self.condition}" if self.condition else ""
+        return f"{self.row} · {Path(self.capture).name} · seed {self.seed}{tail}"
 
     @property
     def spec(self) -> Row:
@@ -62,7 +78,8 @@ class Cell:
         return {
             "row": {**self.spec.data(), "model": study.model_of(self.spec)},
             "shared": {"arguments": dict(study.arguments), "options": dict(study.options), "recipe": study.recipe,
-                       "mouth": study.mouth, "steps": study.steps, "seconds": study.seconds},
+                       "mouth": study.mouth, "steps": study.steps, "seconds": study.seconds,
+                       "share": study.share, "held_out": study.held_out, "front": study.front},
             "baseline": base.data() | {"model": study.model_of(base)},
             "capture": capture_digest(self.capture),
             "seed": self.seed,
@@ -78,7 +95,8 @@ class Cell:
     def measuring(self) -> dict[str, Any]:
         """What decides the scores of the trained avatar."""
         study = self.study
-        return {"split": study.split, "frames": study.frames, "background": study.background, "code": measuring_code()}
+        return {"split": study.split, "frames": study.frames, "background": study.background, "code": measuring_code(),
+                "strata": study.strata, "refine": study.refine}  # fmt: skip
 
     def folder(self, out: Path) -> Path:
         return out / "cells" / self.key()
@@ -90,7 +108,17 @@ class Cell:
             return None
         result = read_json(path, "run the study again")
         FORMAT.check(path, result)
-        return result if result.get("measured") == digest(self.measuring()) else None
+        return self._named(result) if result.get("measured") == digest(self.measuring()) else None
+
+    def _named(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The result with the names of its strata and condition in those of its measures."""
+        frames = []
+        for row in result["frames"]:
+            place = row.get("stratum", "test"), self.condition
+            scores = {name: value for name, value in row.items() if kind_of(name) in HIGHER}
+            rest = {name: value for name, value in row.items() if name not in scores}
+            frames.append(rest | {measure_in(name, *place): value for name, value in scores.items()})
+        return {**result, "frames": frames}
 
 
 def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
@@ -111,28 +139,49 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         if found is not None:
             return found
         source = data.load_capture(Path(cell.capture), mouth=cell.study.mouth)  # type: ignore[arg-type]
+        choose_training(source, cell.study.share, cell.study.held_out, cell.study.front)
         trained = folder / "trained.json"
         if not trained.exists():
             write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
             write_json(trained, _train(cell, source, RunFolder(folder / "run"), bar))
         cost = read_json(trained, "run the study again")
         avatar = load_avatar(RunFolder(folder / "run").avatar).to(cell.device).eval()
-        frames = evenly_spaced(choose_frames(source, cell.study.split), cell.study.frames)
-        scores = evaluate(
-            avatar, source, frames=frames, background=cell.study.background, device=cell.device, regions=True
-        )
+        frames, seconds = [], []
+        for stratum in cell.study.strata:
+            where, chosen = frames_of(cell.study, stratum, source)
+            scores = evaluate(
+                avatar, where, frames=chosen, background=cell.study.background, device=cell.device, regions=True,
+                refine=cell.study.refine,
+            )  # fmt: skip
+            yaw = view_yaw(where, chosen).rad2deg().tolist()
+            frames += [{**row, "stratum": stratum, "yaw": round(angle, 2)}
+                       for row, angle in zip(scores["per_frame"], yaw, strict=True)]  # fmt: skip
+            seconds.append(scores["seconds_per_frame"])
         result = FORMAT.stamp({
             "row": cell.row, "capture": cell.capture, "seed": cell.seed, "measured": digest(cell.measuring()),
-            "frames": scores["per_frame"],
-            "cost": {**cost, "seconds per frame": scores["seconds_per_frame"]},
+            "frames": frames, "cost": {**cost, "seconds per frame": seconds[0]},
         })  # fmt: skip
         write_json(folder / "result.json", result)
-    return result
+    return cell._named(result)
+
+
+def gathered(cells: Iterable[Cell], out: Path) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
+    """The results of finished cells by row and by the study's capture and seed, those of all conditions in one."""
+    found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for cell in cells:
+        result = cell.done(out)
+        if result is None:
+            continue
+        runs, place = found.setdefault(cell.row, {}), (cell.pair or cell.capture, cell.seed)
+        if place in runs:
+            result = {**runs[place], "frames": [*runs[place]["frames"], *result["frames"]]}
+        runs[place] = result
+    return found
 
 
 def _train(cell: Cell, source: Any, folder: RunFolder, bar: bool) -> dict[str, Any]:
     """Trains the cell's avatar and returns what that cost."""
-    study = cell.study
+    study, memory = cell.study, PeakMemory(cell.device)
     torch.manual_seed(cell.seed)
     avatar, recipe = made(study, cell.spec, source)
     if not folder.checkpoints:
@@ -156,6 +205,7 @@ def _train(cell: Cell, source: Any, folder: RunFolder, bar: bool) -> dict[str, A
         "steps": result.step, "seconds": result.seconds, "processor seconds": time.process_time() - started,
         "parameters": sum(parameter.numel() for parameter in avatar.parameters()),
         "file, bytes": folder.avatar.stat().st_size, "diverged": result.diverged,
+        "peak memory, bytes": memory.peak() or math.nan,
     }  # fmt: skip
 
 
@@ -163,7 +213,9 @@ def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
     """The untrained avatar of a row, and the recipe that trains it, both on the footing of the baseline."""
     base = study.rows[study.baseline or ""]
     if row.build is not None:
-        avatar = row.build(source)
+        taken = [parameter.name for parameter in parameters_of(row.build)]
+        shared = {name: value for name, value in footing(study, source).items() if name in taken}
+        avatar = row.build(source, **shared)
         whole = bool(getattr(avatar, "whole_images", False))
         recipe = recipe_of("gaussian_avatars" if whole else study.model_of(base), study.recipe)  # type: ignore[arg-type]
     else:
@@ -179,7 +231,8 @@ def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
     if not whole and base.build is None and of_base.options["rays"] > 1:  # both are fields of rays
         same = {name: of_base.options[name] for name in ("rays", "samples", "frames")}
         recipe = dataclasses.replace(recipe, options={**recipe.options, **same}, sampling=of_base.sampling)
-    return avatar, recipe
+    own = {"losses": row.losses, "sampling": row.sampling}
+    return avatar, dataclasses.replace(recipe, **{what: part for what, part in own.items() if part is not None})
 
 
 def footing(study: Study, source: Any) -> dict[str, Any]:
@@ -192,13 +245,6 @@ def footing(study: Study, source: Any) -> dict[str, Any]:
     arguments = preset_arguments(name, study.arguments_of(base), source, recipe)
     usual = {parameter.name: parameter.default for parameter in parameters_of(preset(name))}
     return {shared: arguments.get(shared, usual[shared]) for shared in ("shell", "behind") if shared in usual}
-
-
-def evenly_spaced(frames: list[int], most: int | None) -> list[int]:
-    """At most `most` of the frames, evenly spaced, the first and last among them."""
-    if most is None or most >= len(frames):
-        return frames
-    return [frames[index] for index in torch.linspace(0, len(frames) - 1, most).round().int().tolist()]
 
 
 @functools.lru_cache(maxsize=64)
@@ -244,12 +290,14 @@ def _code(chosen: Any) -> str:
 
 
 def cells_of(study: Study, device: str = "cpu") -> list[Cell]:
-    """The cells, by seed, capture and row: a stopped study has whole pairs."""
+    """The cells, by seed, condition, capture and row: a stopped study has whole pairs."""
+    under = {condition: study.under(condition) for condition in ("", *study.conditions)}
     return [
-        Cell(study, row, capture, seed, device)
+        Cell(own, name, str((row.captures or own.captures)[index]), seed, device, condition, str(pair))
         for seed in range(study.seeds)
-        for capture in map(str, study.captures)
-        for row in study.rows
+        for condition, own in under.items()
+        for index, pair in enumerate(study.captures)
+        for name, row in study.rows.items()
     ]
 
 

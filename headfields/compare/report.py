@@ -15,9 +15,11 @@ import torch
 
 from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
-from headfields.compare.cells import Cell, footing
+from headfields.compare.cells import Cell, footing, gathered
 from headfields.compare.statistics import Difference, holm, paired_difference, seeds_needed, verdicts
-from headfields.compare.study import HIGHER, Study
+from headfields.compare.strata import choose_training, frames_of
+from headfields.compare.study import HIGHER, Study, kind_of
+from headfields.compare.yaw_curve import draw_yaw_curve, yaw_curve
 from headfields.files.atomic import write_text
 from headfields.runs.folder import RunFolder, versions, write_json, write_picture
 from headfields.training.evaluation import picture
@@ -35,21 +37,23 @@ def summary(result: Mapping[str, Any], measure: str) -> float:
 def frame_scores(result: Mapping[str, Any], measure: str) -> dict[int, float | None]:
     """A measure by frame; None for a frame without what it is measured on."""
     return {
-        row["frame"]: None if row.get(measure) is None else min(float(row[measure]), MOST) for row in result["frames"]
+        row["frame"]: None if row[measure] is None else min(float(row[measure]), MOST)
+        for row in result["frames"]
+        if measure in row
     }
 
 
 def measures_of(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The measures that some frame has, in the order of the first."""
     names = [name for result in results for row in result["frames"] for name, value in row.items() if value is not None]
-    return [name for name in dict.fromkeys(names) if name.partition("_")[0] in HIGHER]
+    return [name for name in dict.fromkeys(names) if kind_of(name) in HIGHER]
 
 
 def differences_of(
     row: Mapping[tuple[str, int], Mapping[str, Any]], base: Mapping[tuple[str, int], Mapping[str, Any]], measure: str
 ) -> dict[str, np.ndarray]:
     """By capture, (seeds, frames): how much better a row is than the baseline, of the same capture, seed and frame."""
-    sign = 1.0 if HIGHER[measure.partition("_")[0]] else -1.0
+    sign = 1.0 if HIGHER[kind_of(measure)] else -1.0
     found = {}
     for capture in dict.fromkeys(capture for capture, _ in row):
         seeds = sorted(seed for place, seed in row if place == capture and (capture, seed) in base)
@@ -71,11 +75,7 @@ def content(study: Study, cells: Sequence[Cell], out: Path, without: Mapping[str
     Raises:
         ValueError: no cell has the primary measure.
     """
-    done: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
-    for cell in cells:
-        result = cell.done(out)
-        if result is not None:
-            done.setdefault(cell.row, {})[cell.capture, cell.seed] = result
+    done = gathered(cells, out)
     results = [result for row in done.values() for result in row.values()]
     measures = measures_of(results)
     if study.primary not in measures:
@@ -118,6 +118,7 @@ def content(study: Study, cells: Sequence[Cell], out: Path, without: Mapping[str
     return {
         "name": study.name, "study": study.data(), "key": study.key(), "baseline": baseline, "primary": study.primary,
         "level": study.level, "margin": study.margin, "rows": rows, "left out": dict(without), "measures": measures,
+        "over yaw": yaw_curve(done, study.primary) or yaw_curve(done, study.primary, "test"),
         "footing": {"mouth": study.mouth, **footing(study, source), "split": study.split,
                     "background": study.background, "steps": study.steps, "seconds": study.seconds},
         "machine": {**versions(), "processor": platform.machine(), "threads": torch.get_num_threads(),
@@ -153,31 +154,38 @@ def raw_rows(cells: Sequence[Cell], out: Path, measures: Sequence[str]) -> str:
     """Every frame of every cell as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["row", "capture", "seed", "frame", *measures])
+    writer.writerow(["row", "capture", "seed", "condition", "stratum", "frame", "yaw", *measures])
     for cell in cells:
         for frame in (cell.done(out) or {"frames": []})["frames"]:
             scores = [frame.get(measure) for measure in measures]
-            writer.writerow([cell.row, Path(cell.capture).name, cell.seed, frame["frame"], *scores])
+            place = [cell.row, Path(cell.capture).name, cell.seed, cell.condition, frame["stratum"], frame["frame"]]
+            writer.writerow([*place, frame["yaw"], *scores])
     return file.getvalue()
 
 
 def worst_frame(study: Study, cells: Sequence[Cell], out: Path) -> dict[str, bytes]:
     """Truth | rendering | error as PNG by row, first capture and seed, of the frame where the baseline is worst."""
-    first = [cell for cell in cells if cell.capture == study.captures[0] and cell.seed == 0]
+    stratum, _, condition = study.primary.partition("@")[2].partition(", ")
+    if stratum in study.conditions:
+        stratum, condition = "", stratum
+    place = (study.captures[0], 0, condition)
+    first = [cell for cell in cells if (cell.pair or cell.capture, cell.seed, cell.condition) == place]
     base = next((cell.done(out) for cell in first if cell.row == study.baseline), None)
     if base is None:
         return {}
     scores = {frame: value for frame, value in frame_scores(base, study.primary).items() if value is not None}
     if not scores:
         return {}
-    pick = min if HIGHER[study.primary.partition("_")[0]] else max
+    pick = min if HIGHER[kind_of(study.primary)] else max
     frame = pick(scores, key=lambda index: scores[index])
-    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
+    source = data.load_capture(Path(first[0].capture), mouth=study.mouth)  # type: ignore[arg-type]
+    choose_training(source, first[0].study.share, first[0].study.held_out, first[0].study.front)
+    source, _ = frames_of(first[0].study, stratum or "test", source)
     pictures = {}
     for cell in first:
         if cell.done(out) is None:
             continue
-        path = cell.folder(out) / f"frame_{frame:06d}.png"
+        path = cell.folder(out) / f"{stratum or 'test'}_{frame:06d}.png"
         if not path.exists():
             avatar = load_avatar(RunFolder(cell.folder(out) / "run").avatar).to(cell.device).eval()
             write_picture(path, picture(avatar, source, frame, study.background)[0])
@@ -250,6 +258,7 @@ captures, seeds and frames; the wider one of Student's interval and the hierarch
 {f"<h2>Left out</h2><ul>{left}</ul>" if left else ""}
 <h2>Quality and cost</h2>
 {_pareto(found, "seconds per frame", "seconds a frame")}{_pareto(found, "seconds", "seconds of training")}
+{draw_yaw_curve(found["over yaw"])}
 <h2>Where the baseline is worst</h2><div class=pictures>{images}</div>
 <h2>Footing and machine</h2><dl>{shared}</dl></html>
 """
@@ -275,7 +284,7 @@ def _mean(score: Mapping[str, float]) -> str:
 
 def _pareto(found: Mapping[str, Any], cost: str, label: str) -> str:
     """Quality over a cost, logarithmic, as SVG; rows that another one beats in both are gray."""
-    sign = 1 if HIGHER[found["primary"].partition("_")[0]] else -1
+    sign = 1 if HIGHER[kind_of(found["primary"])] else -1
     points = {
         name: (row["cost"][cost], row["scores"][found["primary"]]["mean"])
         for name, row in found["rows"].items()

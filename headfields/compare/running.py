@@ -116,7 +116,11 @@ def verify(study: Study, out: Path | str, scratch: Path | str, seed: int | None 
     Raises:
         ValueError: no cell is done.
     """
-    done = [cell for cell in cells_of(study, device) if cell.done(Path(out)) is not None]
+    done = [
+        cell
+        for cell in cells_of(study, device)
+        if any(study.primary in row for row in (cell.done(Path(out)) or {"frames": []})["frames"])
+    ]
     if not done:
         raise ValueError(f"{out} has no finished cell of this study on {device}; run it first")
     cell = random.Random(seed).choice(done)

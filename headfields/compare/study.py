@@ -7,18 +7,37 @@ import inspect
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headfields.compare.strata import CHOICES, TEST
 from headfields.parts import import_parts
 from headfields.similar_names import did_you_mean
 from headfields.training.presets import parameters_of, preset
 from headfields.training.recipes import recipe_of
 
-HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False}
-"""Measures by the word before their region, and whether higher is better."""
+HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False, "depth": False, "normal": False,
+          "flicker": False}  # fmt: skip
+"""Measures by their first word, and whether higher is better."""
+
+
+def kind_of(measure: str) -> str:
+    """The measure itself, of one in a region, stratum or condition: "psnr" of "psnr_mouth@unseen, 25 %"."""
+    return re.split("[_@]", measure, maxsplit=1)[0]
+
+
+def measure_in(measure: str, stratum: str, condition: str = "") -> str:
+    """The name of a measure in a stratum and under a condition; ordinary test frames have no suffix.
+
+    >>> from headfields.compare.study import measure_in
+    >>> measure_in("psnr", "test"), measure_in("psnr", "unseen"), measure_in("psnr_eyes", "cameras", "25 %")
+    ('psnr', 'psnr@unseen', 'psnr_eyes@cameras, 25 %')
+    """
+    where = ", ".join(part for part in ("" if stratum == TEST else stratum, condition) if part)
+    return f"{measure}@{where}" if where else measure
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,13 @@ class Row:
         model: a preset in place of the study's.
         arguments: of the preset, in place of the study's.
         options: of training, in place of the study's: those of `headfields.training.train`, `learning_rate=...`.
-        build: a function from a capture to an avatar, in place of a preset: your own composition.
+        build: a function from a capture to an avatar, in place of a preset: your own composition. It gets `shell` and
+            `behind` of the baseline if it has parameters of these names.
+        losses: a function from the weight of the depth prior and its first step to a list of losses, in place of those
+            of the recipe (`headfields.training.Recipe.losses`).
+        sampling: a function from a capture to arguments of `Trainer`, such as `frame_weights`, in place of those that
+            all rows have of the baseline's recipe (`headfields.training.Recipe.sampling`).
+        captures: other versions of the study's captures, one for each, with the same frames: what tracking costs.
         source: "FILE.py:function", where a study file has `build` from; empty for a function of a script.
     """
 
@@ -37,6 +62,9 @@ class Row:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     build: Callable[[Any], Any] | None = None
+    losses: Callable[[float | int, int], list[Any]] | None = None
+    sampling: Callable[[Any], Mapping[str, Any]] | None = None
+    captures: Sequence[str | Path] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -49,6 +77,10 @@ class Row:
         if self.build is not None:
             said["build"] = self.source or getattr(self.build, "__qualname__", repr(self.build))
             said["code"] = code_of(self.build)
+        for what, function in (("losses", self.losses), ("sampling", self.sampling)):
+            if function is not None:
+                said[what] = [getattr(function, "__qualname__", repr(function)), code_of(function)]
+        said["captures"] = [str(folder) for folder in self.captures]
         return {name: value for name, value in said.items() if value}
 
 
@@ -69,11 +101,23 @@ class Study:
         options: of training, for all rows: `rays=512`.
         recipe: of the presets.
         baseline: the row that others are compared with; the first if None.
-        primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", "flip", and of
-            a region "psnr_head", "psnr_face", "psnr_mouth", "psnr_eyes", ...; the others are described only.
+        primary: the one measure that decides, named before the study runs: "psnr", "ssim", "lpips", "flip",
+            "depth", "normal", "flicker", and of a region "psnr_head", "psnr_face", "psnr_mouth", ...; in another
+            stratum or condition "psnr@unseen", "psnr@25 %". The others are described only.
         margin: difference of the primary measure that counts as none; None asks for no equivalence.
         seeds: their number.
-        split: the frames that are measured.
+        split: the frames of the stratum "test".
+        strata: the frames that are measured, each with columns of its own: "test", "seen", "unseen", "blinks",
+            "turned", or a folder within each capture, a capture of the same head: "cameras"
+            (`headfields.compare.strata`).
+        share: of the training frames that cells are trained on, evenly spaced.
+        held_out: frames with jaw or smile among this widest share of all are not trained on; the stratum "unseen" has
+            them, and "test" has not.
+        front: share of the training frames, those that see the head most from the front, that cells are trained on.
+        conditions: by name, entries of the study in place of its own under which all cells are trained and measured
+            once more: `{"25 %": {"share": 0.25}, "noise 1": {"captures": ["a_noise1"]}}`, one capture for each.
+        refine: also measure with the head's pose (or codes, as `headfields.training.evaluate` takes it) fitted to each
+            measured frame: "psnr_refined".
         frames: at most so many of them, evenly spaced; None: all.
         background: gray in [0, 1] behind truth and rendering.
         mouth: treatment of an open mouth, as in `headfields.data.load_capture`, for all rows.
@@ -104,6 +148,12 @@ class Study:
     margin: float | int | None = None
     seeds: int = 3
     split: str = "test"
+    strata: Sequence[str] = (TEST,)
+    share: float | int = 1
+    held_out: float | int = 0
+    front: float | int = 1
+    conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refine: bool | Mapping[str, Any] = False
     frames: int | None = None
     background: float | int = 1.0
     mouth: str = "close"
@@ -128,9 +178,29 @@ class Study:
                 raise ValueError(f"Study: {name} is {value}; expected a positive number")
         if not 0 < self.level < 0.5:
             raise ValueError(f"Study: level is {self.level}; expected a probability such as 0.05")
-        kind = self.primary.partition("_")[0]
-        if kind not in HIGHER:
-            raise ValueError(f"Study: primary is {self.primary!r}; expected psnr, ssim, lpips or flip, or psnr_mouth")
+        object.__setattr__(self, "strata", tuple(self.strata))
+        for what, value, least in (("share", self.share, 0), ("front", self.front, 0), ("held_out", self.held_out, -1)):
+            if not least < value <= 1 or (what == "held_out" and not 0 <= value < 1):
+                raise ValueError(f"Study: {what} is {value}; expected a share of the frames")
+        if not self.strata or len(set(self.strata)) < len(self.strata):
+            raise ValueError(f"Study: strata is {list(self.strata)}; name one or more, each once")
+        if "unseen" in self.strata and not self.held_out:
+            raise ValueError(
+                'Study: the stratum "unseen" needs held_out, the share of frames with the widest jaw, and of '
+                "those with the widest smile, that are not trained on"
+            )
+        for name in self.conditions:
+            if not name or set(name) & set("@,") or name in (*CHOICES, *self.strata):
+                raise ValueError(f"Study: a condition is named {name!r}; expected a name of its own without , and @")
+            self.under(name)
+        named = [measure_in("", stratum, condition) for stratum in self.strata for condition in ("", *self.conditions)]
+        where = "".join(self.primary.partition("@")[1:])
+        if where not in named:
+            raise ValueError(
+                f"Study: primary is {self.primary!r}; what is measured is {', '.join(filter(None, named))}"
+            )
+        if kind_of(self.primary) not in HIGHER:
+            raise ValueError(f"Study: primary is {self.primary!r}; expected {', '.join(HIGHER)}, or psnr_mouth")
         for name, row in self.rows.items():
             if not isinstance(row, Row):
                 raise TypeError(f"Study: row {name!r} is a {type(row).__name__}; expected a Row")
@@ -138,6 +208,11 @@ class Study:
 
     def _check_row(self, name: str, row: Row) -> None:
         """Refuses options that no training has, and arguments that the row's preset lacks."""
+        if row.captures and len(row.captures) != len(self.captures):
+            raise ValueError(
+                f"Study: row {name!r} has {len(row.captures)} captures; expected one for each of the study's "
+                f"{len(self.captures)}"
+            )
         known = (*recipe_of(self.model_of(row), self.recipe).options, "learning_rates")  # type: ignore[arg-type]
         for option in (*self.options, *row.options):
             if option not in known:
@@ -154,7 +229,29 @@ class Study:
 
     def __len__(self) -> int:
         """Number of cells."""
-        return len(self.captures) * len(self.rows) * self.seeds
+        return len(self.captures) * len(self.rows) * self.seeds * (1 + len(self.conditions))
+
+    def under(self, condition: str) -> "Study":
+        """The study under a condition; itself under none.
+
+        Raises:
+            ValueError: the condition says what a condition cannot change, or has not one capture for each.
+        """
+        if not condition:
+            return self
+        changes = dict(self.conditions[condition])
+        unknown = sorted(changes.keys() - {"captures", "share", "held_out", "front", "options", "arguments"})
+        if unknown or len(changes.get("captures", self.captures)) != len(self.captures):
+            raise ValueError(
+                f"Study: the condition {condition!r} has {', '.join(changes)}; expected captures, one for each of the "
+                "study's, share, held_out, front, options or arguments"
+            )
+        for what in ("options", "arguments"):
+            if what in changes:
+                changes[what] = {**getattr(self, what), **changes[what]}
+        strata = [stratum for stratum in self.strata if stratum != "unseen" or changes.get("held_out", self.held_out)]
+        primary = measure_in(self.primary.partition("@")[0], strata[0])
+        return dataclasses.replace(self, conditions={}, strata=strata, primary=primary, **changes)
 
     def model_of(self, row: Row) -> str:
         """The preset of a row, or whose recipe a composition is trained with."""
@@ -172,7 +269,9 @@ class Study:
     def data(self) -> dict[str, Any]:
         """The study as JSON has it."""
         said = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        plain = {"captures": list(self.captures), "arguments": dict(self.arguments), "options": dict(self.options)}
+        plain = {"captures": list(self.captures), "arguments": dict(self.arguments), "options": dict(self.options),
+                 "strata": list(self.strata), "conditions": {name: dict(own) for name, own in self.conditions.items()},
+                 "refine": self.refine if isinstance(self.refine, bool) else dict(self.refine)}  # fmt: skip
         return {**said, **plain, "rows": {name: row.data() for name, row in self.rows.items()}}
 
     def key(self) -> str:
@@ -209,10 +308,14 @@ class Study:
         return rows
 
     @classmethod
-    def load(cls, path: Path | str) -> "Study":
+    def load(cls, path: Path | str, captures: Sequence[Path | str] = ()) -> "Study":
         """Reads a study from a TOML file; its paths are relative to the file.
 
         A row is a table of `Row`'s entries; `build = "rows.py:mine"` is a function of a Python file.
+
+        Args:
+            path: the file.
+            captures: folders in place of the file's.
 
         Raises:
             FileNotFoundError: the file, or one that it names, is missing.
@@ -235,9 +338,14 @@ class Study:
         if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
             raise ValueError(f"{path}: rows is {brief_kind(rows)}; expected tables such as [rows.mine]")
         folders = said.pop("captures", None)
+        if captures:
+            folders = [str(Path(folder).resolve()) for folder in captures]
         if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
             raise ValueError(f"{path}: captures is {brief_kind(folders)}; expected a list of folders")
         said["captures"] = [str((path.parent / folder).resolve()) for folder in folders]
+        for condition in said.get("conditions", {}).values():
+            if "captures" in condition:
+                condition["captures"] = [str((path.parent / folder).resolve()) for folder in condition["captures"]]
         said.setdefault("name", path.stem)
         try:
             return cls(rows={name: _row(path, name, row) for name, row in rows.items()}, **said)
@@ -290,17 +398,23 @@ def _check_entries(path: Path, where: str, said: Mapping[str, Any], known: set[s
 
 
 def _row(path: Path, name: str, said: Mapping[str, Any]) -> Row:
-    _check_entries(path, f" in row {name!r}", said, {"model", "arguments", "options", "build"})
-    source = said.get("build")
-    if source is None:
-        return Row(**said)
-    file, _, function = str(source).partition(":")
+    functions = ("build", "losses", "sampling")
+    _check_entries(path, f" in row {name!r}", said, {"model", "arguments", "options", "captures", *functions})
+    own: dict[str, Any] = {**said, "source": str(said.get("build", ""))}
+    for what in functions:
+        if what in said:
+            own[what] = _function(path, f"row {name!r}: {what}", str(said[what]))
+    own["captures"] = [str((path.parent / folder).resolve()) for folder in said.get("captures", ())]
+    return Row(**own)
+
+
+def _function(path: Path, where: str, source: str) -> Any:
+    """The function "FILE.py:name" beside a study."""
+    file, _, function = source.partition(":")
     place = (path.parent / file).resolve()
     if not function or not place.is_file():
-        raise FileNotFoundError(f"{path}: row {name!r}: build is {source!r}; expected FILE.py:function, beside {path}")
+        raise FileNotFoundError(f"{path}: {where} is {source!r}; expected FILE.py:function, beside {path}")
     module = import_parts(place)
     if not callable(getattr(module, function, None)):
-        raise ValueError(f"{path}: row {name!r}: {place.name} has no function {function!r}")
-    return Row(
-        said.get("model"), said.get("arguments", {}), said.get("options", {}), getattr(module, function), str(source)
-    )
+        raise ValueError(f"{path}: {where}: {place.name} has no function {function!r}")
+    return getattr(module, function)

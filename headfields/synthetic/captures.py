@@ -40,6 +40,9 @@ _RECORD = "synthetic.json"
 _DISTANCE = 1.1  # meters from the camera to the head
 _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
+CAMERAS = "cameras"
+"""Folder of held-out cameras within a capture."""
+_ORBIT_FRAMES = 4  # test frames that each of them sees
 
 
 def write_head_capture(
@@ -53,6 +56,7 @@ def write_head_capture(
     progress: bool = True,
     noise: TrackingNoise | None = None,
     identity: int | None = None,
+    cameras: int = 0,
 ) -> Path:
     """Renders a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -78,6 +82,9 @@ def write_head_capture(
             `headfields.synthetic.tracking_error`.
         identity: seed of the person, as `headfields.synthetic.scans.sampler.HeadSampler` samples it; the mean head if
             None.
+        cameras: number of cameras on an orbit around the head, at yaws evenly from −90 to 90 degrees in the room, that
+            see four of the test frames each; `out/cameras` is a capture of them, with exact tracking. Training never
+            sees them. 0 for none.
 
     Returns:
         The folder. A folder that has this capture already is left unchanged.
@@ -89,6 +96,13 @@ def write_head_capture(
     folder = Path(out)
     test_frames = frames // 6 if test_frames is None else test_frames
     record = _checked(frames, test_frames, size, seed, samples, rate)
+    if cameras < 0 or (cameras and not test_frames):
+        raise ValueError(
+            f"write_head_capture: cameras is {cameras} and test_frames {test_frames}; expected 0 or more cameras, "
+            "which see test frames"
+        )
+    if cameras:
+        record["cameras"] = cameras
     if noise is not None:
         record["noise"] = asdict(noise)
     if identity is not None:
@@ -114,39 +128,52 @@ def write_head_capture(
         template = head.template()
         rotation = _rotations(motion)
         lens = _lens(head, states, _poses(head, motion), size)
-        cameras = Camera(_poses(head, motion), lens.expand(frames, 3, 3).contiguous(), (size, size))
-        tracked, tracked_cameras = states, cameras
+        true_cameras = Camera(_poses(head, motion), lens.expand(frames, 3, 3).contiguous(), (size, size))
+        tracked, tracked_cameras = states, true_cameras
         if noise is not None:
             noisy = noise.track(motion, rate)
-            tracked, tracked_cameras = _states(head, noisy), cameras.replace(world_to_camera=_poses(head, noisy))
+            tracked, tracked_cameras = _states(head, noisy), true_cameras.replace(world_to_camera=_poses(head, noisy))
         scene = Scene(head, seed)
         renderer = Renderer(scene, template.faces, size, samples, seed)
 
-        def rendered_frames() -> Iterator[CapturedFrame]:
-            for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
-                state = states[index]
-                posed = scene.pose(state)
-                camera = cameras[index]
-                image, label = renderer.draw(posed, camera, Lights.in_frame(rotation[index]), _activity(motion, index))
-                landmarks = camera.project(head.landmarks(state.vertices))[0][0]
-                tracked_state, tracked_camera = tracked[index], tracked_cameras[index]
-                assert tracked_state.expression is not None and tracked_state.pose is not None
-                yield CapturedFrame(
-                    image=image,
-                    vertices=tracked_state.vertices[0],
-                    camera=tracked_camera,
-                    expression=tracked_state.expression[0],
-                    label=label,
-                    depth=renderer.depth(posed if noise is None else scene.pose(tracked_state), tracked_camera),
-                    landmarks=landmarks.numpy(),
-                    pose=tracked_state.pose[0],
-                    joint_transforms=head.from_template(tracked_state)[0],
-                )
+        def drawn(index: int, camera: Camera, tracked_state: HeadState, tracked_camera: Camera) -> CapturedFrame:
+            state = states[index]
+            posed = scene.pose(state)
+            image, label = renderer.draw(posed, camera, Lights.in_frame(rotation[index]), _activity(motion, index))
+            landmarks = camera.project(head.landmarks(state.vertices))[0][0]
+            assert tracked_state.expression is not None and tracked_state.pose is not None
+            return CapturedFrame(
+                image=image,
+                vertices=tracked_state.vertices[0],
+                camera=tracked_camera,
+                expression=tracked_state.expression[0],
+                label=label,
+                depth=renderer.depth(scene.pose(tracked_state), tracked_camera),
+                landmarks=landmarks.numpy(),
+                pose=tracked_state.pose[0],
+                joint_transforms=head.from_template(tracked_state)[0],
+            )
 
-        write_insta(folder, rendered_frames(), template.canonical_vertices, template.faces, test_frames)
+        def recorded() -> Iterator[CapturedFrame]:
+            for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
+                yield drawn(index, true_cameras[index], tracked[index], tracked_cameras[index])
+
+        def orbiting() -> Iterator[CapturedFrame]:
+            yaws = torch.linspace(-90, 90, cameras) if cameras > 1 else torch.zeros(1)
+            seen = torch.linspace(frames - test_frames, frames - 1, min(_ORBIT_FRAMES, test_frames)).round().int()
+            for yaw in tqdm(yaws.tolist(), desc="other cameras", unit="camera", disable=not progress):
+                poses = _poses(head, motion, yaw)[seen]
+                held_out = Camera(poses, _lens(head, states[seen], poses, size).expand(len(seen), 3, 3), (size, size))
+                for row, index in enumerate(seen.tolist()):
+                    yield drawn(index, held_out[row], states[index], held_out[row])
+
+        write_insta(folder, recorded(), template.canonical_vertices, template.faces, test_frames)
+        if cameras:
+            views = cameras * min(_ORBIT_FRAMES, test_frames)
+            write_insta(folder / CAMERAS, orbiting(), template.canonical_vertices, template.faces, views)
         if noise is not None:
             assert states.expression is not None
-            truth = (states.vertices, cameras.world_to_camera, states.expression)
+            truth = (states.vertices, true_cameras.world_to_camera, states.expression)
             write_truth(folder, *(tensor.numpy() for tensor in truth))
     # Last, so that an interrupted capture is not mistaken for a complete one.
     write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
@@ -214,8 +241,9 @@ def _rotations(motion: ScriptedMotion) -> Float[Tensor, "f 3 3"]:
     return rotation_from_euler(angles * torch.tensor([1, 1, -1]), "yxz").float()
 
 
-def _poses(head: FlameHead, motion: ScriptedMotion) -> Float[Tensor, "f 4 4"]:
-    """World-to-camera, in the head's frame, of a camera that is fixed in the room."""
+def _poses(head: FlameHead, motion: ScriptedMotion, yaw: float = 0.0) -> Float[Tensor, "f 4 4"]:
+    """World-to-camera, in the head's frame, of a camera that is fixed in the room, `yaw` degrees around the head's
+    middle toward the head's left."""
     rotation = _rotations(motion)
     pivot = (head.joint_regressor @ head.template_vertices)[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
     middle = _middle(head)
@@ -225,6 +253,11 @@ def _poses(head: FlameHead, motion: ScriptedMotion) -> Float[Tensor, "f 4 4"]:
     pose = torch.zeros(len(rotation), 4, 4)
     pose[:, :3, :3] = room @ rotation
     pose[:, :3, 3] = (shift - (rotation @ pivot) - place) @ room.T
+    if yaw:
+        back = rotation_from_euler(torch.tensor([-np.radians(yaw), 0.0, 0.0]).double(), "yxz").float()
+        center = place - torch.tensor([0.0, 0.0, _DISTANCE])
+        pose[:, :3, :3] = room @ back @ rotation
+        pose[:, :3, 3] = ((shift - (rotation @ pivot) - center) @ back.T + center - place) @ room.T
     pose[:, 3, 3] = 1
     return pose
 

@@ -22,6 +22,7 @@ from headfields.training.frames import (
 )
 from headfields.training.refinement import refine_frame
 from headfields.training.region_scores import RegionMasks, region_scores
+from headfields.training.surface_scores import SurfaceScores
 
 
 def evaluate(
@@ -51,7 +52,8 @@ def evaluate(
         bar: show a progress bar on stderr.
         refine: True, or arguments of `refine_frame`, e.g. `{"expression": True}`.
         regions: measure also the regions of the capture's labels (`headfields.training.region_scores.REGIONS`) and the
-            eyelids, if it has labels.
+            eyelids, if it has labels; and errors of `depth` (mm) and `normal` (degrees), and `flicker`
+            (`headfields.training.surface_scores`).
 
     Returns:
         Means over frames of `psnr`, `ssim`, `psnr_head`, `ssim_head` (and `flip`, `flip_head` and `lpips` where their
@@ -70,7 +72,7 @@ def evaluate(
     indices = choose_frames(capture, split, frames)
     device = device_of(avatar) if device is None else device_named("evaluate", device)
     further = {"perceptual": metrics.load_lpips(device), "flip": metrics.load_flip()}
-    regions_of = RegionMasks(capture)
+    regions_of, surface = RegionMasks(capture), SurfaceScores(capture)
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     for frame in tqdm(indices, unit="frame", disable=not bar, dynamic_ncols=True):
@@ -84,6 +86,8 @@ def evaluate(
         truth, alpha = ground_truth(capture, frame, background, device)
         masks = regions_of(frame, alpha, regions)
         row = {"frame": frame, **region_scores(rendered, truth, masks, **further), "seconds": seconds}
+        if regions:
+            row |= surface(frame, rendering, truth, masks)
         if refine is not False:
             arguments = {} if refine is True else dict(refine)
             refined = refine_frame(
@@ -96,9 +100,9 @@ def evaluate(
             left_out |= dict.fromkeys(refined.left_out)
         rows.append(row)
     summary: dict[str, Any] = {}
-    for key in rows[0]:
+    for key in dict.fromkeys(key for row in rows for key in row):
         if key not in ("frame", "seconds"):
-            values = [row[key] for row in rows if row[key] is not None]
+            values = [row[key] for row in rows if row.get(key) is not None]
             summary[key] = sum(values) / len(values) if values else None
     if left_out:
         summary["refine_left_out"] = list(left_out)

@@ -1,21 +1,10 @@
-"""Rows of ablations: reuse of finished runs and differences over seeds."""
+"""Tables of an ablation: differences over seeds."""
 
 import math
-from pathlib import Path
 
 import pytest
 
-from benchmarks.rows import difference, markdown, reused, summary
-
-
-def test_a_finished_run_is_reused_and_a_failed_one_is_not(tmp_path: Path) -> None:
-    def fails() -> dict[str, float]:
-        raise RuntimeError("interrupted")
-
-    with pytest.raises(RuntimeError):
-        reused(tmp_path / "run", fails)
-    assert reused(tmp_path / "run", lambda: {"dB": 30.0}) == {"dB": 30.0}
-    assert reused(tmp_path / "run", fails) == {"dB": 30.0}
+from benchmarks.rows import difference, markdown, summary
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""The studies of the repository: each is read, its rows can be built, and its capture can be made."""
+
+from pathlib import Path
+
+import pytest
+
+import headfields as hf
+from benchmarks import tracked_capture
+from headfields.compare import Study
+from headfields.compare.cells import misfits
+from headfields.data.formats.insta_writer import write_insta
+from tests.data.tiny import blob, tiny_frames
+
+STUDIES = sorted((Path(__file__).parents[2] / "benchmarks" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_is_a_study_and_says_how_it_is_run(path: Path) -> None:
+    study = Study.load(path)
+    text = path.read_text()
+    assert f"headfields compare benchmarks/studies/{path.name}" in text and "--out OUT" in text
+    assert len(study.rows) > 1 and len(text.splitlines()) <= 60
+    assert Study.load(path, [path.parent]).captures == (str(path.parent),) or len(study.captures) != 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["insta", "insta_depth", "monoavatar_features", "vp360", "gaussians"])
+def test_rows_can_be_built(name: str, tmp_path: Path) -> None:
+    write_insta(tmp_path / "blob", tiny_frames(6, True), *blob(True), test_frames=2)
+    path = next(path for path in STUDIES if path.stem == name)
+    assert misfits(Study.load(path, [tmp_path / "blob"])) == {}
+
+
+@pytest.mark.slow
+def test_a_tracked_capture_has_the_frames_of_the_exact_one(tmp_path: Path) -> None:
+    hf.synthetic.write_head_capture(tmp_path / "a", frames=6, size=64, samples=1, progress=False)
+    words = ["--capture", str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--every", "2", "--quick"]
+    tracked_capture.main(words)
+    exact, tracked = (hf.data.load_capture(tmp_path / "out" / name) for name in ("exact", "tracked"))
+    assert len(exact) == len(tracked) == 3
+    assert {name: rows.tolist() for name, rows in exact.splits.items()} == {
+        name: rows.tolist() for name, rows in tracked.splits.items()
+    }
+    assert bool((exact.image(1)[..., :3] == hf.data.load_capture(tmp_path / "a").image(2)[..., :3]).all())
