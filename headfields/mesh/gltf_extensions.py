@@ -79,9 +79,7 @@ def check_filled(document: dict[str, Any], where: str) -> None:
                 used["indices"] = primitive["indices"]
             for name, index in used.items():
                 if "bufferView" not in accessors[index]:
-                    raise MeshFileError(
-                        f"{where}: meshes[{number}].{name} has no data (accessors[{index}])"
-                    )
+                    raise MeshFileError(f"{where}: meshes[{number}].{name} has no data (accessors[{index}])")
 
 
 def dequantized(path: Path) -> bytes | None:
