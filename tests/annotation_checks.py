@@ -5,11 +5,12 @@ of, and checks arguments a second time with the result: most of the time of many
 beartype checks arguments and result around the function itself, in one context of axes, with the same verdicts.
 """
 
+import contextlib
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxtyping
@@ -20,9 +21,31 @@ _AXES = jaxtyping.jaxtyped("context")
 _CHECK = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
+_left_out = jaxtyping.config.jaxtyping_disable
+_RECORDS: list[tuple[type, Any, Any]] = []
+"""Dataclasses with their own `__init__` and with the one that checks."""
+
+
 def install() -> None:
     """What `--jaxtyping-packages` decorates from now on has these checks."""
     jaxtyping.jaxtyped = jaxtyped
+
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Without the checks, as users' programs run; `torch.compile` traces records only with their own `__init__`."""
+    global _left_out
+    before, _left_out = _left_out, True
+    jaxtyping.config.update("jaxtyping_disable", True)
+    for record, own, _ in _RECORDS:
+        record.__init__ = own  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        for record, _, checked in _RECORDS:
+            record.__init__ = checked  # type: ignore[misc]
+        _left_out = before
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
@@ -33,6 +56,7 @@ def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
         own = vars(function).get("__init__")
         if hasattr(function, "__dataclass_fields__") and own is not None and not hasattr(own, "__wrapped__"):
             function.__init__ = _checked(own)
+            _RECORDS.append((function, own, function.__init__))
         return function
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(jaxtyped(function.__func__, typechecker=typechecker))
@@ -42,13 +66,13 @@ def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
 
 
 def _checked(function: Any) -> Any:
-    if not function.__annotations__ or hasattr(function, "__no_type_check__"):
-        return function
-    config, check = jaxtyping.config, None
+    if function.__annotations__ in ({}, {"return": None}) or hasattr(function, "__no_type_check__"):
+        return function  # nothing to check; and what a record does after its `__init__` stays traceable
+    check = None
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if config.jaxtyping_disable:
+        if _left_out:  # a global: torch.compile cannot trace jaxtyping's configuration everywhere
             return function(*args, **kwargs)
         nonlocal check
         if check is None:  # at the first call, when all names can be resolved, and never for most functions

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import jaxtyping
 import pytest
 import torch
 
@@ -92,12 +91,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Runs a test without the annotation checks, as users' programs run: for `torch.compile` and error messages."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
+    with annotation_checks.left_out():
         yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 import json
 import math
-import subprocess
-import sys
 
 import imageio.v2 as imageio
 import pytest
@@ -235,11 +233,13 @@ def test_an_interrupted_training_says_how_to_resume(world, tmp_path, capsys, mon
     assert main(["train", "disc", "--capture", "disc", "--out", out, "--steps", "6", "--resume"]) == 0
 
 
-def test_help_and_bad_usage():
-    done = subprocess.run([sys.executable, "-m", "headfields", "train", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "--capture" in done.stdout and "over resumptions" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "headfields", "train"], capture_output=True, text=True)
-    assert done.returncode == 2 and "--out" in done.stderr
+def test_help_and_bad_usage(capsys):
+    for arguments, code in ((["train", "--help"], 0), (["train"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+        said = capsys.readouterr()
+        assert ("--capture" in said.out and "over resumptions" in said.out) if code == 0 else "--out" in said.err
 
 
 def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):

@@ -457,8 +457,12 @@ class Observation:
         return None
 
 
-def line(row: Row, cells: list[str]) -> str:
-    return f"| `{row.name}` | " + " | ".join(cells) + " |\n"
+def observed_line(row: Row, without: str = "") -> str:
+    """The line of an operation in the table; the cell of the column `without` is left empty."""
+    try:
+        return f"| `{row.name}` | " + " | ".join(Observation(row).cells(without)) + " |\n"
+    except Wrong as error:
+        return f"| `{row.name}` | WRONG: {error}\n"
 
 
 def header() -> str:
@@ -479,18 +483,14 @@ def public() -> set[str]:
 def main(arguments: list[str]) -> None:
     """Prints the table, of all operations or of those named. Without arguments, writes it into the page too.
 
-    `--without-compile` leaves the cells of a column empty whose computation takes a minute; the others take seconds.
+    The column on torch.compile takes a minute, the others seconds.
     """
     names = {argument for argument in arguments if not argument.startswith("--")}
-    without = "compile" if "--without-compile" in arguments else ""
     lines = []
     for row in rows():
         if names and row.name not in names:
             continue
-        try:
-            lines.append(line(row, Observation(row).cells(without)))
-        except Wrong as error:
-            lines.append(f"| `{row.name}` | WRONG: {error}\n")
+        lines.append(observed_line(row))
         print(lines[-1], end="", flush=True)
     if not arguments:
         before, rest = PAGE.read_text().split(BEGIN)
