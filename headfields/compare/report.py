@@ -20,6 +20,7 @@ from headfields.compare.statistics import Difference, holm, paired_difference, s
 from headfields.compare.strata import choose_training, frames_of
 from headfields.compare.study import HIGHER, Study, kind_of
 from headfields.compare.yaw_curve import draw_yaw_curve, yaw_curve
+from headfields.data.noise_ceiling import noise_ceiling
 from headfields.files.atomic import write_text
 from headfields.runs.folder import RunFolder, versions, write_json, write_picture
 from headfields.training.evaluation import picture
@@ -118,6 +119,7 @@ def content(study: Study, cells: Sequence[Cell], out: Path, without: Mapping[str
     return {
         "name": study.name, "study": study.data(), "key": study.key(), "baseline": baseline, "primary": study.primary,
         "level": study.level, "margin": study.margin, "rows": rows, "left out": dict(without), "measures": measures,
+        "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
         "over yaw": yaw_curve(done, study.primary) or yaw_curve(done, study.primary, "test"),
         "footing": {"mouth": study.mouth, **footing(study, source), "split": study.split,
                     "background": study.background, "steps": study.steps, "seconds": study.seconds},
@@ -254,6 +256,7 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 <p>Primary measure: <b>{html.escape(primary)}</b>, differences to <b>{html.escape(found["baseline"])}</b> over the same
 captures, seeds and frames; the wider one of Student's interval and the hierarchical bootstrap's. Verdicts at level
 {found["level"]} over all rows (Holm){margin}; the other measures are described, not decided.</p>
+<p>Noise ceiling of the captures: {html.escape(ceilings(found["noise ceiling"]))}.</p>
 <table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>
 {f"<h2>Left out</h2><ul>{left}</ul>" if left else ""}
 <h2>Quality and cost</h2>
@@ -273,6 +276,16 @@ td:first-child,th:first-child{text-align:left}
 img{max-width:100%;image-rendering:pixelated}figure{margin:1rem 0}svg{max-width:34rem;width:100%;margin-right:1rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dd{margin:0}
 """
+
+
+def ceilings(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """What noise in the images leaves to an avatar that is right, of each capture, in words."""
+    said = []
+    for capture, ceiling in known.items():
+        figures = [f"{name} {value:.1f} dB" for name, value in ceiling.items() if name != "source"]
+        source = f" ({ceiling['source']})" if ceiling.get("source") else ""
+        said.append(f"{capture}: {', '.join(figures) + source if figures else 'not known'}")
+    return "; ".join(said)
 
 
 def _mean(score: Mapping[str, float]) -> str:

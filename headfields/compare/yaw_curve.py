@@ -62,7 +62,7 @@ def draw_yaw_curve(curve: Mapping[str, Any]) -> str:
         lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in at]
         lines.append(f'<text x="410" y="{44 + 16 * index}" font-size="11" fill="{color}">{html.escape(name)}</text>')
     ticks = [(place(yaw, low)[0], 262, f"{yaw:.0f}°") for yaw in sorted({min(yaws), 0.0, max(yaws)})]
-    ticks += [(8, place(0, value)[1] + 4, f"{value:.1f}") for value in (low, low + tall)]
+    ticks += [(8, place(0.0, value)[1] + 4, f"{value:.1f}") for value in (low, low + tall)]
     texts = "".join(f'<text x="{x:.0f}" y="{y:.0f}" font-size="11" fill="currentColor">{t}</text>' for x, y, t in ticks)
     title = html.escape(f"{kind_of(curve['measure'])}, {curve['measure'].partition('@')[0]} over yaw")
     return (

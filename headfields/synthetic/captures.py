@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
+from headfields.data.noise_ceiling import write_noise_ceiling
 from headfields.files.atomic import write_text
 from headfields.files.reading import read_json
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
+from headfields.metrics.image import decibels
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
@@ -168,6 +170,17 @@ def write_head_capture(
                     yield drawn(index, held_out[row], states[index], held_out[row])
 
         write_insta(folder, recorded(), template.canonical_vertices, template.faces, test_frames)
+        middle = frames - max(test_frames, 1) // 2 - 1
+        again = Renderer(scene, template.faces, size, samples, seed + 1)
+        pair = [
+            each.draw(
+                scene.pose(states[middle]), true_cameras[middle], Lights.in_frame(rotation[middle]),
+                _activity(motion, middle),
+            )[0]
+            for each in (renderer, again)
+        ]  # fmt: skip
+        source = f"two drawings of frame {middle} with other rays"
+        write_noise_ceiling(folder, _ceiling(*pair), source)
         if cameras:
             views = cameras * min(_ORBIT_FRAMES, test_frames)
             write_insta(folder / CAMERAS, orbiting(), template.canonical_vertices, template.faces, views)
@@ -178,6 +191,19 @@ def write_head_capture(
     # Last, so that an interrupted capture is not mistaken for a complete one.
     write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     return folder
+
+
+def _ceiling(image: UInt8[np.ndarray, "h w 4"], other: UInt8[np.ndarray, "h w 4"]) -> dict[str, float]:
+    """PSNR that the noise of an image leaves, dB, from two images of the same with noise of their own, on white."""
+    first, second = (torch.from_numpy(each).double() / 255 for each in (image, other))
+    on_white = [each[..., :3] * each[..., 3:] + 1 - each[..., 3:] for each in (first, second)]
+    variance = (on_white[0] - on_white[1]).square().mean(-1) / 2
+    head = first[..., 3] > 0.5
+    return {
+        name: decibels(float(variance[mask].mean()), most=120.0)
+        for name, mask in (("psnr", torch.ones_like(head)), ("psnr_head", head))
+        if bool(mask.any())
+    }
 
 
 def _random_head(identity: int) -> FlameHead:

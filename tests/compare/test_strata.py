@@ -93,3 +93,16 @@ def test_a_study_under_a_condition(folder) -> None:
     under = study.under("few")
     assert under.share == 0.25 and under.options == {**SMALL["options"], "rays": 8} and under.conditions == {}
     assert study.under("") is study and kind_of("flip_face@few") == "flip"
+
+
+def test_the_noise_ceiling_stands_above_the_table(folder, tmp_path) -> None:
+    from headfields.compare.report import ceilings
+    from headfields.data.noise_ceiling import noise_ceiling, write_noise_ceiling
+
+    assert noise_ceiling(tmp_path) == {} and ceilings({"a": {}}) == "a: not known"
+    write_noise_ceiling(tmp_path, {"psnr": 35.3, "psnr_head": 31.7}, "the renderer's samples")
+    known = noise_ceiling(tmp_path)
+    assert ceilings({"a": known}) == "a: psnr 35.3 dB, psnr_head 31.7 dB (the renderer's samples)"
+    (tmp_path / "noise.json").write_text("[1]")
+    with pytest.raises(ValueError, match="expected decibels by measure"):
+        noise_ceiling(tmp_path)
