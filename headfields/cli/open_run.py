@@ -105,6 +105,10 @@ def capture_of(config: dict[str, Any], other: Path | None, memory: int) -> Any:
             f"the run was trained on a capture that has no folder, {config.get('capture_name')!r}; name one with "
             "--capture"
         )
+    if isinstance(config["capture"], list):
+        from headfields.training.opened_run import open_joined
+
+        return open_joined(config["capture"], memory, config)
     return open_capture(Path(config["capture"]), memory, head_frame(config), mouth, config.get("convention", "auto"))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from headfields.cli import presets
-from headfields.cli.argument_types import Count, NewRun, OptionalFloat, OptionalFolder, OptionalInt
+from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.data.camera_axes import Convention
 
@@ -20,7 +20,7 @@ _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the argumen
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help=_MODEL_HELP)],
     /,
-    capture: OptionalFolder = None,
+    capture: tyro.conf.UseAppendAction[tuple[Folder, ...]] = (),
     out: NewRun = tyro.MISSING,  # required, behind an option that is not
     live: OptionalFolder = None,
     view: bool = False,
@@ -57,7 +57,8 @@ def train(
     keep the values of the run; a warning on stderr lists those that differ.
 
     Args:
-        capture: Folder of the capture.
+        capture: Folder of the capture. Given several times, each is of another person on the same kind of mesh: they
+            share the networks and have a code each, in a model with `people` among its arguments.
         out: Folder of the run.
         live: Folder of a capture that is still being written (or tracked), instead of --capture: frames join as they
             come, with a higher share at first. Waits for the first ones. The run resumes as any other, with --live or,
@@ -141,10 +142,10 @@ def train(
     print(f"{result.step} steps in {result.seconds / 60:.1f} minutes{psnr}: {run.folder.avatar}", file=sys.stderr)
 
 
-def _one_folder(capture: Path | None, live: Path | None) -> Path:
-    """The folder of the capture, which one of the two options names."""
-    folder = live if capture is None else capture
-    if folder is None or (live is not None and capture is not None):
+def _one_folder(capture: tuple[Path, ...], live: Path | None) -> Any:
+    """The folder of the capture, or those of several, which one of the two options names."""
+    folder: Any = live if not capture else capture[0] if len(capture) == 1 else list(capture)
+    if folder is None or (live is not None and capture):
         raise CommandError("name one capture: --capture DIR, or --live DIR for one that is still being written")
     return folder
 

@@ -6,8 +6,9 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import SurfaceCanonicalizer
 from headfields.deformers.surface import BlendFormula
-from headfields.encoders import HashGrid, RegionGate
+from headfields.encoders import FrameCode, HashGrid, RegionGate
 from headfields.models.preset import expression_width_of, preset
+from headfields.networks import LatentTable
 from headfields.ops.triangle_frames import Scaling
 from headfields.records import Template
 from headfields.renderers import OccupancySampler, VolumeRenderer
@@ -34,6 +35,8 @@ def insta(
     formula: BlendFormula = "published",
     shell: float = 0.045,
     behind: float | None = 0.03,
+    people: int = 0,
+    person_width: int = 16,
 ) -> Avatar:
     """INSTA on a template, assembled from public parts. Default sizes are our own choice, for minutes on a CPU;
     `insta(template, **hf.training.recipe_of("insta", "released").arguments)` is the released configuration, of which
@@ -54,10 +57,13 @@ def insta(
         shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
             train` measures it in the mattes (`headfields.data.matter.matter_extent`).
         behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
+        people: number of people who share grid and networks, each with a code `"person"` that `HeadState.identity`
+            chooses, as `JoinedCaptures` fills it; 0 for one person without a code, as published. Our own extension.
+        person_width: width of that code.
 
     Raises:
-        ValueError: the template has no region `"mouth"`, or none `"eyes"` for the scaling `"area"`; its states have
-            fewer expression values than `expression_width`, or none.
+        ValueError: people is negative; the template has no region `"mouth"`, or none `"eyes"` for the scaling `"area"`;
+            its states have fewer expression values than `expression_width`, or none.
 
     Source: INSTA, section 3, and its released configuration.
     """
@@ -76,6 +82,9 @@ def insta(
             "insta: expression_width is 0, and the mouth needs an expression; add the capture's coefficients "
             "(exp_path), or compose an hf.Avatar without a condition"
         )
+    if people < 0:
+        raise ValueError(f"insta: people is {people}; expected their number, or 0 for one without a code")
+    gate = RegionGate("expression", faces=template.regions["mouth"], width=expression_width)
     return Avatar(
         deformer=SurfaceCanonicalizer(
             template.canonical_vertices,
@@ -88,8 +97,9 @@ def insta(
             scaled_faces=template.regions["eyes"] if scaling == "area" else None,
         ),
         encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, extent),
-        condition=RegionGate("expression", faces=template.regions["mouth"], width=expression_width),
+        condition=[gate, FrameCode("person", person_width)] if people else gate,
         decoder=NeRFDecoder(hidden=64, direction_degree=4),
         renderer=VolumeRenderer(sampler=OccupancySampler("posed", grid_resolution, step, warmup=48)),
         template=template,
+        codes={"person": LatentTable(people, person_width, by="identity")} if people else None,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headfields import data, decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
 from headfields.avatar import splat_avatar
+from headfields.data.joined import JoinedCaptures
 from headfields.parts import Rendering
 from headfields.records.device_copy import device_named
 from headfields.runs import checkpoint
@@ -161,7 +162,22 @@ def _capture_of_run(folder: RunFolder, config: Mapping[str, Any], memory_mb: int
             f"load_run: {folder.path} was trained on a capture that has no folder, {config.get('capture_name')!r}; "
             "pass it as capture="
         )
+    if isinstance(config["capture"], list):
+        return open_joined(config["capture"], memory_mb, config)
     return data.load_capture(Path(config["capture"]), memory_budget_mb=memory_mb, **capture_options(config))
+
+
+def open_joined(folders: Sequence[str | Path], memory_mb: int | float, config: Mapping[str, Any]) -> JoinedCaptures:
+    """Several captures as one, each of another person, within one budget, with the mouth and the convention of a run.
+
+    Raises:
+        ValueError: meshes or expressions are not of one kind.
+    """
+    stated = {"convention": config["convention"]} if "convention" in config else {}
+    each = memory_mb / len(folders)
+    captures = [data.load_capture(Path(path), memory_budget_mb=each, mouth=config.get("mouth", "close"), **stated)
+                for path in folders]  # fmt: skip
+    return JoinedCaptures(captures, identities=range(len(captures)))
 
 
 def capture_options(config: Mapping[str, Any]) -> dict[str, Any]:

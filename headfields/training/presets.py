@@ -12,11 +12,18 @@ from headfields import models
 from headfields.data.matter import matter_extent
 from headfields.similar_names import did_you_mean
 
-__all__ = ["PRIORS", "build", "parameters_of", "preset", "preset_arguments", "presets"]
+__all__ = ["PRIORS", "build", "check_people", "parameters_of", "preset", "preset_arguments", "presets"]
 
 PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
           "headfields track"}  # fmt: skip
 """Models that are not trained on a capture, and what trains them."""
+_GAUSSIANS = "its Gaussians have the places, sizes and colors of one head"
+_ONE_PERSON = {
+    "gaussian_avatars": _GAUSSIANS, "flash_avatar": _GAUSSIANS, "rgb_avatar": _GAUSSIANS,
+    "vp360": "its blendfield and its grid belong to one person's rig",
+    "monoavatar": "its warp has a code for each frame of one recording, and it has not been tried with people's codes",
+}  # fmt: skip
+"""Why presets are of one person."""
 
 
 def presets() -> dict[str, Callable[..., Any]]:
@@ -41,11 +48,31 @@ def preset(model: str) -> Callable[..., Any]:
     return known[model]
 
 
+def check_people(model: str, captures: int) -> None:
+    """Refuses to train a preset of one person on several captures.
+
+    Raises:
+        ValueError: it has no argument `people`; the message says why, and names those that have.
+    """
+    if captures > 1 and not _shares(preset(model)):
+        reason = _ONE_PERSON.get(model, "nothing in it tells people apart")
+        able = [name for name, function in sorted(presets().items()) if _shares(function)]
+        raise ValueError(
+            f"train: {captures} captures, and {model} is of one person: {reason}. {', '.join(able)} shares its "
+            "networks and has a code for each; or train one run for each capture"
+        )
+
+
+def _shares(function: Callable[..., Any]) -> bool:
+    return any(parameter.name == "people" for parameter in parameters_of(function))
+
+
 def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: Any) -> dict[str, Any]:
     """Arguments for a preset on a capture: those of a recipe, with `own` in their place.
 
-    Six parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
-    `pose_width` what it records, `frames` is the number of its frames, `sizes` is "cpu" in the recipe "cpu" and else
+    Seven parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    `pose_width` what it records, `frames` is the number of its frames, `people`
+    that of the people in joined captures, `sizes` is "cpu" in the recipe "cpu" and else
     "paper", `shell` is a centimeter more than what the mattes show, if that is more than the preset's, and `hair` is
     what they show.
 
@@ -66,10 +93,13 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
         usual = arguments.get("expression_width", parameters["expression_width"].default)
         if usual is not None:  # else the preset takes what the template's states have
             arguments["expression_width"] = min(usual, offered)
+    several = getattr(capture, "captures", (capture,))
+    if "people" in parameters and len(several) > 1:
+        arguments.setdefault("people", len(set(capture.identities)))
     if "frames" in parameters:
         arguments.setdefault("frames", len(capture))
     if "shell" in parameters and "shell" not in arguments:
-        needed = round(matter_extent(capture) + 0.01, 3)
+        needed = round(max(map(matter_extent, several)) + 0.01, 3)
         if needed > parameters["shell"].default:
             arguments["shell"] = needed
             print(

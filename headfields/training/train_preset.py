@@ -25,11 +25,12 @@ from headfields.training.opened_run import (
     capture_options,
     check_trainer,
     check_unchanged,
+    open_joined,
     options_before,
     start_or_resume,
     trainer_of,
 )
-from headfields.training.presets import build, preset, preset_arguments
+from headfields.training.presets import build, check_people, preset, preset_arguments
 from headfields.training.processes import PeerError
 from headfields.training.recipes import RecipeName, recipe_of
 
@@ -74,7 +75,8 @@ def train(
 
     Args:
         model: name of a preset of `headfields.models`: "insta", "monoavatar", "vp360", "gaussian_avatars", ...
-        capture: a folder, or a capture that was opened.
+        capture: a folder, or a capture that was opened; or a list of folders, each of another person on the same
+            kind of mesh, for a preset that shares its networks between people (`people`).
         out: folder of the run: config.json, log.jsonl, images/, checkpoint/ and at the end avatar.safetensors.
         minutes, steps: ends training; both count from its start, over resumptions. One has to be given.
         resume: continue the run in `out`, with the model and options of its config.json.
@@ -100,6 +102,9 @@ def train(
     """
     model = model.replace("-", "_")
     preset(model)
+    if isinstance(capture, list | tuple) and len(capture) == 1:
+        capture = capture[0]
+    check_people(model, len(capture) if isinstance(capture, list | tuple) else 1)
     folder, before = start_or_resume(out, resume, "train", "model")
     if str(device) == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -164,7 +169,7 @@ def _opened(
     capture: Any, given: Mapping[str, Any], before: Mapping[str, Any], usual: str, memory_mb: int | float
 ) -> Any:
     """The capture, opened as the run opened it before, or as the recipe has it; one that was opened stays as it is."""
-    if not isinstance(capture, str | Path):
+    if not isinstance(capture, str | Path | list | tuple):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(
@@ -173,6 +178,13 @@ def _opened(
                 )
         return capture
     treatment: Any = given["mouth"] or before.get("mouth", "close" if before else usual)
+    if isinstance(capture, list | tuple):
+        stated = given["convention"] or before.get("convention")
+        options = {"mouth": treatment} | ({} if stated is None else {"convention": stated})
+        joined = open_joined(capture, memory_mb, options)
+        for line in joined.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+        return joined
     head_frame: Any = capture_options(before)["head_frame"] if before else "auto"
     convention = given["convention"] or before.get("convention")
     stated = {} if convention is None else {"convention": convention}
@@ -187,8 +199,10 @@ def _opened(
     return source
 
 
-def _folder_of(capture: Any) -> str | None:
-    """The folder that the commands open again; None of a capture without one."""
+def _folder_of(capture: Any) -> str | list[str] | None:
+    """The folder, or those of several captures, that the commands open again; None of a capture without one."""
+    if isinstance(capture, list | tuple):
+        return [str(Path(path).resolve()) for path in capture]
     path = capture if isinstance(capture, str | Path) else getattr(capture, "path", None)
     if path is None or (path is not capture and not Path(path).is_dir()):
         return None
