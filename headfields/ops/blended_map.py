@@ -15,8 +15,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
+from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference import blended_map as reference
+from headfields.ops.registration import like, register
 from headfields.ops.warp_launch import launch
 from headfields.records.precision import full_precision
 
@@ -48,21 +49,7 @@ def _blended_map(
     return moved, turned
 
 
-@_blended_map.register_fake
-def _(
-    points: Tensor,
-    directions: Tensor,
-    face: Tensor,
-    mesh_index: Tensor,
-    gradients: Tensor,
-    centroids: Tensor,
-    ring: Tensor,
-    sharpness: float,
-) -> tuple[Tensor, Tensor]:
-    return points.new_empty(points.shape), points.new_empty(points.shape)
-
-
-define_transforms(_blended_map, reference.blended_map, rows=(0, 1, 2, 3))
+register(_blended_map, like(0, 0), reference.blended_map, rows=(0, 1, 2, 3))
 
 
 def blended_map(

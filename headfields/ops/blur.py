@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import like, register
 
 
 def blur(images: Float[Tensor, "n h w"], weights: Float[Tensor, " k"]) -> Float[Tensor, "n h w"]:
@@ -56,19 +56,9 @@ def _blur(images: Tensor, weights: Tensor) -> Tensor:
     return out
 
 
-@_blur.register_fake
-def _(images: Tensor, weights: Tensor) -> Tensor:
-    return images.new_empty(images.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     (weights,) = ctx.saved_tensors
     return torch.ops.headfields.blur(grad, weights), None
 
 
-_blur.register_autograd(_backward, setup_context=_save)
-define_transforms(_blur, _plain, rows=(0,))
+register(_blur, like(0), _plain, derivative=_backward, keep=(1,), rows=(0,))

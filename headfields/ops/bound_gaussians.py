@@ -12,8 +12,9 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_shape, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
+from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference import bound_gaussians as reference
+from headfields.ops.registration import register
 from headfields.ops.rotations import quaternion_product
 
 
@@ -143,16 +144,6 @@ def _transposed(
     return pulled if own == len(table) else tuple(x.sum(0, keepdim=True) for x in pulled)
 
 
-@_bind.register_fake
-def _(means, quaternions, scales, table, face):
-    return tuple(x.new_empty(table.shape[0], *x.shape[1:]) for x in (means, quaternions, scales))
-
-
-@_bind_backward.register_fake
-def _(means, quaternions, scales, table, face, own):
-    return tuple(x.new_empty(own, *x.shape[1:]) for x in (means, quaternions, scales))
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[3:5])
     ctx.own = len(inputs[0])
@@ -162,10 +153,6 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *_bind_backward(*grads, *ctx.saved_tensors, ctx.own), None, None
 
 
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[3:5])
-
-
 def _backward_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """The map again, without the shift: both are linear in the Gaussians."""
     table, face = ctx.saved_tensors
@@ -173,7 +160,13 @@ def _backward_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *_bind(*grads, still, face), None, None, None
 
 
-_bind.register_autograd(_backward, setup_context=_save)
-_bind_backward.register_autograd(_backward_backward, setup_context=_save_backward)
-define_transforms(_bind, reference.bind_gaussians)
-define_transforms(_bind_backward, _transposed)
+def _rows(inputs: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(rows, *x.shape[1:]) for x in inputs[:3])
+
+
+register(
+    _bind, lambda *inputs: _rows(inputs, len(inputs[3])), reference.bind_gaussians, derivative=_backward, setup=_save,
+)  # fmt: skip
+register(
+    _bind_backward, lambda *inputs: _rows(inputs, inputs[5]), _transposed, derivative=_backward_backward, keep=(3, 4),
+)  # fmt: skip

@@ -32,8 +32,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
-from headfields.ops.functorch_rules import define_transforms, pullback
+from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import compositing as reference
+from headfields.ops.registration import like, register
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 from headfields.records.base import Record
@@ -339,11 +340,6 @@ def _ray_offsets(ray: Tensor, rays: int) -> Tensor:
     return offsets
 
 
-@_ray_offsets.register_fake
-def _(ray: Tensor, rays: int) -> Tensor:
-    return ray.new_empty(rays + 1)
-
-
 # The per-ray running sum, and its reverse.
 
 
@@ -362,21 +358,8 @@ def _exclusive_sum(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
     return out
 
 
-@_exclusive_sum.register_fake
-def _(values: Tensor, offsets: Tensor, reverse: bool) -> Tensor:
-    return values.new_empty(values.shape)
-
-
-def _keep_sum(ctx: Any, inputs: Any, output: Any) -> None:
-    _, offsets, ctx.reverse = inputs
-    ctx.save_for_backward(offsets)
-
-
 def _sum_derivative(ctx: Any, grad: Tensor) -> Any:
-    return torch.ops.headfields.exclusive_sum(grad, ctx.saved_tensors[0], not ctx.reverse), None, None
-
-
-_exclusive_sum.register_autograd(_sum_derivative, setup_context=_keep_sum)
+    return torch.ops.headfields.exclusive_sum(grad, ctx.saved_tensors[0], not ctx.rest[0]), None, None
 
 
 # The weighted sum along each ray. With `total`, one column more than the values have: the sum of the weights.
@@ -397,11 +380,6 @@ def _weighted_sum(weights: Tensor, values: Tensor, offsets: Tensor, total: bool)
     else:
         return reference.weighted_sum(weights, values, offsets, total)
     return out
-
-
-@_weighted_sum.register_fake
-def _(weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> Tensor:
-    return weights.new_empty(offsets.shape[0] - 1, values.shape[1] + int(total))
 
 
 @torch.library.custom_op("headfields::weighted_sum_backward", mutates_args=())
@@ -431,36 +409,22 @@ def _weighted_sum_backward(
     return out_weights, out_values
 
 
-@_weighted_sum_backward.register_fake
-def _(grad: Tensor, weights: Tensor, values: Tensor, offsets: Tensor, total: bool) -> tuple[Tensor, Tensor]:
-    return weights.new_empty(weights.shape), values.new_empty(values.shape)
-
-
-def _keep_weighted(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.total = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _weighted_derivative(ctx: Any, grad: Tensor) -> Any:
     weights, values, offsets = ctx.saved_tensors
-    out = torch.ops.headfields.weighted_sum_backward(grad, weights, values, offsets, ctx.total)
+    out = torch.ops.headfields.weighted_sum_backward(grad, weights, values, offsets, *ctx.rest)
     return *out, None, None
 
 
 def _weighted_second_derivative(ctx: Any, grad_weights: Tensor, grad_values: Tensor) -> Any:
     grad, weights, values, offsets = ctx.saved_tensors
-    channels = values.shape[1]
-    to_grad = torch.ops.headfields.weighted_sum(grad_weights, values, offsets, ctx.total)
+    channels, (total,) = values.shape[1], ctx.rest
+    to_grad = torch.ops.headfields.weighted_sum(grad_weights, values, offsets, total)
     from_values = torch.ops.headfields.weighted_sum(weights, grad_values, offsets, False)
-    to_grad = to_grad + torch.nn.functional.pad(from_values, (0, int(ctx.total)))
+    to_grad = to_grad + torch.nn.functional.pad(from_values, (0, int(total)))
     to_weights, to_values = torch.ops.headfields.weighted_sum_backward(
         grad[:, :channels], grad_weights, grad_values, offsets, False
     )
     return to_grad, to_weights, to_values, None, None
-
-
-_weighted_sum.register_autograd(_weighted_derivative, setup_context=_keep_weighted)
-_weighted_sum_backward.register_autograd(_weighted_second_derivative, setup_context=_keep_weighted)
 
 
 # The quadrature weights, from optical depth or from alpha.
@@ -486,11 +450,6 @@ def _ray_weights(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     return out
 
 
-@_ray_weights.register_fake
-def _(values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
-    return values.new_empty(values.shape)
-
-
 @torch.library.custom_op("headfields::ray_weights_backward", mutates_args=())
 def _ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
     """The gradient of the values for `grad` (M,)."""
@@ -507,11 +466,6 @@ def _ray_weights_backward(grad: Tensor, values: Tensor, offsets: Tensor, alpha: 
     else:
         return reference.ray_weights_backward(grad, values, offsets, alpha)
     return out
-
-
-@_ray_weights_backward.register_fake
-def _(grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool) -> Tensor:
-    return values.new_empty(values.shape)
 
 
 @torch.library.custom_op("headfields::ray_weights_double", mutates_args=())
@@ -537,31 +491,15 @@ def _ray_weights_double(
     return out_weights, out_values
 
 
-@_ray_weights_double.register_fake
-def _(
-    direction: Tensor, grad: Tensor, values: Tensor, offsets: Tensor, alpha: bool
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return values.new_empty(values.shape), values.new_empty(values.shape)
-
-
-def _keep_weights(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.alpha = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _weights_derivative(ctx: Any, grad: Tensor) -> Any:
     values, offsets = ctx.saved_tensors
-    return torch.ops.headfields.ray_weights_backward(grad, values, offsets, ctx.alpha), None, None
+    return torch.ops.headfields.ray_weights_backward(grad, values, offsets, *ctx.rest), None, None
 
 
 def _weights_second_derivative(ctx: Any, direction: Tensor) -> Any:
     grad, values, offsets = ctx.saved_tensors
-    out = torch.ops.headfields.ray_weights_double(direction, grad, values, offsets, ctx.alpha)
+    out = torch.ops.headfields.ray_weights_double(direction, grad, values, offsets, *ctx.rest)
     return *out, None, None
-
-
-_ray_weights.register_autograd(_weights_derivative, setup_context=_keep_weights)
-_ray_weights_backward.register_autograd(_weights_second_derivative, setup_context=_keep_weights)
 
 
 def _plain_weighted_sum_backward(
@@ -580,10 +518,14 @@ def _plain_ray_weights_double(
     return pullback(_plain_ray_weights_backward, 2)(direction, grad, values, offsets, alpha)
 
 
-define_transforms(_ray_offsets, None)
-define_transforms(_exclusive_sum, reference.exclusive_sum)
-define_transforms(_weighted_sum, reference.weighted_sum)
-define_transforms(_weighted_sum_backward, _plain_weighted_sum_backward)
-define_transforms(_ray_weights, reference.ray_weights)
-define_transforms(_ray_weights_backward, _plain_ray_weights_backward)
-define_transforms(_ray_weights_double, _plain_ray_weights_double)
+register(_ray_offsets, lambda ray, rays: ray.new_empty(rays + 1), None)
+register(_exclusive_sum, like(0), reference.exclusive_sum, derivative=_sum_derivative, keep=(1,))
+register(
+    _weighted_sum,
+    lambda weights, values, offsets, total: weights.new_empty(offsets.shape[0] - 1, values.shape[1] + int(total)),
+    reference.weighted_sum, derivative=_weighted_derivative,
+)  # fmt: skip
+register(_weighted_sum_backward, like(1, 2), _plain_weighted_sum_backward, derivative=_weighted_second_derivative)
+register(_ray_weights, like(0), reference.ray_weights, derivative=_weights_derivative)
+register(_ray_weights_backward, like(1), _plain_ray_weights_backward, derivative=_weights_second_derivative)
+register(_ray_weights_double, like(2, 2), _plain_ray_weights_double)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headfields.ops._checks import require_shapes
 from headfields.ops.dispatch import use_native
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import register
 from headfields.ops.warp_launch import launch
 
 
@@ -46,9 +46,7 @@ def _symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-@_symmetric_eigen.register_fake
-def _(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    return matrices.new_empty(matrices.shape[:-1]), matrices.new_empty(matrices.shape)
-
-
-define_transforms(_symmetric_eigen, None, rows=(0,), remedy="it has no derivative; detach the matrices")
+register(
+    _symmetric_eigen, lambda matrices: (matrices.new_empty(matrices.shape[:-1]), matrices.new_empty(matrices.shape)),
+    None, rows=(0,), remedy="it has no derivative; detach the matrices",
+)  # fmt: skip

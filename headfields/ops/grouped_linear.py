@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_index, check_integer, require_shapes
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import register
 
 _TRITON = importlib.util.find_spec("triton") is not None
 _KINDS = (torch.float32, torch.float16, torch.bfloat16)
@@ -82,16 +82,6 @@ def grouped_outer(x: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
     return outer_by_copies(x, y, group, groups)
 
 
-@grouped_linear.register_fake
-def _(x: Tensor, weights: Tensor, bias: Tensor, group: Tensor) -> Tensor:
-    return x.new_empty(*x.shape[:2], weights.shape[2])
-
-
-@grouped_outer.register_fake
-def _(x: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
-    return x.new_empty(groups, x.shape[2], y.shape[2])
-
-
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weights, bias, group = inputs
     ctx.biases = len(bias)
@@ -111,10 +101,6 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return to_x, to_weights, to_bias, None
 
 
-def _save_outer(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-
-
 def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y, group = ctx.saved_tensors
     to_x = to_y = None
@@ -125,7 +111,11 @@ def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return to_x, to_y, None, None
 
 
-grouped_linear.register_autograd(_linear_backward, setup_context=_save_linear)
-grouped_outer.register_autograd(_outer_backward, setup_context=_save_outer)
-define_transforms(grouped_linear, linear_by_copies)
-define_transforms(grouped_outer, outer_by_copies)
+register(
+    grouped_linear, lambda x, weights, *_: x.new_empty(*x.shape[:2], weights.shape[2]), linear_by_copies,
+    derivative=_linear_backward, setup=_save_linear,
+)  # fmt: skip
+register(
+    grouped_outer, lambda x, y, group, groups: x.new_empty(groups, x.shape[2], y.shape[2]), outer_by_copies,
+    derivative=_outer_backward,
+)  # fmt: skip

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative, require_shapes
-from headfields.ops.functorch_rules import define_transforms, pullback
+from headfields.ops.functorch_rules import pullback
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
+from headfields.ops.registration import register, where_needed
 from headfields.ops.warp_launch import launch
 
 
@@ -203,11 +204,6 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
     return out
 
 
-@_hash_grid.register_fake
-def _(points, table, layout, smoothstep):
-    return points.new_empty((points.shape[0], layout[0] * layout[1]))
-
-
 @torch.library.custom_op("headfields::hash_grid_backward", mutates_args=())
 def _hash_grid_backward(
     grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
@@ -226,12 +222,6 @@ def _hash_grid_backward(
         if to_table is not None:
             run.scatter(grad, to_table)
     return _or_empty(to_points, points), _or_empty(to_table, table)
-
-
-@_hash_grid_backward.register_fake
-def _(grad, points, table, layout, smoothstep, needs):
-    pairs = zip((points, table), needs, strict=True)
-    return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
 
 
 @torch.library.custom_op("headfields::hash_grid_backward_backward", mutates_args=())
@@ -274,20 +264,9 @@ def _hash_grid_backward_backward(
     return _or_empty(to_grad, grad), _or_empty(to_points, points), _or_empty(to_table, table)
 
 
-@_hash_grid_backward_backward.register_fake
-def _(grad, points, table, gg_points, gg_table, layout, smoothstep, needs):
-    pairs = zip((grad, points, table), needs, strict=True)
-    return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
-
-
-def _save(ctx, inputs, output):
-    *tensors, ctx.layout, ctx.smoothstep = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _backward(ctx, grad):
     needs = list(ctx.needs_input_grad[:2])
-    grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, ctx.layout, ctx.smoothstep, needs)
+    grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None
 
 
@@ -308,11 +287,6 @@ def _backward_backward(ctx, gg_points, gg_table):
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
-_hash_grid.register_autograd(_backward, setup_context=_save)
-_hash_grid_backward.register_autograd(_backward_backward, setup_context=_save_backward)
-_hash_grid_backward_backward.register_autograd(no_third_derivative("hash_grid"))
-
-
 def _plain(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
     return reference.hash_grid(points, table, _layout(*layout), "smoothstep" if smoothstep else "linear")
 
@@ -324,8 +298,12 @@ def _plain_backward(
     return to_points if needs[0] else points.new_empty((0,)), to_table if needs[1] else table.new_empty((0,))
 
 
-define_transforms(_hash_grid, _plain, rows=(0,))
-define_transforms(_hash_grid_backward, _plain_backward)
-define_transforms(
-    _hash_grid_backward_backward, None, remedy="compute the gradient with torch.func too, or take both in reverse mode"
-)
+register(
+    _hash_grid, lambda points, table, layout, *_: points.new_empty((points.shape[0], layout[0] * layout[1])), _plain,
+    derivative=_backward, rows=(0,),
+)  # fmt: skip
+register(_hash_grid_backward, where_needed(1, 2), _plain_backward, derivative=_backward_backward, setup=_save_backward)
+register(
+    _hash_grid_backward_backward, where_needed(0, 1, 2), None, derivative=no_third_derivative("hash_grid"),
+    remedy="compute the gradient with torch.func too, or take both in reverse mode",
+)  # fmt: skip

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import like, register
 
 
 def implicit_root(
@@ -55,23 +55,9 @@ def _root(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
     return root - (inverse_jacobian * residual[:, None]).sum(-1)  # no product that autocast would round
 
 
-@_root.register_fake
-def _(root: Tensor, residual: Tensor, inverse_jacobian: Tensor) -> Tensor:
-    return torch.empty_like(root)
-
-
 @torch.library.custom_op("headfields::implicit_root_backward", mutates_args=())
 def _backward(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
     return -(inverse_jacobian * grad[..., None]).sum(-2)
-
-
-@_backward.register_fake
-def _(grad: Tensor, inverse_jacobian: Tensor) -> Tensor:
-    return torch.empty_like(grad)
-
-
-def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(inputs[2])
 
 
 def _first(ctx, grad):
@@ -87,9 +73,6 @@ def _second(ctx, grad):
     )
 
 
-_root.register_autograd(_first, setup_context=_setup)
-_backward.register_autograd(_second)
-
 _REVERSE = "a root is differentiable once: use reverse mode (torch.autograd.grad)"
-define_transforms(_root, None, rows=(0, 1, 2), remedy=_REVERSE)
-define_transforms(_backward, None, rows=(0, 1), remedy=_REVERSE)
+register(_root, like(0), None, derivative=_first, keep=(2,), rows=(0, 1, 2), remedy=_REVERSE)
+register(_backward, like(0), None, derivative=_second, rows=(0, 1), remedy=_REVERSE)

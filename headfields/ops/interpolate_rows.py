@@ -19,8 +19,8 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import interpolate_rows as reference
+from headfields.ops.registration import register
 from headfields.ops.warp_launch import launch
 
 
@@ -41,11 +41,6 @@ def _gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     return out
 
 
-@_gather.register_fake
-def _(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    return table.new_empty(index.shape[0], table.shape[1])
-
-
 @torch.library.custom_op("headfields::scatter_rows", mutates_args=())
 def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
     fits = values.ndim == index.ndim == 2 and weights.shape == index.shape and len(values) == len(index)
@@ -63,11 +58,6 @@ def _scatter(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tenso
     return out
 
 
-@_scatter.register_fake
-def _(values: Tensor, index: Tensor, weights: Tensor, rows: int) -> Tensor:
-    return values.new_empty(rows, values.shape[1])
-
-
 @torch.library.custom_op("headfields::dot_rows", mutates_args=())
 def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
     fits = table.ndim == index.ndim == 2 and values.shape == (len(index), table.shape[1])
@@ -82,15 +72,6 @@ def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
         check_index("dot_rows", "index", inputs[1], len(table), least=None)
         launch("interpolate_rows.dot", tuple(out.shape), *inputs, out)
     return out
-
-
-@_dot.register_fake
-def _(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    return table.new_empty(index.shape)
-
-
-def _save_first_three(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
 
 
 def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -114,12 +95,18 @@ def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return to_table, None, to_values
 
 
-_gather.register_autograd(_gather_backward, setup_context=_save_first_three)
-_scatter.register_autograd(_scatter_backward, setup_context=_save_first_three)
-_dot.register_autograd(_dot_backward, setup_context=_save_first_three)
-define_transforms(_gather, reference.interpolate_rows, rows=(1, 2))
-define_transforms(_scatter, reference.scatter_rows)
-define_transforms(_dot, reference.dot_rows, rows=(1, 2))
+register(
+    _gather, lambda table, index, *_: table.new_empty(index.shape[0], table.shape[1]), reference.interpolate_rows,
+    derivative=_gather_backward, rows=(1, 2),
+)  # fmt: skip
+register(
+    _scatter, lambda values, index, weights, rows: values.new_empty(rows, values.shape[1]), reference.scatter_rows,
+    derivative=_scatter_backward,
+)  # fmt: skip
+register(
+    _dot, lambda table, index, *_: table.new_empty(index.shape), reference.dot_rows, derivative=_dot_backward,
+    rows=(1, 2),
+)  # fmt: skip
 
 
 def interpolate_rows(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, require_shapes
 from headfields.ops.eigen import symmetric_eigen
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import like, register
 
 LEAST = 1e-12
 """Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""
@@ -72,21 +72,11 @@ def _energy(c: Tensor) -> Tensor:
     return 0.25 * values.log().square().sum(dim=-1) + nan
 
 
-@_energy.register_fake
-def _(c: Tensor) -> Tensor:
-    return c.new_empty(c.shape[0])
-
-
 @torch.library.custom_op("headfields::log_strain_backward", mutates_args=())
 def _gradient(grad: Tensor, c: Tensor) -> Tensor:
     require_shapes("log_strain_backward", grad.shape == c.shape[:1], grad=grad, c=c)
     values, vectors, nan = _spectrum(c)
     return ((grad + nan)[:, None, None] * vectors * _slope(values)[:, None, :]) @ vectors.mT
-
-
-@_gradient.register_fake
-def _(grad: Tensor, c: Tensor) -> Tensor:
-    return c.new_empty(c.shape)
 
 
 @torch.library.custom_op("headfields::log_strain_double_backward", mutates_args=())
@@ -116,15 +106,6 @@ def _second(direction: Tensor, grad: Tensor, c: Tensor) -> Tensor:
     return (grad + nan)[:, None, None] * (vectors @ (differences * inner) @ vectors.mT)
 
 
-@_second.register_fake
-def _(direction: Tensor, grad: Tensor, c: Tensor) -> Tensor:
-    return c.new_empty(c.shape)
-
-
-def _remember(ctx: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)  # type: ignore[attr-defined]
-
-
 def _backward(ctx: object, grad: Tensor) -> Tensor:
     (c,) = ctx.saved_tensors  # type: ignore[attr-defined]
     return _gradient(grad, c)
@@ -136,10 +117,7 @@ def _double_backward(ctx: object, direction: Tensor) -> tuple[Tensor, Tensor]:
     return to_grad, _second(direction, grad, c)
 
 
-_energy.register_autograd(_backward, setup_context=_remember)
-_gradient.register_autograd(_double_backward, setup_context=_remember)
-
 _REVERSE = "use reverse mode (torch.autograd.grad), or headfields.ops.reference.log_strain where singular values differ"
-define_transforms(_energy, None, rows=(0,), remedy=_REVERSE)
-define_transforms(_gradient, None, rows=(0, 1), remedy=_REVERSE)
-define_transforms(_second, None, rows=(0, 1, 2), remedy=_REVERSE)
+register(_energy, lambda c: c.new_empty(c.shape[0]), None, derivative=_backward, rows=(0,), remedy=_REVERSE)
+register(_gradient, like(1), None, derivative=_double_backward, rows=(0, 1), remedy=_REVERSE)
+register(_second, like(2), None, rows=(0, 1, 2), remedy=_REVERSE)

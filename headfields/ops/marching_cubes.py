@@ -10,8 +10,8 @@ from torch import Tensor
 from headfields.ops._checks import check_box, check_floating, check_same_device, check_shape
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import marching_cubes as reference
+from headfields.ops.registration import register
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,13 @@ def _crossed_edges(inside: Tensor) -> tuple[Tensor, Tensor]:
     return edge, faces
 
 
-@_crossed_edges.register_fake
-def _(inside: Tensor) -> tuple[Tensor, Tensor]:
+def _crossed_edges_shapes(inside: Tensor) -> tuple[Tensor, Tensor]:
     context: Any = torch.library.get_ctx()
     edges, faces = context.new_dynamic_size(), context.new_dynamic_size()
     return inside.new_empty(edges, dtype=torch.long), inside.new_empty(faces, 3, dtype=torch.long)
 
 
-define_transforms(_crossed_edges, None)
+register(_crossed_edges, _crossed_edges_shapes, None)
 
 
 def marching_cubes(

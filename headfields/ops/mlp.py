@@ -23,8 +23,8 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import mlp as reference
+from headfields.ops.registration import register, where_needed
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128
@@ -248,11 +248,6 @@ def _mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: 
     return out
 
 
-@_mlp.register_fake
-def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], weights[-1].shape[0]))
-
-
 @torch.library.custom_op("headfields::mlp_backward", mutates_args=())
 def _mlp_backward(
     grad: Tensor,
@@ -288,19 +283,6 @@ def _mlp_backward(
     return [x.new_empty(0) if output is None else output for output in outputs]
 
 
-@_mlp_backward.register_fake
-def _(
-    grad: Tensor,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    index: Tensor | None,
-    needs: Sequence[bool],
-) -> list[Tensor]:
-    pairs = zip((x, *weights, *biases), needs, strict=True)
-    return [tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs]
-
-
 def _save_for_backward(ctx, inputs, output) -> None:
     x, weights, biases, index = inputs
     ctx.layers = len(weights)
@@ -314,9 +296,6 @@ def _first_derivative(ctx, grad):
     grads = _mlp_backward(grad, x, weights, biases, index, ctx.needs)
     grads = [gradient if need else None for gradient, need in zip(grads, ctx.needs, strict=True)]
     return grads[0], grads[1 : ctx.layers + 1], grads[ctx.layers + 1 :], None
-
-
-_mlp.register_autograd(_first_derivative, setup_context=_save_for_backward)
 
 
 def _save_for_double_backward(ctx, inputs, output) -> None:
@@ -351,9 +330,6 @@ def _second_derivative(ctx, grads):
     return (*gradients_of_all[:2], gradients_of_all[2 : layers + 2], gradients_of_all[layers + 2 :], None, None)
 
 
-_mlp_backward.register_autograd(_second_derivative, setup_context=_save_for_double_backward)
-
-
 def _plain(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], index: Tensor | None) -> Tensor:
     return reference.layers(x, weights, biases, index)[-1]
 
@@ -371,5 +347,14 @@ def _plain_backward(
     return [gradient if need else x.new_empty(0) for gradient, need in pairs]
 
 
-define_transforms(_mlp, _plain, rows=(0, 3))
-define_transforms(_mlp_backward, _plain_backward)
+def _gradient_shapes(grad, x, weights, biases, index, needs) -> list[Tensor]:
+    return list(where_needed(*range(len(needs)))(x, *weights, *biases, needs))
+
+
+register(
+    _mlp, lambda x, weights, *_: x.new_empty((x.shape[0], weights[-1].shape[0])), _plain, derivative=_first_derivative,
+    setup=_save_for_backward, rows=(0, 3),
+)  # fmt: skip
+register(
+    _mlp_backward, _gradient_shapes, _plain_backward, derivative=_second_derivative, setup=_save_for_double_backward,
+)  # fmt: skip

@@ -11,8 +11,9 @@ from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
+from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS, distances_to
+from headfields.ops.registration import register
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 
@@ -40,8 +41,7 @@ def _refit(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, leve
     return bounds, positions
 
 
-@_refit.register_fake
-def _(vertices, children, order, slot, levels):
+def _refit_shapes(vertices, children, order, slot, levels):
     b = vertices.shape[0]
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 24)
 
@@ -72,15 +72,14 @@ def _nearest(
     return index, distance
 
 
-@_nearest.register_fake
-def _(points, mesh_index, vertices, children, order, slot, bounds, positions, k, max_distance, fused):
+def _nearest_shapes(points, mesh_index, vertices, children, order, slot, bounds, positions, k, max_distance, fused):
     n = points.shape[0]
     return points.new_empty(n, k, dtype=torch.long), points.new_empty(n if fused else 0, k)
 
 
 _CONSTANT = "it finds vertices, a constant: detach its arguments, and compute from the index what is differentiated"
-define_transforms(_refit, None, remedy=_CONSTANT)
-define_transforms(_nearest, None, rows=(0, 1), remedy=_CONSTANT)
+register(_refit, _refit_shapes, None, remedy=_CONSTANT)
+register(_nearest, _nearest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
 
 
 class VertexTree:

@@ -19,9 +19,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
+from headfields.ops.registration import register
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -241,11 +241,6 @@ def _lookup(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
     return out
 
 
-@_lookup.register_fake
-def _(points: Tensor, occupied: Tensor, aabb: Tensor) -> Tensor:
-    return points.new_empty(points.shape[0], dtype=torch.bool)
-
-
 @torch.library.custom_op("headfields::march", mutates_args=())
 def march_lattice(
     origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
@@ -338,11 +333,7 @@ def _check_budget(op: str, total: int, budget: int, rays: int) -> None:
         )
 
 
-@march_lattice.register_fake
-def _(
-    origins: Tensor | None, directions: Tensor | None, near: Tensor, far: Tensor, jitter: Tensor | None,
-    occupied: Tensor | None, aabb: Tensor | None, step: float, cone_angle: float, budget: int, op: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _march_lattice_shapes(origins: Any, directions: Any, near: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     return near.new_empty(total, dtype=torch.long), near.new_empty(total), near.new_empty(total)
 
@@ -411,16 +402,18 @@ def _longest_padded(
     return longest
 
 
-@_march_padded.register_fake
-def _(
-    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, jitter: Tensor | None,
-    occupied: Tensor | None, aabb: Tensor | None, step: float, capacity: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _march_padded_shapes(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Any, jitter: Any, occupied: Any, aabb: Any, step: Any,
+    capacity: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
     columns = (near.new_empty(capacity, dtype=torch.long), near.new_empty(capacity), near.new_empty(capacity))
     offsets = near.new_empty(near.shape[0] + 1, dtype=torch.long)
     return *columns, offsets, near.new_empty((), dtype=torch.long)
 
 
-define_transforms(_march_padded, None, remedy="samples are constants: detach the arguments")
-define_transforms(_lookup, None, rows=(0,), remedy="an occupancy is a constant: detach the arguments")
-define_transforms(march_lattice, None, remedy="samples are constants: detach the arguments")
+register(_march_padded, _march_padded_shapes, None, remedy="samples are constants: detach the arguments")
+register(
+    _lookup, lambda points, *_: points.new_empty(points.shape[0], dtype=torch.bool), None, rows=(0,),
+    remedy="an occupancy is a constant: detach the arguments",
+)  # fmt: skip
+register(march_lattice, _march_lattice_shapes, None, remedy="samples are constants: detach the arguments")

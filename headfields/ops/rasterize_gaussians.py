@@ -13,8 +13,8 @@ from torch import Tensor
 from headfields.ops import _rasterize_warp, dispatch
 from headfields.ops._checks import check_floating, check_same_device, has_readable_values, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.reference import rasterize_gaussians as reference
+from headfields.ops.registration import like, register
 from headfields.records import Camera
 from headfields.records.base import Record
 from headfields.records.precision import full_precision
@@ -305,11 +305,6 @@ def _colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
     return out
 
 
-@_colors.register_fake
-def _(means, coefficients, centers):
-    return means.new_empty(centers.shape[0], means.shape[1], 3)
-
-
 @torch.library.custom_op("headfields::splat_colors_backward", mutates_args=())
 def _colors_backward(
     grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
@@ -324,11 +319,6 @@ def _colors_backward(
     first, second, third = (torch.empty_like(tensor) for tensor in inputs)
     native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
     return first, second, third
-
-
-@_colors_backward.register_fake
-def _(grad, means, coefficients, centers):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (means, coefficients, centers))
 
 
 @torch.library.custom_op("headfields::splat_project", mutates_args=())
@@ -359,8 +349,7 @@ def _project(
     return rows, radii
 
 
-@_project.register_fake
-def _(means, quaternions, scales, opacities, world_to_camera, intrinsics, height, width, near, low_pass, antialiased):
+def _project_shapes(means, quaternions, scales, opacities, world_to_camera, *_):
     c, n = world_to_camera.shape[0], means.shape[1]
     return means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
 
@@ -392,12 +381,6 @@ def _project_backward(
     gradients = first, second, third, fourth, fifth, sixth
     native.splat_project_backward(_ready(grad), *inputs, *options, *gradients, torch.get_num_threads())
     return gradients
-
-
-@_project_backward.register_fake
-def _(grad, means, quaternions, scales, opacities, world_to_camera, intrinsics, *options):
-    inputs = (means, quaternions, scales, opacities, world_to_camera, intrinsics)
-    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
 
 
 _MOST_SIDE = 1 << 24
@@ -466,11 +449,6 @@ def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Ima
     )  # fmt: skip
 
 
-@_rasterize.register_fake
-def _(rows, colors, means2d_offset, means2d_absgrad, height, width, max_tile_entries=0):
-    return _empty_images(rows, colors, height, width)
-
-
 @torch.library.custom_op("headfields::splat_rasterize_backward", mutates_args=())
 def _rasterize_backward(
     to_color: Tensor | None,
@@ -512,11 +490,7 @@ def _rasterize_backward(
     return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
 
-@_rasterize_backward.register_fake
-def _(
-    to_color, to_through, to_depth, to_normal, rows, colors, means2d_offset, means2d_absgrad, light, last, height,
-    width, max_tile_entries=0
-):  # fmt: skip
+def _rasterize_backward_shapes(to_color, to_through, to_depth, to_normal, rows, colors, offset, means2d_absgrad, *_):
     magnitudes = rows.new_empty(0) if means2d_absgrad is None else rows.new_empty(means2d_absgrad.shape)
     return rows.new_empty(rows.shape), colors.new_empty(colors.shape), magnitudes
 
@@ -576,20 +550,8 @@ class _OneDerivative(torch.autograd.Function):
     backward = staticmethod(_no_second_derivative)
 
 
-def _save_colors(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _colors_derivative(ctx: Any, grad: Tensor) -> Any:
     return _colors_backward(grad, *ctx.saved_tensors)
-
-
-_colors.register_autograd(_colors_derivative, setup_context=_save_colors)
-_colors_backward.register_autograd(_no_second_derivative)
-_project.register_autograd(_projection_derivative, setup_context=_save_projection)
-_project_backward.register_autograd(_no_second_derivative)
-_rasterize.register_autograd(_images_derivative, setup_context=_save_images)
-_rasterize_backward.register_autograd(_no_second_derivative)
 
 
 def _plain_project_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -604,19 +566,25 @@ def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return gradients
 
 
-define_transforms(_colors, reference.harmonic_colors)
-define_transforms(_colors_backward, _plain_colors_backward)
+register(
+    _colors, lambda means, coefficients, centers: means.new_empty(centers.shape[0], means.shape[1], 3),
+    reference.harmonic_colors, derivative=_colors_derivative,
+)  # fmt: skip
+register(_colors_backward, like(1, 2, 3), _plain_colors_backward, derivative=_no_second_derivative)
 
 
 def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows)
 
 
-define_transforms(_project, reference.project)
-define_transforms(_project_backward, _plain_project_backward)
-define_transforms(_rasterize, _plain_rasterize)
-define_transforms(
-    _rasterize_backward,
-    None,
+register(_project, _project_shapes, reference.project, derivative=_projection_derivative, setup=_save_projection)
+register(_project_backward, like(1, 2, 3, 4, 5, 6), _plain_project_backward, derivative=_no_second_derivative)
+register(
+    _rasterize,
+    lambda rows, colors, means2d_offset, means2d_absgrad, height, width, *_: _empty_images(rows, colors, height, width),
+    _plain_rasterize, derivative=_images_derivative, setup=_save_images,
+)  # fmt: skip
+register(
+    _rasterize_backward, _rasterize_backward_shapes, None, derivative=_no_second_derivative,
     remedy="project and rasterize of headfields.ops.reference.rasterize_gaussians have every derivative",
-)
+)  # fmt: skip

@@ -21,9 +21,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
-from headfields.ops.functorch_rules import define_transforms
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
+from headfields.ops.registration import like, register
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -294,11 +294,6 @@ def _inverse_cdf(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, q
     return edges
 
 
-@_inverse_cdf.register_fake
-def _(start: Tensor, end: Tensor, weights: Tensor, offsets: Tensor, quantiles: Tensor) -> Tensor:
-    return quantiles.new_empty(quantiles.shape)
-
-
 @torch.library.custom_op("headfields::merge_samples", mutates_args=())
 def _merge(
     offsets_a: Tensor, start_a: Tensor, end_a: Tensor, offsets_b: Tensor, start_b: Tensor, end_b: Tensor
@@ -332,13 +327,11 @@ def _merge(
     return ray, start, end
 
 
-@_merge.register_fake
-def _(
-    offsets_a: Tensor, start_a: Tensor, end_a: Tensor, offsets_b: Tensor, start_b: Tensor, end_b: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _merge_shapes(offsets_a: Tensor, start_a: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     return start_a.new_empty(total, dtype=torch.long), start_a.new_empty(total), start_a.new_empty(total)
 
 
-for _operation in (_inverse_cdf, _merge):
-    define_transforms(_operation, None, remedy="samples are constants: detach the arguments")
+_CONSTANT = "samples are constants: detach the arguments"
+register(_inverse_cdf, like(4), None, remedy=_CONSTANT)
+register(_merge, _merge_shapes, None, remedy=_CONSTANT)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import like, register
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
@@ -57,44 +57,20 @@ def _derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
     return out
 
 
-@_softplus.register_fake
-def _(x: Tensor, beta: float) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@_derivative.register_fake
-def _(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.beta = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _derivative(grad, *ctx.saved_tensors, ctx.beta, False), None
-
-
-def _save_derivative(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, ctx.beta, ctx.second = inputs
-    ctx.save_for_backward(grad, x)
+    return _derivative(grad, *ctx.saved_tensors, *ctx.rest, False), None
 
 
 def _derivative_backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    grad, x = ctx.saved_tensors
-    to_grad = _derivative(out, x, ctx.beta, ctx.second) if ctx.needs_input_grad[0] else None
+    (grad, x), (beta, second) = ctx.saved_tensors, ctx.rest
+    to_grad = _derivative(out, x, beta, second) if ctx.needs_input_grad[0] else None
     to_x = None
-    if ctx.needs_input_grad[1] and not ctx.second:
-        to_x = _derivative(out * grad, x, ctx.beta, True)
+    if ctx.needs_input_grad[1] and not second:
+        to_x = _derivative(out * grad, x, beta, True)
     elif ctx.needs_input_grad[1]:  # the third derivative and those beyond are PyTorch's
-        above, below = torch.sigmoid(ctx.beta * x), torch.sigmoid(-ctx.beta * x)  # 1 - above would cancel
-        to_x = out * grad * ctx.beta**2 * above * below * (below - above)
+        above, below = torch.sigmoid(beta * x), torch.sigmoid(-beta * x)  # 1 - above would cancel
+        to_x = out * grad * beta**2 * above * below * (below - above)
     return to_grad, to_x, None, None
-
-
-_softplus.register_autograd(_backward, setup_context=_save)
-_derivative.register_autograd(_derivative_backward, setup_context=_save_derivative)
 
 
 def _plain_derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Tensor:
@@ -102,5 +78,5 @@ def _plain_derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Ten
     return grad * beta * above * torch.sigmoid(-beta * x) if second else grad * above
 
 
-define_transforms(_softplus, functional.softplus, elementwise=True)
-define_transforms(_derivative, _plain_derivative, elementwise=True)
+register(_softplus, like(0), functional.softplus, derivative=_backward, elementwise=True)
+register(_derivative, like(1), _plain_derivative, derivative=_derivative_backward, elementwise=True)

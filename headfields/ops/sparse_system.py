@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import require_shapes
-from headfields.ops.functorch_rules import define_transforms
+from headfields.ops.registration import like, register
 
 _alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
 _keys = itertools.count()
@@ -72,11 +72,6 @@ def _solve(right: Tensor, key: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(system.factor.solve(values))).to(right)
 
 
-@_solve.register_fake
-def _(right: Tensor, key: int) -> Tensor:
-    return right.new_empty(right.shape)
-
-
 def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
     ctx.key = inputs[1]
     ctx.system = _alive.get(inputs[1])  # the graph may outlive the creator of the system
@@ -86,5 +81,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
     return _solve(gradient, ctx.key), None
 
 
-_solve.register_autograd(_backward, setup_context=_keep)
-define_transforms(_solve, None, remedy="use reverse mode (torch.autograd.grad)")
+register(_solve, like(0), None, derivative=_backward, setup=_keep, remedy="use reverse mode (torch.autograd.grad)")

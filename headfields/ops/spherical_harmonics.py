@@ -9,8 +9,9 @@ from torch import Tensor
 
 from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
-from headfields.ops.functorch_rules import define_transforms, pullback
+from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import spherical_harmonics as reference
+from headfields.ops.registration import like, register
 from headfields.ops.warp_launch import launch
 
 
@@ -85,11 +86,6 @@ def _spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
     return out
 
 
-@_spherical_harmonics.register_fake
-def _(directions, degree):
-    return directions.new_empty((directions.shape[0], degree**2))
-
-
 def _check_derivative(which: str, degree: int, grad: Tensor, directions: Tensor) -> None:
     _check_degree(degree)
     fits = directions.ndim == 2 and directions.shape[1] == 3 and grad.shape == (len(directions), degree**2)
@@ -109,11 +105,6 @@ def _spherical_harmonics_backward(grad: Tensor, directions: Tensor, degree: int)
     return out
 
 
-@_spherical_harmonics_backward.register_fake
-def _(grad, directions, degree):
-    return directions.new_empty(directions.shape)
-
-
 # Second derivatives by a view direction are rare, so no kernel has them.
 @torch.library.custom_op("headfields::spherical_harmonics_backward_backward", mutates_args=())
 def _spherical_harmonics_backward_backward(
@@ -124,34 +115,25 @@ def _spherical_harmonics_backward_backward(
     return reference.second_gradient(grad.detach(), directions.detach(), gg.detach(), degree)
 
 
-@_spherical_harmonics_backward_backward.register_fake
-def _(grad, directions, gg, degree):
-    return grad.new_empty(grad.shape), directions.new_empty(directions.shape)
-
-
-def _save(ctx, inputs, output):
-    *tensors, ctx.degree = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _backward(ctx, grad):
-    return torch.ops.headfields.spherical_harmonics_backward(grad, *ctx.saved_tensors, ctx.degree), None
+    return torch.ops.headfields.spherical_harmonics_backward(grad, *ctx.saved_tensors, *ctx.rest), None
 
 
 def _backward_backward(ctx, gg):
-    grads = torch.ops.headfields.spherical_harmonics_backward_backward(*ctx.saved_tensors, gg, ctx.degree)
+    grads = torch.ops.headfields.spherical_harmonics_backward_backward(*ctx.saved_tensors, gg, *ctx.rest)
     return *grads, None
-
-
-_spherical_harmonics.register_autograd(_backward, setup_context=_save)
-_spherical_harmonics_backward.register_autograd(_backward_backward, setup_context=_save)
-_spherical_harmonics_backward_backward.register_autograd(no_third_derivative("spherical_harmonics"))
 
 
 def _plain_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
     return pullback(reference.spherical_harmonics, 1)(grad, directions, degree)[0]
 
 
-define_transforms(_spherical_harmonics, reference.spherical_harmonics, rows=(0,))
-define_transforms(_spherical_harmonics_backward, _plain_backward, rows=(0, 1))
-define_transforms(_spherical_harmonics_backward_backward, reference.second_gradient, rows=(0, 1, 2))
+register(
+    _spherical_harmonics, lambda directions, degree: directions.new_empty((directions.shape[0], degree**2)),
+    reference.spherical_harmonics, derivative=_backward, rows=(0,),
+)  # fmt: skip
+register(_spherical_harmonics_backward, like(1), _plain_backward, derivative=_backward_backward, rows=(0, 1))
+register(
+    _spherical_harmonics_backward_backward, like(0, 1), reference.second_gradient,
+    derivative=no_third_derivative("spherical_harmonics"), rows=(0, 1, 2),
+)  # fmt: skip

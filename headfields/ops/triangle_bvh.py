@@ -15,10 +15,11 @@ from headfields.ops._bvh_build import build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.functorch_rules import define_transforms, may_be_differentiated
+from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.mesh_topology import unique_edges
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
+from headfields.ops.registration import register
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 
@@ -70,8 +71,7 @@ def _refit(
     return bounds, triangles
 
 
-@_refit.register_fake
-def _(vertices, faces, children, order, slot, levels):
+def _refit_shapes(vertices, faces, children, order, slot, levels):
     b = vertices.shape[0]
     return vertices.new_empty(b, children.shape[0], 48), vertices.new_empty(b, slot.shape[0], 144)
 
@@ -102,9 +102,8 @@ def _closest(
     return face, barycentric, distance, nearest
 
 
-@_closest.register_fake
-def _(points, mesh_index, vertices, faces, children, order, slot, bounds, triangles, max_distance, fused):
-    n = points.shape[0] if fused else 0
+def _closest_shapes(points, *arguments):
+    n = points.shape[0] if arguments[-1] else 0  # fused
     face = points.new_empty(points.shape[0], dtype=torch.long)
     return face, points.new_empty(n, 3), points.new_empty(n), points.new_empty(n, 3)
 
@@ -146,9 +145,8 @@ def _raycast(
     return face, barycentric, distance
 
 
-@_raycast.register_fake
-def _(origins, directions, mesh_index, vertices, faces, children, order, slot, bounds, triangles, max_distance, fused):
-    n = origins.shape[0] if fused else 0
+def _raycast_shapes(origins, *arguments):
+    n = origins.shape[0] if arguments[-1] else 0  # fused
     return origins.new_empty(origins.shape[0], dtype=torch.long), origins.new_empty(n, 3), origins.new_empty(n)
 
 
@@ -173,16 +171,14 @@ def _interval(
     return near, far
 
 
-@_interval.register_fake
-def _(origins, directions, mesh_index, vertices, faces, children, order, slot, bounds, triangles, margin):
-    return origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])
-
-
 _CONSTANT = "it finds a face, a constant: detach its arguments, and compute from the face what is differentiated"
-define_transforms(_refit, None, remedy=_CONSTANT)
-define_transforms(_closest, None, rows=(0, 1), remedy=_CONSTANT)
-define_transforms(_raycast, None, rows=(0, 1, 2), remedy=_CONSTANT)
-define_transforms(_interval, None, rows=(0, 1, 2), remedy=_CONSTANT)
+register(_refit, _refit_shapes, None, remedy=_CONSTANT)
+register(_closest, _closest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
+register(_raycast, _raycast_shapes, None, rows=(0, 1, 2), remedy=_CONSTANT)
+register(
+    _interval, lambda origins, *_: (origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])), None,
+    rows=(0, 1, 2), remedy=_CONSTANT,
+)  # fmt: skip
 
 
 class TriangleBVH:

@@ -21,8 +21,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import use_warp
-from headfields.ops.functorch_rules import define_transforms, pullback
+from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import triangle_frames as reference
+from headfields.ops.registration import like, register, where_needed
 from headfields.ops.warp_launch import launch
 from headfields.records.precision import full_precision
 
@@ -186,26 +187,6 @@ def _deformation_gradients_backward(
     return totals[0], totals[1]
 
 
-@_triangle_frames.register_fake
-def _(vertices, faces):
-    return vertices.new_empty(len(vertices), len(faces), 3, 4)
-
-
-@_triangle_frames_backward.register_fake
-def _(grad, vertices, faces):
-    return vertices.new_empty(vertices.shape)
-
-
-@_deformation_gradients.register_fake
-def _(posed, canonical, faces, scaling):
-    return posed.new_empty(len(posed), len(faces), 3, 4)
-
-
-@_deformation_gradients_backward.register_fake
-def _(grad, posed, canonical, faces, scaling, needs):
-    return tuple(x.new_empty(x.shape if need else (0,)) for x, need in zip((posed, canonical), needs, strict=True))
-
-
 def _plain_frames_backward(grad: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     return pullback(reference.triangle_frames, 1)(grad, vertices, faces)[0]
 
@@ -215,16 +196,6 @@ def _plain_gradients_backward(
 ) -> tuple[Tensor, Tensor]:
     to_posed, to_canonical = pullback(reference.deformation_gradients, 2)(grad, posed, canonical, faces, scaling)
     return to_posed if needs[0] else posed.new_empty(0), to_canonical if needs[1] else canonical.new_empty(0)
-
-
-def _save(tensors: int) -> Callable[..., None]:
-    """Saves the first `tensors` arguments, which derivatives are taken by, and the rest."""
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.rest = inputs[tensors:]
-
-    return save
 
 
 def _frames_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -241,18 +212,25 @@ def _second(plain: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...
     """The backward of a registered backward, by PyTorch."""
 
     def backward(ctx: Any, *gg: Any) -> tuple[Tensor | None, ...]:
-        _, pull = torch.func.vjp(lambda *tensors: plain(*tensors, *ctx.rest), *ctx.saved_tensors)
-        return *pull(gg[0] if len(gg) == 1 else gg), *(None for _ in ctx.rest)
+        *tensors, faces = ctx.saved_tensors
+        _, pull = torch.func.vjp(lambda *inputs: plain(*inputs, faces, *ctx.rest), *tensors)
+        return *pull(gg[0] if len(gg) == 1 else gg), None, *(None for _ in ctx.rest)
 
     return backward
 
 
-_triangle_frames.register_autograd(_frames_backward, setup_context=_save(1))
-_triangle_frames_backward.register_autograd(_second(_plain_frames_backward), setup_context=_save(2))
-_deformation_gradients.register_autograd(_gradients_backward, setup_context=_save(2))
-_deformation_gradients_backward.register_autograd(_second(_plain_gradients_backward), setup_context=_save(3))
-
-define_transforms(_triangle_frames, reference.triangle_frames, rows=(0,))
-define_transforms(_triangle_frames_backward, _plain_frames_backward, rows=(0, 1))
-define_transforms(_deformation_gradients, reference.deformation_gradients, rows=(0,))
-define_transforms(_deformation_gradients_backward, _plain_gradients_backward)
+register(
+    _triangle_frames, lambda vertices, faces: vertices.new_empty(len(vertices), len(faces), 3, 4),
+    reference.triangle_frames, derivative=_frames_backward, rows=(0,),
+)  # fmt: skip
+register(
+    _triangle_frames_backward, like(1), _plain_frames_backward, derivative=_second(_plain_frames_backward), rows=(0, 1),
+)  # fmt: skip
+register(
+    _deformation_gradients, lambda posed, canonical, faces, *_: posed.new_empty(len(posed), len(faces), 3, 4),
+    reference.deformation_gradients, derivative=_gradients_backward, rows=(0,),
+)  # fmt: skip
+register(
+    _deformation_gradients_backward, where_needed(1, 2), _plain_gradients_backward,
+    derivative=_second(_plain_gradients_backward),
+)  # fmt: skip

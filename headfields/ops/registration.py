@@ -1,0 +1,75 @@
+"""One line completes a registered operation: shapes of its results, derivative, forward mode, `torch.func` and `vmap`.
+
+An operation is three bodies and this line. `torch.library.custom_op` takes the first, which runs a kernel: the C++
+module's on the CPU, Warp's elsewhere (`dispatch`, `warp_launch`). The others are its derivative, itself made of
+registered operations, and its definition in plain PyTorch (`reference/`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headfields.ops.functorch_rules import define_transforms
+
+_TENSOR = ("Tensor", "Optional[Tensor]")
+
+
+def register(
+    operation: Any,
+    shapes: Callable[..., Any],
+    plain: Callable[..., Any] | None,
+    derivative: Callable[..., Any] | None = None,
+    keep: Sequence[int] | None = None,
+    setup: Callable[..., None] | None = None,
+    rows: Sequence[int] = (),
+    remedy: str = "",
+    elementwise: bool = False,
+) -> None:
+    """Completes an operation.
+
+    Args:
+        operation: what `torch.library.custom_op` made of the first body.
+        shapes: empty results from the arguments, by which `torch.compile` knows them; see `like` and `where_needed`.
+        plain: the definition, see `define_transforms`; None where there is none in all modes.
+        derivative: one gradient an argument, from `ctx` and the results' gradients; None: there is none. It finds
+            tensors among the arguments in `ctx.saved_tensors`, the other arguments in `ctx.rest`.
+        keep: places of the tensors that the derivative reads; all if None.
+        setup: in place of `keep`, what keeps something else, from `ctx`, the arguments and the results.
+        rows, remedy, elementwise: see `define_transforms`.
+    """
+    operation.register_fake(shapes)
+    if derivative is not None:
+        operation.register_autograd(derivative, setup_context=setup or _keeping(operation, keep))
+    define_transforms(operation, plain, rows, remedy, elementwise)
+
+
+def like(*places: int) -> Callable[..., Any]:
+    """Results with the shapes and dtypes of the arguments at these places."""
+
+    def shapes(*arguments: Any) -> Any:
+        results = tuple(arguments[place].new_empty(arguments[place].shape) for place in places)
+        return results if len(results) > 1 else results[0]
+
+    return shapes
+
+
+def where_needed(*places: int) -> Callable[..., Any]:
+    """Gradients of the arguments at these places; empty where the last argument, a flag each, says not needed."""
+
+    def shapes(*arguments: Any) -> Any:
+        pairs = zip((arguments[place] for place in places), arguments[-1], strict=True)
+        return tuple(tensor.new_empty(tensor.shape if need else (0,)) for tensor, need in pairs)
+
+    return shapes
+
+
+def _keeping(operation: Any, keep: Sequence[int] | None) -> Callable[..., None]:
+    arguments = operation._opoverload._schema.arguments
+    tensors = [place for place, argument in enumerate(arguments) if str(argument.type) in _TENSOR]
+    kept = tensors if keep is None else list(keep)
+    rest = [place for place in range(len(arguments)) if place not in tensors]
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*[inputs[place] for place in kept])
+        ctx.rest = [inputs[place] for place in rest]
+
+    return setup
