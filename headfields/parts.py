@@ -7,14 +7,13 @@ first avatar, and keeps its weights in every further avatar of these sizes.
 """
 
 import contextlib
-import contextvars
 import functools
 import importlib
 import inspect
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -39,7 +38,6 @@ from headfields.records import (
 )
 
 _registry: dict[str, type["Part"]] = {}
-_size_giver: contextvars.ContextVar[str] = contextvars.ContextVar("size_giver", default="a direct call of build")
 
 
 class Part(nn.Module):
@@ -66,25 +64,12 @@ class Part(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _registry[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        if "__init__" not in cls.__dict__:
-            return
-        original = cls.__init__
-        signature = inspect.signature(original)
-
-        @functools.wraps(original)
-        def recording(self: Part, *args: Any, **kwargs: Any) -> None:
-            if not hasattr(self, "_parameters"):  # the outermost constructor, before nn.Module's own
-                nn.Module.__init__(self)
-                bound = _bound_arguments(type(self).__name__, signature, self, args, kwargs)
-                self.arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
-            original(self, *args, **kwargs)
-
-        cls.__init__ = recording  # type: ignore[method-assign]
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _recording(cls)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
-        if not hasattr(self, "_parameters"):
-            super().__init__()
-            self.arguments = {}
+        super().__init__()
+        self.arguments = {}
 
     def prepare(self, state: HeadState) -> Any:
         """Values that depend on the frames alone, computed once per call and passed to `forward` as `prepared`."""
@@ -105,16 +90,29 @@ class Part(nn.Module):
         """
 
 
+def _recording(cls: type[Part]) -> Callable[..., None]:
+    """The constructor of a class, which records its arguments; that of a part's own class ends last, so its are kept."""
+    constructor, signature = cls.__init__, inspect.signature(cls.__init__)
+
+    @functools.wraps(constructor)
+    def construct(self: Part, *args: Any, **kwargs: Any) -> None:
+        arguments = _constructor_arguments(cls.__name__, signature, self, args, kwargs)
+        constructor(self, *args, **kwargs)
+        self.arguments = arguments
+
+    return construct
+
+
 _MODULE = re.compile(r"\b(?:\w+\.)+(?=[A-Z])")
 """The modules before the names of classes."""
 
 
-def _bound_arguments(
+def _constructor_arguments(
     name: str, signature: inspect.Signature, part: Part, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> inspect.BoundArguments:
+) -> dict[str, Any]:
     """The arguments of a constructor by name; a TypeError says which are missing or unknown, and what it takes."""
     try:
-        bound = signature.bind(part, *args, **kwargs)
+        return _by_name(signature, part, args, kwargs)
     except TypeError as error:
         parameters = list(signature.parameters.values())[1:]
         if any(isinstance(value, Template) for value in args) and "faces" in signature.parameters:
@@ -123,23 +121,47 @@ def _bound_arguments(
             takes = ", ".join(map(str, parameters)) or "none"
             remedy = f"it takes {_MODULE.sub('', takes)}"
         raise TypeError(f"{name}: {error}; {remedy}") from None
+
+
+def _by_name(
+    signature: inspect.Signature, part: Part, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call, defaults too, but for `self`."""
+    bound = signature.bind(part, *args, **kwargs)
     bound.apply_defaults()
-    return bound
+    return dict(list(bound.arguments.items())[1:])
 
 
 class SizesDisagreeError(ValueError):
-    """A part is to be built for other sizes than those it has been built for."""
+    """A part is to be built for other sizes than those it has been built for; `asker` is who gives the other ones."""
+
+    def __init__(self, part: "SizedPart", built_for: str, asked_for: str) -> None:
+        super().__init__(part, built_for, asked_for)
+        self.part, self.built_for, self.asked_for = part, built_for, asked_for
+        self.asker = DIRECT_CALL
+
+    def __str__(self) -> str:
+        name = type(self.part).__name__
+        return (
+            f"{name} was built with {self.built_for} by {self.part.built_by}, and {self.asker} asks for "
+            f"{self.asked_for}; a part is built once and keeps its weights: make a new {name} for the other sizes, or "
+            "keep them the same"
+        )
+
+
+DIRECT_CALL = "a direct call of build"
 
 
 class SizedPart(Part):
     """A part that is built for the sizes of an avatar, once: a later `build` for the same sizes changes nothing.
 
     Attributes:
-        built_for: the arguments of `build`, by name, and which parts gave them; None before.
+        built_for: the arguments of `build`, by name; None before.
+        built_by: which parts of its first avatar gave them.
     """
 
-    built_for: tuple[dict[str, Any], str] | None = None
-    _building: bool = False
+    built_for: dict[str, Any] | None = None
+    built_by: str = DIRECT_CALL
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -149,24 +171,28 @@ class SizedPart(Part):
 
 
 def _built_once(build: Callable[..., None]) -> Callable[..., None]:
-    """`build` for a first call; for a later one, a check that its sizes are the same."""
+    """`build` for a first call; for a later one, a check that its sizes are the same.
+
+    A `super().build` within `build` is a first call, too: the part has not been built before the outer one ends.
+    """
     signature = inspect.signature(build)
 
     @functools.wraps(build)
     def built_once(self: SizedPart, *args: Any, **kwargs: Any) -> None:
-        if self._building:  # super().build(...)
-            return build(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        sizes = {name: _plain(value) for name, value in list(bound.arguments.items())[1:]}
-        if self.built_for is not None:
-            return _check_sizes(self, sizes)
-        self._building = True
-        try:
-            build(self, *args, **kwargs)
-        finally:
-            self._building = False
-        self.built_for = sizes, _size_giver.get()
+        sizes = {name: _plain(value) for name, value in _by_name(signature, self, args, kwargs).items()}
+        if self.built_for is None:
+            try:
+                build(self, *args, **kwargs)
+            except BaseException:
+                self.built_for = None  # what `super().build` has set
+                raise
+            self.built_for = sizes
+            return
+        differ = [name for name, size in sizes.items() if not _agree(self.built_for.get(name), size)]
+        if differ:
+            was, asked = (", ".join(f"{name}={_rounded(each[name])}" for name in differ)
+                          for each in (self.built_for, sizes))  # fmt: skip
+            raise SizesDisagreeError(self, was, asked)
 
     built_once.built_once = True  # type: ignore[attr-defined]
     return built_once
@@ -175,19 +201,6 @@ def _built_once(build: Callable[..., None]) -> Callable[..., None]:
 def _plain(value: Any) -> Any:
     """The value, a tensor as nested lists: sizes are compared, printed and copied."""
     return value.tolist() if isinstance(value, Tensor) else value
-
-
-def _check_sizes(part: SizedPart, sizes: dict[str, Any]) -> None:
-    assert part.built_for is not None
-    own, giver = part.built_for
-    differ = [name for name, size in sizes.items() if not _agree(own.get(name), size)]
-    if differ:
-        was, asked = (", ".join(f"{name}={_rounded(each[name])}" for name in differ) for each in (own, sizes))
-        name = type(part).__name__
-        raise SizesDisagreeError(
-            f"{name} was built with {was} by {giver}, and {_size_giver.get()} asks for {asked}; a part is built once "
-            f"and keeps its weights: make a new {name} for the other sizes, or keep them the same"
-        )
 
 
 def _agree(first: Any, second: Any) -> bool:
@@ -208,16 +221,6 @@ def _rounded(size: Any) -> Any:
         if isinstance(size, float)
         else size
     )
-
-
-@contextlib.contextmanager
-def sizes_of(parts: str) -> Iterator[None]:
-    """Within the block, messages about sizes name `parts` as those that give them."""
-    token = _size_giver.set(parts)
-    try:
-        yield
-    finally:
-        _size_giver.reset(token)
 
 
 def check_part(owner: str, name: str, value: Any, noun: type[Part]) -> None:

@@ -21,6 +21,7 @@ from headfields.avatar.composition import (
     conditions_of,
     features_of,
     given_conditions,
+    sizes_of,
     unbuilt_on_error,
     warn_of_inverse,
 )
@@ -40,7 +41,6 @@ from headfields.parts import (
     Renderer,
     Rendering,
     check_part,
-    sizes_of,
 )
 from headfields.records import (
     Camera,
@@ -388,14 +388,14 @@ class Avatar(Composition):
         check_devices(self, bounds.device)
         deformer, renderer = self.deformer, self.renderer
         surface = f"the deformer {type(deformer).__name__}"
-        with sizes_of(surface):
+        with sizes_of(self, surface):
             for part in (*self.encoders, *renderer.encoders):
                 part.build(bounds, deformer.ambient_width)
                 check_width(part)
         widths = " + ".join(f"{part.width} ({type(part).__name__})" for part in self.encoders)
-        with sizes_of(f"{surface} with features {widths}"):
+        with sizes_of(self, f"{surface} with features {widths}"):
             self.decoder.build(sum(part.width for part in self.encoders), bounds)
-        with sizes_of(surface):
+        with sizes_of(self, surface):
             renderer.build(bounds)
         self._settle(bounds.device)
 

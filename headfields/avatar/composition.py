@@ -26,6 +26,7 @@ from headfields.parts import (
     Renderer,
     Sampler,
     SizedPart,
+    SizesDisagreeError,
     undefined_methods,
 )
 from headfields.records import Camera, Canonical, Features, HeadState, Template
@@ -380,13 +381,31 @@ def check_devices(avatar: "Composition", device: torch.device) -> None:
 @contextlib.contextmanager
 def unbuilt_on_error(avatar: "Composition") -> Iterator[None]:
     """After an error within the block, the parts that were new are new again."""
-    new = [part for part in avatar.modules() if isinstance(part, SizedPart) and part.built_for is None]
+    new = _new_parts(avatar)
     try:
         yield
     except BaseException:
         for part in new:
             part.built_for = None
         raise
+
+
+@contextlib.contextmanager
+def sizes_of(avatar: "Composition", giver: str) -> Iterator[None]:
+    """Within the block, parts are built for sizes that `giver` gives: those that are new keep it, errors name it."""
+    new = _new_parts(avatar)
+    try:
+        yield
+    except SizesDisagreeError as error:
+        error.asker = giver
+        raise
+    for part in new:
+        if part.built_for is not None:
+            part.built_by = giver
+
+
+def _new_parts(avatar: "Composition") -> list[SizedPart]:
+    return [part for part in avatar.modules() if isinstance(part, SizedPart) and part.built_for is None]
 
 
 def warn_of_inverse(camera: Camera, box: Float[Tensor, "2 3"]) -> None:

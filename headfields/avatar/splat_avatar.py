@@ -20,6 +20,7 @@ from headfields.avatar.composition import (
     conditions_of,
     features_of,
     given_conditions,
+    sizes_of,
     unbuilt_on_error,
     warn_of_inverse,
 )
@@ -32,7 +33,7 @@ from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels
 from headfields.ops.barycentric import barycentric_on
-from headfields.parts import Decoder, Deformer, Encoder, Part, Rendering, check_part, sizes_of
+from headfields.parts import Decoder, Deformer, Encoder, Part, Rendering, check_part
 from headfields.records import Camera, Canonical, HeadState, Splats, Template, check_meters
 from headfields.records.annotated import is_readable
 from headfields.records.device_copy import any_directions
@@ -143,13 +144,13 @@ class SplatAvatar(Composition):
 
     def _build(self, bounds: Float[Tensor, "2 3"]) -> None:
         check_devices(self, bounds.device)
-        with sizes_of(f"the deformer {type(self.deformer).__name__}"):
+        with sizes_of(self, f"the deformer {type(self.deformer).__name__}"):
             for part in self.encoders:
                 part.build(bounds, 0)
                 check_width(part)
         if self.decoder is not None:
             widths = " + ".join(f"{part.width} ({type(part).__name__})" for part in self.encoders)
-            with sizes_of(f"the deformer {type(self.deformer).__name__} with features {widths}"):
+            with sizes_of(self, f"the deformer {type(self.deformer).__name__} with features {widths}"):
                 self.decoder.build(sum(part.width for part in self.encoders), bounds)
         self._settle(bounds.device)
 
