@@ -13,7 +13,7 @@ from headfields.files.checked import check_names, checked_arrays, whole_numbers
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
-from headfields.ops._checks import check_floating
+from headfields.ops._checks import check_floating, common_batch
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.records import HeadState, Template, check_meters
@@ -151,12 +151,7 @@ class BlendshapeHead(nn.Module):
             width = widths.get(name, 3)
             if value.dim() != 2 or value.shape[1] != width:
                 raise ValueError(f"BlendshapeHead: {name} has shape {tuple(value.shape)}; expected (B, {width})")
-        sizes = {name: value.shape[0] for name, value in arguments.items() if value is not None}
-        batches = {size for size in sizes.values() if size != 1}
-        if len(batches) > 1:
-            listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"BlendshapeHead: batch sizes differ ({listing}); pass B rows or one for each")
-        batch = batches.pop() if batches else 1
+        batch = common_batch("BlendshapeHead", **arguments)
         vertices = self.template_vertices
         if identity is not None:
             vertices = vertices + blend_shapes(identity, self.identity_basis)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headfields.heads.landmarks import ContourLandmarks, Landmarks, points_on_faces
 from headfields.heads.mouth.closing import close_mouth, mouth_loop
-from headfields.ops._checks import check_floating
+from headfields.ops._checks import check_floating, common_batch
 from headfields.ops.skinning import (
     blend_shapes,
     joint_transforms,
@@ -187,13 +187,9 @@ class SkinnedHead(nn.Module):
             raise ValueError(
                 f"{op}: offset has shape {tuple(offset.shape)}; expected (B, {count}, 3), one for each vertex"
             )
-        named = {"shape": shape, "expression": expression, "pose": pose, "translation": translation, "offset": offset}
-        sizes = {name: value.shape[0] for name, value in named.items() if value is not None}
-        batches = {size for size in sizes.values() if size != 1}
-        if len(batches) > 1:
-            listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"{op}: batch sizes differ ({listing}); pass B rows or one for each")
-        batch = batches.pop() if batches else 1
+        batch = common_batch(
+            op, shape=shape, expression=expression, pose=pose, translation=translation, offset=offset
+        )  # fmt: skip
 
         rest = self.template_vertices
         if shape is not None:

@@ -1,4 +1,7 @@
-"""Wavefront OBJ files: a reader that is fast enough for thousands of frames of one topology, and a writer."""
+"""Wavefront OBJ files: a reader that is fast enough for thousands of frames of one topology, and a writer.
+
+trimesh's reader is not as strict: it takes a face's index 0 for the first vertex and drops faces that are cut short.
+"""
 
 import contextlib
 import itertools

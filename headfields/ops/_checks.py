@@ -212,6 +212,16 @@ def _is_tree(children: np.ndarray, order: np.ndarray, slot: np.ndarray, rows: in
     return False
 
 
+def common_batch(op: str, **tensors: Tensor | None) -> int:
+    """B of tensors with B rows, or one for all; 1 where there is none. Raises ValueError where sizes differ."""
+    sizes = {name: tensor.shape[0] for name, tensor in tensors.items() if tensor is not None}
+    batches = {size for size in sizes.values() if size != 1}
+    if len(batches) > 1:
+        listing = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"{op}: batch sizes differ ({listing}); pass B rows or one for each")
+    return batches.pop() if batches else 1
+
+
 def require_shapes(op: str, fits: bool, **tensors: Tensor | None) -> None:
     """Raises ValueError with the shapes of all tensors unless `fits`: the check of a registered operation, which a
     program may call without the public function."""

@@ -4,6 +4,8 @@ Every process draws the same batch of `rays_per_step` rays, renders a contiguous
 the share's fraction of all rays. The *sum* of the gradients over processes is then the gradient of the whole batch for
 every loss that is a mean over rays (as in `headfields.losses`) or does not depend on rays (a penalty on weights). A
 loss with another denominator (the rays of a mask, say) becomes the mean of its values over processes, by rays.
+
+Fabric serves more than one function: it starts the processes, casts for mixed precision, keeps callbacks and loggers.
 """
 
 import os

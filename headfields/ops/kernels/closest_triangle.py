@@ -37,6 +37,35 @@ def store3(rows: wp.array(dtype=wp.float32, ndim=2), b: int, base: int, row: int
 
 @wp.func
 @no_type_check
+def store_box(bounds: wp.array(dtype=wp.float32, ndim=2), mesh: int, slot: int, lo: wp.vec3, hi: wp.vec3):
+    """Writes the box of a leaf into the node above it: eight slots are a node."""
+    node = slot / 8
+    lane = slot - 8 * node
+    store3(bounds, mesh, node * 48, 0, lane, lo)
+    store3(bounds, mesh, node * 48, 3, lane, hi)
+
+
+@wp.func
+@no_type_check
+def box_distance2(p: wp.vec3, bounds: wp.array(dtype=wp.float32, ndim=2), mesh: int, node: int, k: int):
+    """Squared distance to the box of child `k`; 0 within it, infinite to that of an empty lane."""
+    lo = load3(bounds, mesh, node * 48, 0, k)
+    hi = load3(bounds, mesh, node * 48, 3, k)
+    return wp.length_sq(wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0)))
+
+
+@wp.func
+@no_type_check
+def mesh_of(mesh_index: wp.array(dtype=wp.int32), indexed: int, query: int):
+    """The mesh that a query asks: the first one where there is no index."""
+    mesh = wp.int32(0)
+    if indexed != 0:
+        mesh = mesh_index[query]
+    return mesh
+
+
+@wp.func
+@no_type_check
 def usable(v: wp.vec3):
     """Whether a vertex or a point is finite and not too far out for float32."""
     return wp.abs(v[0]) < FAR and wp.abs(v[1]) < FAR and wp.abs(v[2]) < FAR
@@ -96,10 +125,7 @@ def refit_leaves(
         triangles[mesh, base + 120 + k] = inverse_or_zero(wp.dot(ab, ab), 1.0e-30)
         triangles[mesh, base + 128 + k] = inverse_or_zero(wp.dot(ac, ac), 1.0e-30)
         triangles[mesh, base + 136 + k] = inverse_or_zero(wp.dot(c - b, c - b), 1.0e-30)
-    node = slot[leaf] / 8
-    lane = slot[leaf] - 8 * node
-    store3(bounds, mesh, node * 48, 0, lane, lo)
-    store3(bounds, mesh, node * 48, 3, lane, hi)
+    store_box(bounds, mesh, slot[leaf], lo, hi)
 
 
 @wp.kernel
@@ -235,9 +261,7 @@ def closest(
     """One thread per point: the nearest face, the lowest index of equally near ones; with `fused` its foot too."""
     i = wp.tid()
     p = points[i]
-    mesh = wp.int32(0)
-    if indexed != 0:
-        mesh = mesh_index[i]
+    mesh = mesh_of(mesh_index, indexed, i)
     best = max_distance * max_distance * 1.00001 + 1.0e-30
     equal = best  # and what counts as equal to it: see csrc/kernels/bvh_closest.cpp
     bound = best
@@ -286,10 +310,7 @@ def closest(
             else:
                 start = top
                 for k in range(8):
-                    lo = load3(bounds, mesh, child * 48, 0, k)
-                    hi = load3(bounds, mesh, child * 48, 3, k)
-                    outside = wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0))
-                    squared = wp.length_sq(outside)
+                    squared = box_distance2(p, bounds, mesh, child, k)
                     if squared < bound:
                         at = top
                         while at > start and keys[at - 1] < squared:

@@ -6,10 +6,13 @@ from headfields.ops.dispatch import warp
 from headfields.ops.kernels.closest_triangle import (
     EMPTY,
     NOWHERE,
+    box_distance2,
     load3,
+    mesh_of,
     stack_float,
     stack_int,
     store3,
+    store_box,
     usable,
 )
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS
@@ -46,10 +49,7 @@ def refit_leaves(
                 lo = wp.min(lo, v)
                 hi = wp.max(hi, v)
         store3(positions, mesh, leaf * 24, 0, k, v)
-    node = slot[leaf] / 8
-    lane = slot[leaf] - 8 * node
-    store3(bounds, mesh, node * 48, 0, lane, lo)
-    store3(bounds, mesh, node * 48, 3, lane, hi)
+    store_box(bounds, mesh, slot[leaf], lo, hi)
 
 
 @wp.func
@@ -80,9 +80,7 @@ def nearest(
     """One thread per point: its nearest vertices by distance and then by index; with `fused` also their distances."""
     i = wp.tid()
     p = points[i]
-    mesh = wp.int32(0)
-    if indexed != 0:
-        mesh = mesh_index[i]
+    mesh = mesh_of(mesh_index, indexed, i)
     count = index.shape[1]
     squared = best_float()
     vertex = best_int()
@@ -128,10 +126,7 @@ def nearest(
             else:
                 start = top
                 for k in range(8):
-                    lo = load3(bounds, mesh, child * 48, 0, k)
-                    hi = load3(bounds, mesh, child * 48, 3, k)
-                    outside = wp.max(wp.max(lo - p, p - hi), wp.vec3(0.0, 0.0, 0.0))
-                    away = wp.length_sq(outside)
+                    away = box_distance2(p, bounds, mesh, child, k)
                     if away < bound:
                         at = top
                         while at > start and keys[at - 1] < away:

@@ -7,6 +7,7 @@ from headfields.ops.kernels.closest_triangle import (
     EMPTY,
     double3,
     load3,
+    mesh_of,
     stack_float,
     stack_int,
     usable,
@@ -161,9 +162,7 @@ def raycast(
     i = wp.tid()
     o = origins[i]
     d = directions[i]
-    mesh = wp.int32(0)
-    if indexed != 0:
-        mesh = mesh_index[i]
+    mesh = mesh_of(mesh_index, indexed, i)
     inverse = wp.vec3(reciprocal(d[0]), reciprocal(d[1]), reciprocal(d[2]))
     pad = wp.vec3(outward(o[0], d[0]), outward(o[1], d[1]), outward(o[2], d[2]))
     axis = main_axis(d)
@@ -327,9 +326,7 @@ def interval(
     i = wp.tid()
     o = origins[i]
     d = directions[i]
-    mesh = wp.int32(0)
-    if indexed != 0:
-        mesh = mesh_index[i]
+    mesh = mesh_of(mesh_index, indexed, i)
     inverse = wp.vec3(reciprocal(d[0]), reciprocal(d[1]), reciprocal(d[2]))
     pad = wp.vec3(outward(o[0], d[0]), outward(o[1], d[1]), outward(o[2], d[2]))
     ends = wp.vec2(wp.inf, -wp.inf)
