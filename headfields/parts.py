@@ -91,12 +91,13 @@ class Part(nn.Module):
 
 
 def _recording(cls: type[Part]) -> Callable[..., None]:
-    """The constructor of a class, which records its arguments; that of a part's own class ends last, so its are kept."""
-    constructor, signature = cls.__init__, inspect.signature(cls.__init__)
+    """The constructor of a class, which records its arguments: that of the part's own class ends last."""
+    constructor = cls.__init__
+    signature = inspect.signature(constructor)
 
     @functools.wraps(constructor)
     def construct(self: Part, *args: Any, **kwargs: Any) -> None:
-        arguments = _constructor_arguments(cls.__name__, signature, self, args, kwargs)
+        arguments = _constructor_arguments(type(self).__name__, signature, self, args, kwargs)
         constructor(self, *args, **kwargs)
         self.arguments = arguments
 
