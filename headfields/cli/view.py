@@ -24,6 +24,7 @@ def view(
     host: str = "localhost",
     port: int = 8080,
     resolution: int = 512,
+    allow_host: tuple[str, ...] = (),
     gaussians: Literal["automatic", "browser", "program"] = "automatic",
     background: float = 1.0,
     open: bool = False,
@@ -45,6 +46,8 @@ def view(
         proxy: Run of an avatar of Gaussians (`headfields distill`) that stands in while something moves.
         host: Address to listen on; 0.0.0.0 lets other machines connect, and whoever connects sees everything.
         port: Port to listen on; the next free one if it is not free.
+        allow_host: Further names of this machine under which browsers may ask for the page, as behind a proxy. Requests
+            under other names, and those that pages from elsewhere send, are refused.
         resolution: Largest height of pictures that this program draws, in pixels.
         gaussians: Who draws avatars of Gaussians: the browser, this program, or automatic: the browser, until a tab
             draws fewer than ten pictures a second.
@@ -71,7 +74,7 @@ def view(
         scene = _scene(what, motion, head, capture, proxy, background, memory, device)
         # Looking away from the head is no mistake here.
         warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")
-        viewer = Viewer(scene, host, port, resolution, gaussians)
+        viewer = Viewer(scene, host, port, resolution, gaussians, allow_host)
     except ModuleNotFoundError as error:
         raise CommandError(str(error)) from error
 

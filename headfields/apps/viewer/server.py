@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -24,6 +24,7 @@ from headfields.apps.viewer.progressive import ProgressiveRenderer
 from headfields.apps.viewer.recording import Path as CameraPath
 from headfields.apps.viewer.recording import encoded_image, encoded_video, frames_of
 from headfields.apps.viewer.scene import ON_SURFACE, Scene, View
+from headfields.apps.viewer.visitors import checked_visitors
 from headfields.data.errors import CaptureError
 from headfields.ops.rotations import quaternion_from_rotation, rotation_from_quaternion
 from headfields.records import Camera
@@ -41,6 +42,23 @@ _FRAME_EVERY = 0.1
 """Seconds between two updates of the scrubber while the motion plays."""
 
 
+_WIDEST = 8.0
+"""Width of a picture relative to its height, at most: a message of a browser can ask for any."""
+
+
+def _within(value: Any, low: float | int, high: float | int, usual: float | int) -> float:
+    """A number of a browser's message, within its bounds; `usual` if it is none."""
+    number = float(value)
+    return float(min(max(number, low), high) if math.isfinite(number) else usual)
+
+
+def _who_connects(host: str) -> str:
+    """What an address means, for the page."""
+    if host.lower() in ("localhost", "127.0.0.1", "::1"):
+        return "this machine alone"
+    return "every machine that reaches this one can see and move it"
+
+
 class Viewer:
     """Serves a scene to any number of browser tabs, which share the panel and have cameras of their own.
 
@@ -50,6 +68,8 @@ class Viewer:
         port: the next free one is taken if it is not free.
         resolution: largest height of pictures that the program draws, pixels.
         gaussians: who draws avatars of Gaussians.
+        allowed_hosts: further names under which browsers may ask for the page, as behind a proxy. Requests under names
+            that are not this server's, and those of pages from elsewhere, are refused.
 
     Attributes:
         url: where it listens.
@@ -70,14 +90,17 @@ class Viewer:
         port: int = 8080,
         resolution: int = 512,
         gaussians: GaussianDrawing = "automatic",
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         viser = require_viser()
         check_address(host, port)
         self.scene, self.resolution, self.gaussians = scene, resolution, WhoDraws(gaussians)
         self.view = scene.first_view()
         self.updates = 0
-        with contextlib.redirect_stdout(io.StringIO()):  # viser's own banner
+        banner = contextlib.redirect_stdout(io.StringIO())  # viser's own
+        with banner, checked_visitors(host, allowed_hosts):
             self.server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
+        self._host = host
         self.url = f"http://{host}:{self.server.get_port()}"
         self._pictures = ProgressiveRenderer(self._draw, self._show, _report)
         self._changed, self._closing, self._is_updating = threading.Event(), False, False
@@ -164,6 +187,7 @@ class Viewer:
         gui, scene = self.server.gui, self.scene
         gui.configure_theme(show_share_button=False)
         gui.main_panel.dock_right()
+        gui.add_markdown(f"On {self.url}: {_who_connects(self._host)}.")
         with gui.add_folder("Motion"):
             names = list(scene.motions)
             motion = gui.add_dropdown("motion", names, initial_value=names[0])
@@ -330,13 +354,16 @@ class Viewer:
     def camera_of(self, client: Any, height: int) -> Camera:
         """The camera of a tab, with an image of at most `height` rows."""
         view = client.camera
-        rows = max(min(height, int(view.image_height) or height), 2)
-        columns = max(round(rows * float(view.aspect)), 2)
-        rotation = rotation_from_quaternion(torch.tensor(np.asarray(view.wxyz), dtype=torch.float64)).T
+        rows = max(min(height, int(_within(view.image_height, 0, height, height)) or height), 2)
+        columns = max(round(rows * _within(view.aspect, 0.1, _WIDEST, 1.0)), 2)
+        turn, place = (torch.tensor(np.asarray(each), dtype=torch.float64) for each in (view.wxyz, view.position))
+        if not (turn.isfinite().all() and place.isfinite().all() and turn.norm() > 1e-6):
+            return self.scene.first_camera().scaled(rows / self.scene.first_camera().size[0])
+        rotation = rotation_from_quaternion(turn).T
         pose = torch.eye(4, dtype=torch.float64)
         pose[:3, :3] = rotation
-        pose[:3, 3] = -rotation @ torch.tensor(np.asarray(view.position), dtype=torch.float64)
-        focal = 0.5 * rows / math.tan(float(view.fov) / 2)
+        pose[:3, 3] = -rotation @ place.clamp(-1e6, 1e6)
+        focal = 0.5 * rows / math.tan(_within(view.fov, 0.01, 3.0, 0.4) / 2)
         lens = torch.tensor([[focal, 0, columns / 2], [0, focal, rows / 2], [0, 0, 1.0]])
         return Camera(pose.float(), lens, (rows, columns))
 

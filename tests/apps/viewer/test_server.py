@@ -44,13 +44,18 @@ class FakeClient:
         pass
 
 
-@pytest.fixture(scope="module")
-def viewer():
+def small_viewer() -> Viewer:
+    """A viewer of one triangle with an expression."""
     corners = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]])
     shift = torch.zeros(1, 3, 3)
     shift[0, 2, 1] = 0.1
     head = BlendshapeHead(corners, torch.tensor([[0, 1, 2]]), shift, expression_names=("taller",))
-    running = Viewer(head_scene(head, "triangle"), port=free_port(), resolution=64)
+    return Viewer(head_scene(head, "triangle"), port=free_port(), resolution=64)
+
+
+@pytest.fixture(scope="module")
+def viewer():
+    running = small_viewer()
     yield running
     running.close()
 
@@ -137,6 +142,21 @@ def test_camera_of_a_tab(viewer: Viewer) -> None:
     assert camera.size == (60, 90) and torch.allclose(camera.center, torch.tensor([0.0, 0, 1.0]))
     pixel, depth = camera.project(torch.tensor([[0.1, 0.1, 0.0]]))
     assert float(depth) == pytest.approx(1.0) and float(pixel[0, 0]) > 45 and float(pixel[0, 1]) < 30
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"aspect": 1e9}, {"aspect": float("nan")}, {"fov": float("nan")}, {"fov": 0.0}, {"image_height": 10**9},
+        {"position": np.array([np.nan, 0, 0])}, {"wxyz": np.zeros(4)}, {"position": np.full(3, 1e300)},
+    ],
+)  # fmt: skip
+def test_a_camera_message_is_kept_within_bounds(viewer: Viewer, message) -> None:
+    client = FakeClient()
+    vars(client).update(message)
+    camera = viewer.camera_of(client, 64)
+    assert camera.size[0] <= 64 and camera.size[1] <= 8 * 64
+    assert camera.world_to_camera.isfinite().all() and camera.intrinsics.isfinite().all()
 
 
 def test_gaussians_are_packed_as_viser_packs_them(viewer: Viewer) -> None:
