@@ -96,7 +96,7 @@ def test_a_tab_gets_pictures_of_what_it_cannot_draw(viewer: Viewer, monkeypatch)
     client: Any = FakeClient()
     monkeypatch.setattr(viewer.server, "get_clients", lambda: {7: client})
     viewer.set(look="color")
-    assert viewer.idle(10)
+    assert viewer.idle(60)  # the first picture imports what draws it
     last = client.background[-1]
     assert last.shape == (60, 90, 3)
     rows, columns = (last.min(-1) < 240).nonzero()
