@@ -19,6 +19,8 @@ import torch
 import headfields as hf
 from headfields.cli import main as headfields
 from headfields.data import load_capture
+from headfields.synthetic.body.person import procedural_rig
+from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.rig_captures import write_rig_capture
 
 IDENTITY, BASIS = 3, 1
@@ -38,11 +40,11 @@ def main(words: list[str] | None = None) -> None:
     recording, tracking, path = out / "recording", out / "tracking", out / "rig.npz"
     if not (recording / "truth.npz").exists():
         write_rig_capture(
-            hf.synthetic.body.person.procedural_rig(IDENTITY), recording, "talk", frames, arguments.size,
-            rate=frames / 12, dressed=True, lowest=LOWEST, noise=hf.synthetic.detector_noise.DetectorNoise(),
+            procedural_rig(IDENTITY), recording, "talk", frames, arguments.size,
+            rate=frames / 12, dressed=True, lowest=LOWEST, noise=DetectorNoise(),
         )  # fmt: skip
     if not path.exists():
-        hf.synthetic.body.person.procedural_rig(None, BASIS).save(path)
+        procedural_rig(None, BASIS).save(path)
     if not (tracking / "capture" / "transforms.json").exists():
         command = ["track-template", "--rig", path, "--capture", recording, "--out", tracking, "--quick", "--adapt",
                    "--every", arguments.every, *(["--resume"] if tracking.exists() else [])]  # fmt: skip

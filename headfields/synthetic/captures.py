@@ -44,7 +44,7 @@ _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
 CAMERAS = "cameras"
 """Folder of held-out cameras within a capture."""
-_ORBIT_FRAMES = 4  # test frames that each of them sees
+ORBIT_FRAMES = 4  # test frames that each of them sees
 
 
 def write_head_capture(
@@ -162,7 +162,7 @@ def write_head_capture(
 
         def orbiting() -> Iterator[CapturedFrame]:
             yaws = torch.linspace(-90, 90, cameras) if cameras > 1 else torch.zeros(1)
-            seen = torch.linspace(frames - test_frames, frames - 1, min(_ORBIT_FRAMES, test_frames)).round().int()
+            seen = torch.linspace(frames - test_frames, frames - 1, min(ORBIT_FRAMES, test_frames)).round().int()
             for yaw in tqdm(yaws.tolist(), desc="other cameras", unit="camera", disable=not progress):
                 poses = _poses(head, motion, yaw)[seen]
                 held_out = Camera(poses, _lens(head, states[seen], poses, size).expand(len(seen), 3, 3), (size, size))
@@ -182,7 +182,7 @@ def write_head_capture(
         source = f"two drawings of frame {middle} with other rays"
         write_noise_ceiling(folder, _ceiling(*pair), source)
         if cameras:
-            views = cameras * min(_ORBIT_FRAMES, test_frames)
+            views = cameras * min(ORBIT_FRAMES, test_frames)
             write_insta(folder / CAMERAS, orbiting(), template.canonical_vertices, template.faces, views)
         if noise is not None:
             assert states.expression is not None

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from headfields.data.balance import view_yaw
 from headfields.data.capture import Capture
 from headfields.data.load import load_capture
+from headfields.data.noise_ceiling import noise_ceiling
 from headfields.heads.mouth.closing import close_mouth
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.synthetic.captures import write_head_capture
@@ -246,3 +248,17 @@ def test_wrinkles_follow_the_expression() -> None:
     numeric = -0.0016 * (raised[2:] - raised[:-2]) / (forehead[2:, 1] - forehead[:-2, 1])
     assert (slope[1:-1, 1] - numeric).abs().max() < 0.3 * numeric.abs().max()
     assert not Activity().active and Activity(frown=0.2).active
+
+
+def test_held_out_cameras_orbit_the_head_and_the_noise_ceiling_is_written(tmp_path: Path) -> None:
+    write_head_capture(tmp_path / "a", frames=4, test_frames=1, size=32, samples=1, cameras=3, progress=False)
+    views = load_capture(tmp_path / "a" / "cameras")
+    own = load_capture(tmp_path / "a")
+    yaw = view_yaw(views).rad2deg() - view_yaw(own, [3]).rad2deg()
+    assert len(views) == 3 and torch.allclose(yaw, torch.tensor([-90.0, 0.0, 90.0]), atol=8)  # the head also nods
+    assert torch.equal(views.state([0, 1, 2]).vertices, own.state([3, 3, 3]).vertices)
+    assert all(0.1 < float(views.image(frame)[..., 3].mean()) < 0.9 for frame in range(3))
+    ceiling = noise_ceiling(tmp_path / "a")
+    assert 10 < ceiling["psnr_head"] < ceiling["psnr"] < 60
+    with pytest.raises(ValueError, match="cameras is 2 and test_frames 0"):
+        write_head_capture(tmp_path / "b", frames=4, test_frames=0, cameras=2, progress=False)
