@@ -48,8 +48,8 @@ class SplatAvatar(Composition):
 
     - A decoder of offsets (`headfields.decoders.SplatDecoder`), of the features of any encoder and conditions at the
       Gaussians' canonical positions: hash grid, frequencies, UV maps, vertex features, expression, codes.
-    - Blendshapes: K offsets of each Gaussian, the rows of `Gaussians.blendshape_table`, in the proportions that a
-      mapping network makes of expression and joints.
+    - Blendshapes: K offsets of each Gaussian, the rows of `Gaussians.blend_position` and the like, in the proportions
+      that a mapping network makes of expression and joints.
 
     Args:
         gaussians: the Gaussians.
@@ -114,7 +114,7 @@ class SplatAvatar(Composition):
 
     def _check(self) -> None:
         """Raises ValueError unless the parts fit."""
-        deformer, decoder, table = self.deformer, self.decoder, self.gaussians.blendshape_table
+        deformer, decoder, shapes = self.deformer, self.decoder, self.gaussians.blendshapes
         name = type(deformer).__name__
         if not deformer.poses:
             raise ValueError(
@@ -133,7 +133,6 @@ class SplatAvatar(Composition):
             )
         for part in self.encoders:
             check_fit(part, deformer)
-        shapes = 0 if table is None else table.shape[1]
         coefficients = 0 if self.blendshapes is None else self.blendshapes.fields
         if shapes != coefficients:
             raise ValueError(

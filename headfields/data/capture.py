@@ -153,7 +153,8 @@ class Capture(Displayed):
 
     def state(self, frames: Frames) -> HeadState:
         """Vertices (B, V, 3) of the template's mesh, and what the capture records of expression (B, E), the joints'
-        rotations `pose` (B, J, 3) and joint transforms (B, J, 4, 4) of B frames; `frame_id` is their indices.
+        rotations `pose` (B, J, 3) and joint transforms (B, J, 4, 4) of B frames; `frame_id` is their indices. Weights
+        of the lids' blendshapes, where a tracker has them, are the code `"eyelids"` (B, 2).
 
         Joint transforms lead from the template's canonical mesh to the vertices, so a skinning deformer on the template
         needs no `canonical_transforms`; with `skinning` they are fitted to the meshes. `state(3)` is a batch of one
@@ -173,6 +174,7 @@ class Capture(Displayed):
             expression=rows.get("expression"),
             pose=rows.get("pose"),
             joint_transforms=rows.get("joint_transforms"),
+            codes={"eyelids": rows["eyelids"]} if "eyelids" in rows else {},
             frame_id=torch.tensor(indices, dtype=torch.long),
         )
         return state if self._joints is None else self._joints.added(state, self._canonical)
@@ -421,6 +423,8 @@ class _HeadDecoder:
             layout["pose"] = ((self.recording.pose_joints, 3), torch.float32)
         if self.recording.transform_joints is not None:
             layout["joint_transforms"] = ((self.recording.transform_joints, 4, 4), torch.float32)
+        if self.recording.has_eyelids:
+            layout["eyelids"] = ((2,), torch.float32)
         return layout
 
     def __call__(self, frame: int) -> dict[str, np.ndarray]:

@@ -96,11 +96,16 @@ class JoinedCaptures:
                 )
             )
             order += rows
-        parts = [part.replace(**dict.fromkeys(self._left_out)) for part in parts]
+        parts = [self._common(part) for part in parts]
         return HeadState.cat(parts or [self._empty()])[torch.tensor(order, dtype=torch.long).argsort()]
 
     def _empty(self) -> HeadState:
-        return self.captures[0].state([]).replace(**dict.fromkeys(self._left_out))
+        return self._common(self.captures[0].state([]))
+
+    def _common(self, state: HeadState) -> HeadState:
+        """The state with what all captures have."""
+        codes = {name: code for name, code in state.codes.items() if name in self._codes}
+        return state.replace(**dict.fromkeys(self._left_out), codes=codes)
 
     def camera(self, frames: Frames) -> Camera:
         """The B cameras of B frames.
@@ -244,6 +249,7 @@ class JoinedCaptures:
 
         states = [capture.state([0]) for capture in self.captures]
         self._left_out = [name for name in _JOINTS if any(getattr(state, name) is None for state in states)]
+        self._codes = set(states[0].codes).intersection(*(state.codes for state in states))
         shapes = [shapes_of(state.replace(**dict.fromkeys(self._left_out))) for state in states]
         for capture, shape in zip(self.captures, shapes, strict=True):
             if shape != shapes[0]:

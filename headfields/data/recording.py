@@ -26,12 +26,14 @@ class DecodedHead:
         expression: (E,) float32, or None if the capture has none.
         pose: (J, 3) float32, axis-angle of the joints, or None.
         joint_transforms: (J, 4, 4) float32, canonical mesh to posed, or None.
+        eyelids: (2,) float32, weights of the left and the right lid's blendshape, or None.
     """
 
     vertices: np.ndarray
     expression: np.ndarray | None = None
     pose: np.ndarray | None = None
     joint_transforms: np.ndarray | None = None
+    eyelids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Recording:
         expression_width: E, or None if the capture has no expressions.
         pose_joints: number of joints with rotations, or None if the capture has no poses.
         transform_joints: number of joints with transforms, or None if the capture has no joint transforms.
+        has_eyelids: whether heads have weights of the lids' blendshapes.
         depth_scale: meters per unit of the stored depth.
         report: lines on what the reader tolerated, missed or decided.
         decoded_vertices: frame → vertices (V, 3) of a sample of frames that the reader has decoded already.
@@ -116,6 +119,7 @@ class Recording:
     expression_width: int | None
     pose_joints: int | None = None
     transform_joints: int | None = None
+    has_eyelids: bool = False
     depth_scale: float = 0.001
     report: list[str] = field(default_factory=list)
     decoded_vertices: dict[int, np.ndarray] = field(default_factory=dict)

@@ -29,6 +29,8 @@ class SplatDecoder(Decoder):
         gains: factors on the offsets of some attributes, 1 for the others: smaller ones make them learn more slowly.
         zero_inputs: number of the last features, those of a condition, whose weights in the first layer start at zero.
             An expression that is zero in all of training then has no effect, instead of a random one.
+        bounded: whether offsets are tanh of the network's outputs, times their gains, and the network starts with
+            PyTorch's initial values, as in FlashAvatar's released code (src/deform_model.py).
 
     Differentiable as `headfields.ops.mlp`.
 
@@ -48,6 +50,7 @@ class SplatDecoder(Decoder):
         layers: int = 2,
         gains: Mapping[str, float | int] | None = None,
         zero_inputs: int = 0,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         gains = dict(gains or {})
@@ -65,7 +68,7 @@ class SplatDecoder(Decoder):
         self.attributes = tuple(attributes)
         self.hidden, self.layers = hidden, layers
         self.gains = gains
-        self.zero_inputs = zero_inputs
+        self.zero_inputs, self.bounded = zero_inputs, bounded
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.attributes)}; hidden={self.hidden}, layers={self.layers}"
@@ -75,6 +78,11 @@ class SplatDecoder(Decoder):
             raise ValueError(f"SplatDecoder: zero_inputs is {self.zero_inputs}, and there are {width} features")
         numbers = sum(max(sum(WIDTHS[name]), 1) for name in self.attributes)
         self.network = MLP(width, *hidden_layers(self.hidden, self.layers), numbers, bias=True)
+        if self.bounded:
+            linear: Any
+            for linear in list(self.network)[::2]:
+                linear.reset_parameters()
+            return
         with torch.no_grad():
             self.network[-1].weight.mul_(_OUTPUT_SPREAD)  # type: ignore[operator]
             first: Any = self.network[0]
@@ -85,4 +93,5 @@ class SplatDecoder(Decoder):
     ) -> dict[str, Float[Tensor, "..."]]:
         """Offsets (M, ...) by the names of the parameters."""
         rows = self.network(features.own, features.shared, features.index)
+        rows = rows.tanh() if self.bounded else rows
         return {name: self.gains.get(name, 1.0) * rows for name, rows in offsets_of(rows, self.attributes).items()}

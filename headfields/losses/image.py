@@ -138,13 +138,19 @@ class LPIPSLoss:
         weight: factor of the loss in the total.
         net: the network of the package: `"vgg"`, which Zhang et al. advise for training, `"alex"` or `"squeeze"`.
         network: function from two batches of images (P, 3, S, S) in [-1, 1] to P distances, instead.
+        start: first step of the loss; zero before.
         name: column in the log.
     """
 
     weight: float | int = 0.1
     net: str = "vgg"
     network: Callable[..., Tensor] | None = None
+    start: int = 0
     name: str = "lpips"
+
+    def phase(self, step: int) -> bool:
+        """What of the step the loss depends on: see `Loss`."""
+        return step >= self.start
 
     def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss.
@@ -152,6 +158,8 @@ class LPIPSLoss:
         Raises:
             ModuleNotFoundError: neither the package nor a network is there.
         """
+        if step < self.start:
+            return zero_of(rendering)
         rendered, target = image_patches(self.name, rendering, batch)
         network = self.network or lpips_network(self.net, rendered.device)
         return network(2 * rendered - 1, 2 * target - 1).mean()

@@ -1,5 +1,9 @@
 """GaussianAvatars (Qian et al. 2024): Gaussians that ride on the triangles of a tracked mesh."""
 
+import math
+
+import torch
+
 from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
@@ -8,11 +12,14 @@ from headfields.networks.surface_splats import may_have_hair, surface_splats
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 
+_OPACITY = 0.1
+"""Of Gaussians that start at the centers of triangles."""
+
 
 @preset
 def gaussian_avatars(
     template: Template,
-    count: int = 24000,
+    count: int | None = 24000,
     degree: int = 2,
     degree_every: int | None = None,
     hair: float = 0.0,
@@ -22,12 +29,15 @@ def gaussian_avatars(
 ) -> SplatAvatar:
     """GaussianAvatars on a template, assembled from public parts.
 
-    The paper starts with one Gaussian at the center of each triangle and grows. The start here is our own choice, for a
-    minute on a CPU: as many as the end needs, evenly by area, and some above the surface for hair.
+    The paper starts with one Gaussian at the center of each triangle and grows (`count=None`). The start by default is
+    our own choice, for a minute on a CPU: as many as the end needs, evenly by area, and some above the surface for
+    hair.
 
     Args:
         template: the canonical mesh.
-        count: number of Gaussians to start with; density control changes it.
+        count: number of Gaussians to start with; density control changes it. None: one at the center of each triangle,
+            of its size (scale 1), opacity 0.1 and gray, as in the released code (scene/gaussian_model.py,
+            `create_from_pcd`); hair and share_above have no meaning then.
         degree: degree of the spherical harmonics of the color. The paper's is 3.
         degree_every: steps after which training adds a degree, from 0 on; the released code's is 1,000. None: all from
             the start.
@@ -39,6 +49,12 @@ def gaussian_avatars(
     Source: GaussianAvatars, section 3.2. `headfields train` has its losses and learning rates.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
+    renderer = SplatRenderer(antialiased, low_pass=low_pass)
+    if count is None:
+        gaussians = Gaussians(len(template.faces), degree, degree_every=degree_every)
+        gaussians.face.copy_(torch.arange(len(gaussians)))
+        torch.nn.init.constant_(gaussians.opacity_logit, math.log(_OPACITY / (1 - _OPACITY)))
+        return SplatAvatar(gaussians=gaussians, deformer=deformer, renderer=renderer, template=template)
     hairy = may_have_hair(template, hair)
     start, face = surface_splats(
         template.canonical_vertices, template.faces, count, height=hair, share_above=share_above, above=hairy
@@ -46,6 +62,6 @@ def gaussian_avatars(
     return SplatAvatar(
         gaussians=Gaussians.of(*deformer.attach(start, face), degree=degree, degree_every=degree_every),
         deformer=deformer,
-        renderer=SplatRenderer(antialiased, low_pass=low_pass),
+        renderer=renderer,
         template=template,
     )

@@ -1,17 +1,18 @@
 """Blended fields over canonical space: a basis of K fields, and their coefficients from expression and pose."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.networks.frame_inputs import FrameInputs, Rotations
 from headfields.networks.mlp import MLP, hidden_layers
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.hash_grid import hash_grid
 from headfields.ops.hash_grid_layout import HashGridLayout
-from headfields.ops.rotations import rotation_matrices
 from headfields.parts import Part
 from headfields.records import HeadState
 
@@ -41,6 +42,10 @@ class BlendCoefficients(Part):
         joints: indices of joints whose rotations are used: `(2,)` is the jaw of FLAME, `(22,)` that of SMPL-X.
         fields: K.
         hidden, layers: width and number of hidden layers of the network.
+        rotations: `"matrix"`, or `"6d"` for the first two rows of R.
+        centered: whether it is that network; False: net(c), with PyTorch's initial values, as in RGBAvatar's released
+            code (model/gaussian.py, `weight_module`: 129 numbers, 128, 128, K), where blendshapes start at zero
+            instead.
 
     Differentiable to second order in the state and the parameters.
 
@@ -60,29 +65,35 @@ class BlendCoefficients(Part):
         fields: int = 8,
         hidden: int = 64,
         layers: int = 2,
+        rotations: Rotations = "matrix",
+        centered: bool = True,
     ) -> None:
         super().__init__()
-        if not condition and not joints:
-            raise ValueError('BlendCoefficients: condition and joints are empty; pass {"expression": E}, or joints')
-        sizes = {f"condition[{name!r}]": width for name, width in condition.items()}
-        for name, value in (*sizes.items(), ("fields", fields), ("hidden", hidden)):
+        self._inputs = FrameInputs(dict(condition), tuple(joints), rotations)
+        self._inputs.check("BlendCoefficients")
+        for name, value in (("fields", fields), ("hidden", hidden)):
             if value < 1:
                 raise ValueError(f"BlendCoefficients: {name} is {value}; it must be at least 1")
-        if layers < 0 or any(joint < 0 for joint in joints):
-            raise ValueError(f"BlendCoefficients: layers is {layers} and joints {tuple(joints)}; none may be negative")
+        if layers < 0:
+            raise ValueError(f"BlendCoefficients: layers is {layers}; it may not be negative")
         self.condition = dict(condition)
         self.joints = tuple(joints)
-        self.fields = fields
-        self.needs = (*condition, *(("pose",) if joints else ()))
+        self.fields, self.centered = fields, centered
+        self.needs = self._inputs.needs
         self.code_widths = dict(condition)
-        width = sum(condition.values()) + 9 * len(self.joints)
+        width = self._inputs.width
+        self.layers = layers
+        if not centered:
+            sizes = [width, *[hidden] * layers, fields]
+            linear = [nn.Linear(*pair) for pair in pairwise(sizes)]
+            self.network = nn.Sequential(*(part for layer in linear for part in (layer, nn.ReLU())))[:-1]
+            return
         if layers:
             self.trunk = MLP(width, *hidden_layers(hidden, layers), bias=True)
             nn.init.zeros_(self.trunk[0].weight)  # type: ignore[arg-type]
             nn.init.uniform_(self.trunk[0].bias, 0.5, 1.5)  # type: ignore[arg-type]
             if layers > 1:
                 nn.init.kaiming_uniform_(self.trunk[-1].weight, nonlinearity="relu")  # type: ignore[arg-type]
-        self.layers = layers
         self.out = nn.Linear(hidden if layers else width, fields, bias=False)
         if layers:
             nn.init.normal_(self.out.weight, std=hidden**-0.5)
@@ -94,23 +105,7 @@ class BlendCoefficients(Part):
 
     def inputs(self, state: HeadState) -> Float[Tensor, "b width"]:
         """Input of the network for B frames."""
-        name, parts = type(self).__name__, []
-        for field, width in self.condition.items():
-            values = state.need(name, field)
-            if values.ndim != 2 or values.shape[1] < width:
-                raise ValueError(
-                    f"{name}: condition has {width} values of {field!r}, and the state's has shape "
-                    f"{tuple(values.shape)}; pass at most its width"
-                )
-            parts.append(values[:, :width])
-        if self.joints:
-            pose = state.need(name, "pose")
-            if max(self.joints) >= pose.shape[1]:
-                raise ValueError(f"{name}: joints is {self.joints}, and the state's pose has {pose.shape[1]} joints")
-            turns = rotation_matrices(pose[:, list(self.joints)])
-            identity = torch.eye(3, dtype=turns.dtype, device=turns.device)
-            parts.append((turns - identity).flatten(1))
-        return torch.cat(parts, dim=-1)
+        return self._inputs.of(type(self).__name__, state)
 
     def forward(self, state: HeadState) -> Float[Tensor, "b fields"]:
         """α of B frames; B = 0 is legal."""
@@ -118,6 +113,9 @@ class BlendCoefficients(Part):
 
     def of(self, inputs: Float[Tensor, "b width"]) -> Float[Tensor, "b fields"]:
         """α of B rows of inputs (see `inputs`)."""
+        if not self.centered:
+            coefficients: Tensor = self.network(inputs)
+            return coefficients
         if not self.layers:
             return self.out(inputs)
         hidden = torch.relu(self.trunk(torch.cat([inputs, inputs.new_zeros(1, inputs.shape[1])])))

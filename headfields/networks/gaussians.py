@@ -34,6 +34,8 @@ class Gaussians(Part):
         blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`.
         degree_every: in training mode colors begin with degree 0 and gain one after each so many steps (3DGS: 1,000);
             None: all degrees from the first step on.
+        blend_from: in training mode blendshapes have no effect before this step.
+        anchored: whether each has a point of its triangle, `barycentric`, that its coordinates begin at.
 
     Attributes:
         position: (N, 3) in the coordinates of the deformer.
@@ -42,9 +44,10 @@ class Gaussians(Part):
         opacity_logit: (N,).
         color: (N, 3) coefficient of degree 0: the color is 0.5 + 0.2821 color.
         harmonics: (N, (degree + 1)² − 1, 3) coefficients of higher degrees.
-        blendshape_table: (N, K, 10) if K > 0, else None: what a coefficient of 1 adds to position, quaternion and
-            color, in this order.
+        blend_position, blend_quaternion, blend_color: (N, K, 3), (N, K, 4) and (N, K, 3) if K > 0, else None: what a
+            coefficient of 1 adds to position, quaternion and color.
         face: (N,) the triangle that each is attached to; -1: none.
+        barycentric: (N, 3) if anchored, else None.
 
     Differentiable to any order.
 
@@ -54,17 +57,30 @@ class Gaussians(Part):
     """
 
     face: Tensor
-    blendshape_table: nn.Parameter | None
+    barycentric: Tensor | None
+    blend_position: nn.Parameter | None
+    blend_quaternion: nn.Parameter | None
+    blend_color: nn.Parameter | None
 
-    def __init__(self, count: int, degree: int = 0, blendshapes: int = 0, degree_every: int | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        degree: int = 0,
+        blendshapes: int = 0,
+        degree_every: int | None = None,
+        blend_from: int = 0,
+        anchored: bool = False,
+    ) -> None:
         super().__init__()
-        for name, number in (("count", count), ("degree", degree), ("blendshapes", blendshapes)):
+        for name, number in (
+            ("count", count), ("degree", degree), ("blendshapes", blendshapes), ("blend_from", blend_from)
+        ):  # fmt: skip
             if not hasattr(number, "__index__") or isinstance(number, bool):
                 raise TypeError(f"Gaussians: {name} is {number!r}; expected an integer")
-        if count < 0 or not 0 <= degree <= 3 or blendshapes < 0:
+        if count < 0 or not 0 <= degree <= 3 or blendshapes < 0 or blend_from < 0:
             raise ValueError(
-                f"Gaussians: count={count}, degree={degree}, blendshapes={blendshapes}; expected no negative number, "
-                "and a degree of 0 to 3"
+                f"Gaussians: count={count}, degree={degree}, blendshapes={blendshapes}, blend_from={blend_from}; "
+                "expected no negative number, and a degree of 0 to 3"
             )
         if degree_every is not None and not degree_every >= 1:
             raise ValueError(f"Gaussians: degree_every is {degree_every}; expected a number of steps, or None")
@@ -76,9 +92,13 @@ class Gaussians(Part):
         self.opacity_logit = nn.Parameter(torch.zeros(count))
         self.color = nn.Parameter(torch.zeros(count, 3))
         self.harmonics = nn.Parameter(torch.zeros(count, (degree + 1) ** 2 - 1, 3))
-        self.blendshape_table = nn.Parameter(torch.zeros(count, blendshapes, _BLENDED_ROW)) if blendshapes else None
+        for name in BLENDED:
+            table = nn.Parameter(torch.zeros(count, blendshapes, *WIDTHS[name])) if blendshapes else None
+            self.register_parameter(f"blend_{name}", table)
         self.register_buffer("face", torch.full((count,), -1))
-        self.degree_every = degree_every
+        self.register_buffer("barycentric", torch.full((count, 3), 1 / 3) if anchored else None)
+        self.degree_every, self.blend_from = degree_every, blend_from
+        self.blends = blend_from == 0  # whether training has reached the step from which blendshapes mix
         self._learned = self.harmonics.shape[1]  # coefficients of the degrees that training has reached
 
     @property
@@ -90,6 +110,12 @@ class Gaussians(Part):
         if self.degree_every is not None:
             degree = min(step // self.degree_every, 3)
             self._learned = min((degree + 1) ** 2 - 1, self.harmonics.shape[1])
+        self.blends = step >= self.blend_from
+
+    @property
+    def blendshapes(self) -> int:
+        """K."""
+        return 0 if self.blend_position is None else self.blend_position.shape[1]
 
     def __len__(self) -> int:
         """N."""
@@ -97,7 +123,7 @@ class Gaussians(Part):
 
     def extra_repr(self) -> str:
         degree = round((1 + self.harmonics.shape[1]) ** 0.5) - 1
-        shapes = "" if self.blendshape_table is None else f", {self.blendshape_table.shape[1]} blendshapes"
+        shapes = f", {self.blendshapes} blendshapes" if self.blendshapes else ""
         return f"{len(self)} of degree {degree}{shapes}"
 
     def forward(self, offsets: Mapping[str, Float[Tensor, "..."]] | None = None) -> Splats:
@@ -134,24 +160,28 @@ class Gaussians(Part):
             log_scale.exp().expand(*batch, *self.log_scale.shape),
             opacity.sigmoid().expand(*batch, *self.opacity_logit.shape),
             harmonics=harmonics.expand(*batch, *harmonics.shape[-3:]),
+            barycentric=None if self.barycentric is None else self.barycentric.expand(*batch, -1, -1),
         )
 
     def blended(self, coefficients: Float[Tensor, "b k"]) -> dict[str, Float[Tensor, "..."]]:
-        """What the blendshapes add to each Gaussian in B frames: offsets for `forward`, (B, N, ...) by name.
+        """What the blendshapes add to each Gaussian in B frames: offsets for `forward`, (B, N, ...) by name; none in
+        training before `blend_from`.
 
         Raises:
             ValueError: there are no blendshapes.
         """
-        table = self.blendshape_table
-        if table is None:
+        if not self.blendshapes:
             raise ValueError("Gaussians.blended: there are no blendshapes; build it with blendshapes=K")
-        return offsets_of(torch.einsum("bk,nkw->bnw", coefficients, table), BLENDED)
+        if self.training and not self.blends:
+            return {}
+        tables = {name: getattr(self, f"blend_{name}") for name in BLENDED}
+        return {name: torch.einsum("bk,nkw->bnw", coefficients, table) for name, table in tables.items()}
 
     @classmethod
     @torch.no_grad()
     def of(
         cls, splats: Splats, face: Int[Tensor, " n"] | None = None, degree: int = 0, blendshapes: int = 0,
-        degree_every: int | None = None,
+        degree_every: int | None = None, blend_from: int = 0,
     ) -> "Gaussians":  # fmt: skip
         """Gaussians with these values, in the coordinates of a deformer (`Deformer.attach` gives both arguments).
 
@@ -161,9 +191,12 @@ class Gaussians(Part):
         Args:
             splats: (N, ...).
             face: (N,) their triangles; none if None.
-            degree, blendshapes, degree_every: as for the class.
+            degree, blendshapes, degree_every, blend_from: as for the class.
         """
-        made = cls(splats.count, degree, blendshapes, degree_every).to(splats.means.device)
+        anchored = splats.barycentric is not None
+        made = cls(splats.count, degree, blendshapes, degree_every, blend_from, anchored).to(splats.means.device)
+        if made.barycentric is not None and splats.barycentric is not None:
+            made.barycentric.copy_(splats.barycentric)
         made.position.copy_(splats.means)
         made.log_scale.copy_(splats.scales.clamp_min(1e-12).log())
         made.quaternion.copy_(nn.functional.normalize(splats.quaternions, dim=-1))
@@ -243,9 +276,8 @@ ROW = sum(shape[0] if shape else 1 for shape in WIDTHS.values())
 """Numbers in a row of all offsets."""
 
 BLENDED = ("position", "quaternion", "color")
-"""What blendshapes change, in the order of a row of `Gaussians.blendshape_table`: as in RGBAvatar's released code."""
-
-_BLENDED_ROW = sum(WIDTHS[name][0] for name in BLENDED)
+"""What blendshapes change: as in RGBAvatar's released code (model/gaussian.py, `_xyz_b`, `_rotation_b`,
+`_feature_b`)."""
 
 
 def _exchange(

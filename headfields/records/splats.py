@@ -24,6 +24,8 @@ class Splats(Record):
         colors: (..., N, 3) sRGB, the same from all sides; or harmonics instead.
         harmonics: (..., N, K, 3) coefficients of real spherical harmonics of degree 0 to 3, K = 1, 4, 9 or 16, of color
             less 0.5, by the viewing direction in posed space.
+        barycentric: (..., N, 3) the point of its triangle that each is attached to, for deformers whose coordinates
+            begin there; None: no such point.
 
     Raises:
         ValueError: neither or both of colors and harmonics are given; or K is another number.
@@ -35,6 +37,7 @@ class Splats(Record):
     opacities: Float[Tensor, "*batch n"]
     colors: Float[Tensor, "*batch n 3"] | None = None
     harmonics: Float[Tensor, "*batch n k 3"] | None = None
+    barycentric: Float[Tensor, "*batch n 3"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +57,8 @@ class Splats(Record):
     def placed(
         self, means: Float[Tensor, "*b n 3"], quaternions: Float[Tensor, "... n 4"], scales: Float[Tensor, "... n 3"]
     ) -> "Splats":
-        """The Gaussians elsewhere, with their opacities and colors; these get the leading axes of the means."""
+        """The Gaussians elsewhere, with their opacities, colors and points of attachment; these get the leading axes of
+        the means."""
         lead = means.shape[:-2]
 
         def expanded(tensor: Tensor | None, axes: int) -> Tensor | None:
@@ -63,4 +67,5 @@ class Splats(Record):
         return Splats(
             means, quaternions.expand(*lead, -1, -1), scales.expand(*lead, -1, -1),
             self.opacities.expand(*lead, self.count), expanded(self.colors, 2), expanded(self.harmonics, 3),
+            expanded(self.barycentric, 2),
         )  # fmt: skip

@@ -23,6 +23,8 @@ from headfields.runs.progress import Progress
 FORMAT = FileFormat(
     "headfields.checkpoint", "a checkpoint", 2, "resume with the version that trained it, or start a new run"
 )
+_TRACKING = "tracking."
+"""What the names of corrections of the tracking begin with: `headfields.training.fine_tuning.TRACKING`."""
 _OF_PARAMETER_SHAPE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 Result = TypeVar("Result")
 
@@ -179,6 +181,8 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
     """
     with reading(path, "a checkpoint"):
         groups, _, progress = _read(path)
+        for group in ("module", "ema"):  # corrections of the tracking, which are no part of the avatar
+            groups[group] = {name: tensor for name, tensor in groups[group].items() if not name.startswith(_TRACKING)}
         _adopt_sizes(module, groups["module"])
         own = _module_tensors(module)
         _check_match(path, "tensors", own, groups["module"])

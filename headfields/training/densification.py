@@ -7,7 +7,7 @@ the trainer, and keep the optimizer's moments in step.
 import base64
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ class DensityControl:
        are cloned if their largest standard deviation is at most `size`, else split in two: children are drawn from the
        Gaussian itself and have 1/1.6 of its scales. All children inherit the parent's triangle, color and opacity.
     2. Gaussians of opacity below `least_opacity` are dropped, and, once opacities have been reset, those larger than
-       `largest`. A triangle that has Gaussians keeps its most opaque one.
+       `largest` or, on screen, than `largest_radius`. A triangle that has Gaussians keeps its most opaque one, or, as
+       in GaussianAvatars' released code, all that it would lose if it lost all.
 
     Every `reset_every` steps opacities are cut to `reset_opacity`. Neither happens once the share `until` of the run is
     done: clones double an opacity, children are drawn at random, and what follows has to mend both. Where `most`
@@ -46,10 +47,10 @@ class DensityControl:
     The defaults are those of 3D Gaussian Splatting (Kerbl et al. 2023, section 5.2 and its released code), but for the
     sizes, whose unit there is the extent of the cameras (0.01 and 0.1 of it): 3 mm and 30 mm, a hundredth and a tenth
     of a head of 30 cm, and `most`, are our own choice. The released code also drops Gaussians of a radius above 20
-    pixels once opacities have been reset; that is left out, because pixels are no size of a head. GaussianAvatars (Qian
-    et al. 2024, section 3.3: children are bound as their parent, every triangle keeps one) trains 600,000 steps with
-    start=10_000, stop=600_000, every=2_000 and reset_every=60_000. Clones stay where their original is, as in the
-    released code; children are drawn around their parent in canonical space.
+    pixels once opacities have been reset (`largest_radius=20`); that is left out by default, because pixels are no size
+    of a head. GaussianAvatars (Qian et al. 2024, section 3.3: children are bound as their parent, every triangle keeps
+    one) trains 600,000 steps with start=10_000, stop=600_000, every=2_000 and reset_every=60_000. Clones stay
+    where their original is, as in the released code; children are drawn around their parent in canonical space.
 
     Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one.
 
@@ -62,11 +63,14 @@ class DensityControl:
         absolute: read the sum of the magnitudes over pixels (AbsGS, Ye et al. 2024, whose threshold is 0.0008) instead.
         size: meters.
         largest: meters; None drops none.
+        largest_radius: radius on screen, three standard deviations, pixels, the largest since the last call; None drops
+            none.
         least_opacity: in [0, 1].
         reset_every: steps; None never resets.
         reset_opacity: in (0, 1].
         most: number of Gaussians that is not exceeded by growing.
-        keep_bound: whether a triangle keeps its most opaque Gaussian.
+        keep_bound: what a triangle keeps of Gaussians that would all be dropped: "most_opaque"; "all", as in
+            GaussianAvatars' released code (scene/gaussian_model.py, `prune_points`); None: nothing.
         seed: of the children's places.
 
     Attributes:
@@ -89,11 +93,12 @@ class DensityControl:
         absolute: bool = False,
         size: float | int = 0.003,
         largest: float | int | None = 0.03,
+        largest_radius: float | int | None = None,
         least_opacity: float | int = 0.005,
         reset_every: int | None = 3000,
         reset_opacity: float | int = 0.01,
         most: int = 100_000,
-        keep_bound: bool = True,
+        keep_bound: Literal["most_opaque", "all"] | None = "most_opaque",
         seed: int = 0,
     ) -> None:
         check_positive("DensityControl", every=every, gradient=gradient, size=size, most=most)
@@ -103,6 +108,10 @@ class DensityControl:
             raise ValueError(f"DensityControl: until is {until}; expected a share of the run, in (0, 1]")
         if largest is not None:
             check_positive("DensityControl", largest=largest)
+        if largest_radius is not None:
+            check_positive("DensityControl", largest_radius=largest_radius)
+        if keep_bound not in ("most_opaque", "all", None):
+            raise ValueError(f"DensityControl: keep_bound is {keep_bound!r}; expected 'most_opaque', 'all' or None")
         if reset_every is not None:
             check_positive("DensityControl", reset_every=reset_every)
         if not 0 <= least_opacity < 1 or not 0 < reset_opacity <= 1:
@@ -113,11 +122,12 @@ class DensityControl:
         self.start, self.stop, self.every, self.until, self.seed = start, stop, every, until, seed
         self.gradient, self.absolute, self.size, self.largest = gradient, absolute, size, largest
         self.least_opacity, self.reset_every, self.reset_opacity = least_opacity, reset_every, reset_opacity
-        self.most, self.keep_bound = most, keep_bound
+        self.most, self.keep_bound, self.largest_radius = most, keep_bound, largest_radius
         self.last: dict[str, int] = {}
         self._sum: Tensor | None = None
         self._drawn: Tensor | None = None
         self._sizes = torch.zeros(0)
+        self._radii: Tensor | None = None
 
     def on_start(self, trainer: Any) -> None:
         """Checks the trainer, and has the renderer keep what it reads."""
@@ -159,14 +169,17 @@ class DensityControl:
         """The sums of gradients since the last time it acted."""
         if self._sum is None or self._drawn is None:
             return {}
-        return {"gradient": _text(self._sum), "drawn": _text(self._drawn)}
+        state = {"gradient": _text(self._sum), "drawn": _text(self._drawn)}
+        return state if self._radii is None else {**state, "radii": _text(self._radii)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`."""
-        self._sum = self._drawn = None
+        self._sum = self._drawn = self._radii = None
+        if "radii" in state:
+            self._radii = numbers_of(state["radii"], "radii")
         if state:
             self._sum, self._drawn = (numbers_of(state.get(name), name) for name in ("gradient", "drawn"))
-            if len(self._sum) != len(self._drawn):
+            if len(self._sum) != len(self._drawn) or (self._radii is not None and len(self._radii) != len(self._sum)):
                 raise ValueError("DensityControl: its statistics are of different numbers of Gaussians")
 
     def _allocate(self, gaussians: Gaussians) -> None:
@@ -177,12 +190,17 @@ class DensityControl:
             self._drawn = torch.zeros_like(self._sum)
         self._sum, self._drawn = self._sum.to(device), self._drawn.to(device)
         self._sizes = torch.zeros_like(self._sum)
+        if self.largest_radius is not None:
+            self._radii = torch.zeros_like(self._sum) if self._radii is None else self._radii.to(device)
 
     @torch.no_grad()
     def _add(self, rendering: Any, taken: Bool[Tensor, ""]) -> None:
         assert self._sum is not None and self._drawn is not None
         sizes = world_sizes(rendering)
         self._sizes.copy_(torch.where(taken, sizes, self._sizes))
+        if self._radii is not None:
+            radii = rendering.rasterized.radii.amax(0).to(self._radii)
+            self._radii.copy_(torch.where(taken, torch.maximum(radii, self._radii), self._radii))
         means2d_offset = rendering.means2d_absgrad if self.absolute else rendering.means2d_offset
         if means2d_offset is None or means2d_offset.grad is None:  # nothing was drawn
             return
@@ -226,14 +244,16 @@ class DensityControl:
         drop = opacity < self.least_opacity
         if was_reset and self.largest is not None:
             drop |= sizes > self.largest
-        if self.keep_bound:
-            drop &= ~_last_ones(gaussians.face[index], opacity, drop)
+        if was_reset and self.largest_radius is not None and self._radii is not None:
+            drop |= (self._radii[index] > self.largest_radius) & ~fresh  # new ones have not been drawn yet
+        if self.keep_bound is not None:
+            drop &= ~_last_ones(gaussians.face[index], opacity, drop, self.keep_bound == "all")
         kept = (~drop).nonzero()[:, 0]
         gaussians.take(index[kept], fresh[kept], optimizer, position=position[kept], log_scale=log_scale[kept])
         self.last = {
             "cloned": len(clones), "split": len(parents), "pruned": int(drop.sum()), "count": len(gaussians),
         }  # fmt: skip
-        self._sum = self._drawn = None
+        self._sum = self._drawn = self._radii = None
         self._allocate(gaussians)
 
     @torch.no_grad()
@@ -258,8 +278,10 @@ def _children(
     return torch.stack(list(places))
 
 
-def _last_ones(face: Tensor, opacity: Float[Tensor, " n"], drop: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """The most opaque Gaussian (of equal ones the first) of each triangle that would lose all of its Gaussians."""
+def _last_ones(
+    face: Tensor, opacity: Float[Tensor, " n"], drop: Bool[Tensor, " n"], all_of_them: bool
+) -> Bool[Tensor, " n"]:
+    """All Gaussians, or the most opaque one (of equal ones the first), of each triangle that would lose all of its."""
     kept = torch.zeros_like(drop)
     bound = face >= 0
     if not bool((drop & bound).any()):
@@ -268,6 +290,9 @@ def _last_ones(face: Tensor, opacity: Float[Tensor, " n"], drop: Bool[Tensor, " 
     alive[face[bound & ~drop]] = True
     losing = (bound & drop).nonzero()[:, 0]
     losing = losing[~alive[face[losing]]]
+    if all_of_them:
+        kept[losing] = True
+        return kept
     order = losing[opacity[losing].argsort(descending=True, stable=True)]
     order = order[face[order].argsort(stable=True)]  # by triangle, and in it by opacity
     faces = face[order]

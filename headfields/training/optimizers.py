@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -161,6 +162,18 @@ class RateSchedule:
         if not isinstance(factor, Real) or not math.isfinite(factor) or factor < 0:
             raise ValueError(f"Trainer: schedule gives {factor!r} at step {step}; expected a finite factor, 0 or more")
         return float(factor)
+
+
+@dataclass(frozen=True)
+class LogLinearFall:
+    """A schedule of rates: falls by the logarithm to `final` times the rate at step `steps`, and stays there, as that
+    of positions in 3DGS and what is made of it (`get_expon_lr_func` in their utils/general_utils.py)."""
+
+    final: float
+    steps: int
+
+    def __call__(self, fraction: float, step: int) -> float:
+        return float(self.final ** min(step / self.steps, 1.0))
 
 
 def _refuse_closure(factory: Any) -> None:

@@ -1,4 +1,6 @@
-"""The losses each preset is trained with: INSTA, MonoAvatar, 3VP Avatar, GaussianAvatars."""
+"""The losses each preset is trained with."""
+
+from importlib.util import find_spec
 
 from torch import nn
 
@@ -7,7 +9,7 @@ from headfields.encoders.color_fields import ColorFields
 from headfields.losses.base import Loss
 from headfields.losses.blendfield import BlendSmoothness, BlendSparsity, CoefficientSmoothness
 from headfields.losses.color import HuberColor, SquaredColor
-from headfields.losses.image import L1DSSIM
+from headfields.losses.image import L1DSSIM, LPIPSLoss
 from headfields.losses.splats import SplatPosition, SplatScale
 from headfields.losses.surface import DepthPrior
 from headfields.losses.warp import Elastic, WarpMagnitude
@@ -49,9 +51,51 @@ def gaussian_avatars_losses(depth: float | int = 0, depth_start: int = 500) -> l
     Raises:
         ValueError: depth is not 0.
     """
-    if depth:
-        raise ValueError(f"gaussian_avatars_losses: depth is {depth}; avatars of Gaussians have no depth prior, pass 0")
+    _no_depth("gaussian_avatars_losses", depth)
     return [L1DSSIM(), SplatPosition(), SplatScale()]
+
+
+def flash_avatar_losses(depth: float | int = 0, depth_start: int = 0) -> list[Loss]:
+    """FlashAvatar's losses as its released code has them (train.py): Huber's with δ = 0.1, mean over pixels and
+    channels, 41 times at the mouth (1 and 40 more), and LPIPS (VGG) of the image, 0.05 from step 15,001 on.
+
+    Args:
+        depth, depth_start: must be 0, and is ignored: Gaussians have no depth prior.
+
+    Raises:
+        ValueError: depth is not 0.
+        ModuleNotFoundError: the package lpips is not there.
+    """
+    _no_depth("flash_avatar_losses", depth)
+    if find_spec("lpips") is None:
+        raise ModuleNotFoundError(
+            "flash_avatar_losses: the loss of FlashAvatar's released code has LPIPS from step 15,001 on, and the "
+            "package is not installed: pip install headfields[lpips]; the recipes cpu and fast need none"
+        )
+    # `HuberColor` divides by δ and 5 and sums channels: 1 / 6 of it is the released mean.
+    return [
+        HuberColor(delta=0.1, region_weight=41, region_start=0, weight=1 / 6),
+        LPIPSLoss(weight=0.05, net="vgg", start=15_000),
+    ]
+
+
+def rgb_avatar_losses(depth: float | int = 0, depth_start: int = 0, dssim: float | int = 0.2) -> list[Loss]:
+    """The color loss of Gaussians in meters, L1 with D-SSIM; the released code of RGBAvatar has `dssim=0`.
+
+    Args:
+        depth, depth_start: must be 0, and is ignored: Gaussians have no depth prior.
+        dssim: λ of `L1DSSIM`.
+
+    Raises:
+        ValueError: depth is not 0.
+    """
+    _no_depth("rgb_avatar_losses", depth)
+    return [L1DSSIM(dssim=dssim)]
+
+
+def _no_depth(name: str, depth: float | int) -> None:
+    if depth:
+        raise ValueError(f"{name}: depth is {depth}; avatars of Gaussians have no depth prior, pass 0")
 
 
 def blendfield_losses(avatar: nn.Module) -> list[Loss]:

@@ -25,6 +25,11 @@ _ONE_PERSON = {
 }  # fmt: skip
 """Why presets are of one person."""
 
+DRIVING_JOINTS: Mapping[str, tuple[int, ...]] = {"flash_avatar": (2, 3, 4), "rgb_avatar": (1, 2, 3, 4)}
+"""Joints of FLAME (root, neck, jaw, left eye, right eye) whose rotations drive presets of Gaussians: in the released
+code of FlashAvatar src/deform_model.py, in that of RGBAvatar dataset/flame_dataset.py."""
+_FLAME_JOINTS = 5
+
 
 def presets() -> dict[str, Callable[..., Any]]:
     """The presets by name."""
@@ -70,11 +75,12 @@ def _shares(function: Callable[..., Any]) -> bool:
 def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: Any) -> dict[str, Any]:
     """Arguments for a preset on a capture: those of a recipe, with `own` in their place.
 
-    Seven parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
+    Nine parameters of a preset have defaults of their own: `expression_width` is at most what the capture offers,
     `pose_width` what it records, `frames` is the number of its frames, `people`
     that of the people in joined captures, `sizes` is "cpu" in the recipe "cpu" and else
     "paper", `shell` is a centimeter more than what the mattes show, if that is more than the preset's, and `hair` is
-    what they show.
+    what they show. FlashAvatar's and RGBAvatar's `joints` are the paper's, jaw and eyes, and RGBAvatar's neck, and
+    their `eyelids` is true, where the capture records them.
 
     Raises:
         ValueError: there is no such preset.
@@ -109,6 +115,11 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
             )
     if "hair" in parameters and "hair" not in arguments:
         arguments["hair"] = round(matter_extent(capture), 3)
+    if model in DRIVING_JOINTS and len(capture):
+        state = capture.state([0])
+        joints = 0 if state.pose is None else state.pose.shape[1]
+        arguments.setdefault("joints", DRIVING_JOINTS[model] if joints == _FLAME_JOINTS else ())
+        arguments.setdefault("eyelids", "eyelids" in state.codes)
     if "pose_width" in parameters:
         arguments.setdefault("pose_width", pose_width(capture))
     if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from headfields.data.balance import yaw_balanced_weights
+from headfields.data.camera_extent import camera_extent
 from headfields.data.template import Mouth
 from headfields.losses.base import Loss
 from headfields.losses.color import SquaredColor
@@ -22,11 +23,14 @@ from headfields.records.device_copy import device_named
 from headfields.runs.lazy_adam import lazy_adam
 from headfields.training.densification import DensityControl
 from headfields.training.idle_options import idle_options, refuse_idle
+from headfields.training.optimizers import LogLinearFall
 from headfields.training.preset_losses import (
     blendfield_losses,
+    flash_avatar_losses,
     gaussian_avatars_losses,
     insta_losses,
     monoavatar_losses,
+    rgb_avatar_losses,
 )
 from headfields.training.splat_start import start_from_images
 
@@ -50,7 +54,8 @@ class Recipe:
         mouth: treatment of an open mouth, as in `headfields.data.load_capture`.
         steps: length of the run that the numbers are made for; None: of any.
         start: called with the avatar and the capture before a new run.
-        callbacks: function from the avatar to callbacks of the trainer.
+        callbacks: function from the avatar and the capture to callbacks of the trainer.
+        rate_factors: function from the capture to factors on `trainer["learning_rates"]`, by group.
     """
 
     name: RecipeName
@@ -63,7 +68,8 @@ class Recipe:
     mouth: Mouth | Literal["auto"] = "close"
     steps: int | None = None
     start: Callable[[Any, Any], None] = lambda avatar, capture: None
-    callbacks: Callable[[nn.Module], list[Any]] = lambda avatar: []
+    callbacks: Callable[[nn.Module, Any], list[Any]] = lambda avatar, capture: []
+    rate_factors: Callable[[Any], Mapping[str, float]] = lambda capture: {}
 
     def losses_for(self, options: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
         """The losses of a run, with `options["depth"]` and `options["opacity"]` as weights; with an avatar, also those
@@ -72,6 +78,11 @@ class Recipe:
         if avatar is not None:
             losses = [*losses, *self.regularizers(avatar)]
         return [*losses, OpacityLoss(weight=options["opacity"])] if options["opacity"] else losses
+
+    def scaled_rates(self, rates: Mapping[str, float], capture: Any) -> dict[str, float]:
+        """Rates of groups, with the capture's factors on those that are the recipe's own."""
+        own, factors = self.trainer.get("learning_rates", {}), self.rate_factors(capture)
+        return {name: rate * factors.get(name, 1.0) if rate == own.get(name) else rate for name, rate in rates.items()}
 
     def trainer_arguments(self, avatar: nn.Module, capture: Any, **options: Any) -> dict[str, Any]:
         """Arguments of `Trainer` after the avatar and the capture.
@@ -105,8 +116,9 @@ class Recipe:
             "frames_per_step": chosen["frames"],
             **{name: chosen[name] for name in rates if name not in idle},
             **{name: chosen[name] for name in ("schedule", "precision")},
-            "callbacks": self.callbacks(avatar),
+            "callbacks": self.callbacks(avatar, capture),
             **self.trainer,
+            "learning_rates": self.scaled_rates(self.trainer.get("learning_rates", {}), capture),
             **self.sampling(capture),
         }
 
@@ -232,7 +244,7 @@ _GAUSSIANS = Recipe(
 GAUSSIAN_AVATARS = replace(
     _GAUSSIANS,
     regularizers=lambda avatar: [SquaredColor(weight=5 / 3, name="squared")],
-    callbacks=lambda avatar: [
+    callbacks=lambda avatar, capture: [
         DensityControl(start=500, stop=8000, until=0.8, gradient=8e-4, absolute=True, most=32_000, reset_every=None)
     ],
 )
@@ -247,34 +259,142 @@ GAUSSIAN_AVATARS_FAST = replace(
     GAUSSIAN_AVATARS,
     name="fast",
     arguments={"count": 60000, "degree": 3},
-    callbacks=lambda avatar: [DensityControl(until=0.5)],
+    callbacks=lambda avatar, capture: [DensityControl(until=0.5)],
 )
 """`GAUSSIAN_AVATARS` with more Gaussians, the paper's harmonics, and 3DGS's density control in the first half of a run
 (there 15,000 of 30,000 steps); our own choice, which no GPU has run yet."""
+
+GAUSSIAN_AVATARS_AS_RELEASED = Recipe(
+    "released",
+    gaussian_avatars_losses,
+    {**_GAUSSIANS.options, "schedule": "constant"},
+    {
+        "learning_rates": {
+            "position": 5e-3, "log_scale": 1.7e-2, "quaternion": 1e-3, "opacity_logit": 0.05, "color": 2.5e-3,
+            "harmonics": 2.5e-3 / 20,
+        },
+        "schedules": {"position": LogLinearFall(0.01, 600_000)},
+        "betas": (0.9, 0.999), "eps": 1e-15, "weight_decay": 0.0, "ema": 0, "background": "white",
+    },
+    rate_factors=lambda capture: {"position": _extent(capture)},
+    arguments={"count": None, "degree": 3, "degree_every": 1000, "hair": 0.0, "low_pass": 0.3},
+    mouth="auto",
+    callbacks=lambda avatar, capture: [
+        DensityControl(
+            start=10_000, stop=600_000, every=2_000, reset_every=60_000, gradient=2e-4, least_opacity=0.005,
+            reset_opacity=0.01, size=0.01 * _extent(capture), largest=0.1 * _extent(capture), largest_radius=20,
+            keep_bound="all", most=2_000_000,
+        )
+    ],
+    steps=600_000,
+)  # fmt: skip
+"""The released code of GaussianAvatars: arguments/__init__.py (`OptimizationParams`) for rates, schedule, density
+control and steps; scene/gaussian_model.py for the start, Adam (eps 1e-15) and pruning; train.py for losses, means over
+pixels and over the Gaussians in view, and a degree every 1,000 steps. docs/training.md says what differs."""
 
 FLASH_AVATAR = _GAUSSIANS
 """Rates, start and the paper's losses of `GAUSSIAN_AVATARS`, with a fixed number of Gaussians; the network has 3DGS's
 rate of rotations. Our own choice."""
 
+FLASH_AVATAR_FAST = replace(
+    FLASH_AVATAR, name="fast", arguments={"count": 14_000, "degree": 3, "hidden": 256, "layers": 6, "bands": 8}
+)
+"""`FLASH_AVATAR` with the network, the harmonics and nearly the number of Gaussians of the released code; our own
+choice, which no GPU has run yet."""
+
+FLASH_AVATAR_AS_RELEASED = Recipe(
+    "released",
+    flash_avatar_losses,
+    {
+        **_GAUSSIANS.options, "learning_rate": 2.5e-3, "network_learning_rate": 1e-4, "schedule": "constant",
+    },
+    {
+        "learning_rates": {
+            "log_scale": 5e-3, "quaternion": 1e-3, "opacity_logit": 0.05, "color": 2.5e-3, "harmonics": 2.5e-3 / 20,
+        },
+        "betas": (0.9, 0.999), "eps": 1e-15, "weight_decay": 0.0, "ema": 0, "background": "black",
+    },
+    arguments={
+        **FLASH_AVATAR_FAST.arguments, "degree_every": 500, "follows": "translation", "bounded": True,
+        "round_start": True, "hair": 0.0,
+    },
+    mouth="auto",
+    steps=150_000,
+)  # fmt: skip
+"""The released code of FlashAvatar: arguments/__init__.py (`OptimizationParams`) for rates and steps,
+src/deform_model.py for the network and its rate (1e-4), scene/gaussian_model.py for the start and Adam,
+train.py for losses and a degree every 500 steps. docs/training.md says what differs."""
+
 RGB_AVATAR = replace(
     _GAUSSIANS,
+    losses=rgb_avatar_losses,
     trainer={
         **_GAUSSIANS.trainer,
-        "learning_rates": {**_GAUSSIANS.trainer["learning_rates"], "blendshape_table": 1e-4, "blendfield": 1e-4},
+        "learning_rates": {
+            **_GAUSSIANS.trainer["learning_rates"], "position": 1e-4, "blend_position": 1e-5, "blend_quaternion": 5e-4,
+            "blend_color": 1e-3, "blendfield": 1e-3,
+        },
     },
-)
-"""That of `FLASH_AVATAR`, and rates of our own choice for the blendshapes and their network: slow, because they overfit
-to a capture of minutes (docs/rgb_avatar.md); the released code has 1e-3 for the network."""
+)  # fmt: skip
+"""Rates of our own choice for minutes on a CPU, a frame a step; the paper's loss with D-SSIM."""
+
+RGB_AVATAR_FAST = replace(RGB_AVATAR, name="fast", arguments={"count": 60_353})
+"""`RGB_AVATAR` with as many Gaussians as the released code's map of 256² has texels on FLAME; our own choice, which no
+GPU has run yet."""
+
+RGB_AVATAR_AS_RELEASED = Recipe(
+    "released",
+    lambda depth=0.0, depth_start=0: rgb_avatar_losses(depth, depth_start, dssim=0.0),
+    {**_GAUSSIANS.options, "frames": 10, "schedule": "constant"},
+    {
+        "learning_rates": {
+            "position": 8e-4, "log_scale": 0.025, "quaternion": 0.005, "opacity_logit": 0.25, "color": 0.0125,
+            "blend_position": 0.05 * 8e-4, "blend_quaternion": 0.5 * 0.005, "blend_color": 0.5 * 0.0125,
+            "blendfield": 1e-3,
+        },
+        "schedules": dict.fromkeys(("position", "blend_position"), LogLinearFall(0.01, 3_000)),
+        "betas": (0.9, 0.999), "eps": 1e-15, "weight_decay": 0.0, "ema": 0,
+    },
+    arguments={
+        **RGB_AVATAR_FAST.arguments, "centered": False, "blend_from": 300, "scale": 8e-4, "opacity": 0.5, "hair": 0.0,
+    },
+    mouth="auto",
+    start=lambda avatar, capture: start_from_images(avatar, capture, drop=False),
+    steps=5_000,
+)  # fmt: skip
+"""The released code of RGBAvatar, which counts images, ten a step: config/offline.yaml (50,000 images, L1 alone, rates,
+those of blendshapes as factors on the others, shapes from 3,000 images on, start), model/reconstruction.py (positions
+of Gaussians and of blendshapes fall to a hundredth over 30,000 images; L1, the mean over images, pixels and channels; a
+random color behind each image; Adam, eps 1e-15), model/gaussian.py (network). docs/training.md says what differs."""
+
+
+def _extent(capture: Any) -> float:
+    """The extent of the cameras.
+
+    Raises:
+        ValueError: there is none, because one camera stands still in the head's frame.
+    """
+    extent = camera_extent(capture)
+    if not extent > 0:
+        raise ValueError(
+            "recipe released: all cameras of the training frames stand in one place, so the rate of positions, which "
+            "is times their extent in GaussianAvatars' released code, would be 0; use the recipe fast, or load the "
+            "capture with head_frame='normalize'"
+        )
+    return extent
+
 
 _RECIPES: dict[str, dict[RecipeName, Recipe]] = {
-    "flash_avatar": {"cpu": FLASH_AVATAR, "fast": replace(FLASH_AVATAR, name="fast")},
-    "gaussian_avatars": {"cpu": GAUSSIAN_AVATARS, "fast": GAUSSIAN_AVATARS_FAST},
+    "flash_avatar": {"cpu": FLASH_AVATAR, "fast": FLASH_AVATAR_FAST, "released": FLASH_AVATAR_AS_RELEASED},
+    "gaussian_avatars": {
+        "cpu": GAUSSIAN_AVATARS, "fast": GAUSSIAN_AVATARS_FAST, "released": GAUSSIAN_AVATARS_AS_RELEASED,
+    },
     "insta": {"cpu": INSTA, "fast": INSTA_FAST, "released": INSTA_AS_RELEASED},
-    "rgb_avatar": {"cpu": RGB_AVATAR, "fast": replace(RGB_AVATAR, name="fast")},
+    "rgb_avatar": {"cpu": RGB_AVATAR, "fast": RGB_AVATAR_FAST, "released": RGB_AVATAR_AS_RELEASED},
     "static_field": {"cpu": INSTA, "fast": replace(INSTA_FAST, arguments=_RELEASED_FIELD)},
     "monoavatar": {"cpu": MONOAVATAR, "fast": MONOAVATAR_FAST, "released": MONOAVATAR_AS_PUBLISHED},
     "vp360": {"cpu": VP360, "fast": VP360_FAST},
-}
+}  # fmt: skip
 _OF_OTHERS: dict[RecipeName, Recipe] = {"cpu": INSTA, "fast": replace(INSTA_FAST, arguments={})}
 
 

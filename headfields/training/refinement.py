@@ -10,7 +10,7 @@ misalignment).
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = ["Refinement", "correct_pose", "refine_frame"]
 
 _DEPTH = 3.0  # factor on steps along the optical axis, which images constrain less and where trackers err more
 _FINAL_RATE = 0.05  # factor on the learning rates at the last step
+_TRACKED = ("eyelids",)  # codes that the tracker measured, which are not latent
 _DELTA = 0.1  # where the Huber loss turns linear, in units of color
 
 
@@ -170,12 +171,13 @@ def refine_frame(
     with _evaluated(avatar), torch.no_grad():
         filled = avatar.with_codes(state).codes  # so that codes of the frame are fitted, and those of the person stay
         own = {name: filled[name] for name, table in avatar.codes.items() if table.by == "frame"}
-        state = state.replace(codes={**own, **state.codes})
+        state = state.replace(codes={**state.codes, **own})
+        latent = [name for name in state.codes if name not in _TRACKED]
     truth, _ = ground_truth(capture, frame, background, device)
     if psnr_before is None:
         psnr_before = _psnr(avatar.render(camera, state, background), truth)
     started = time.perf_counter()
-    parameters = _FrameParameters(camera, state, capture, pose, expression, codes, basis)
+    parameters = _FrameParameters(camera, state, capture, pose, expression, latent if codes else [], basis)
     rates = {"pose": pose_rate, "expression": expression_rate, "codes": code_rate}
     skipped = 0
     if parameters.groups:
@@ -214,7 +216,7 @@ class _FrameParameters:
         capture: Any,
         pose: bool,
         expression: bool,
-        codes: bool,
+        codes: Sequence[str],
         basis: Tensor | None,
     ) -> None:
         self.camera, self.state = camera, state
@@ -230,8 +232,9 @@ class _FrameParameters:
             self.basis = self._basis(capture, basis)
         if self.basis is not None and state.expression is not None:
             self.groups["expression"] = [nn.Parameter(torch.zeros_like(state.expression))]
-        if codes and state.codes:
-            self.groups["codes"] = [nn.Parameter(torch.zeros_like(code)) for code in state.codes.values()]
+        self._codes = list(codes)
+        if codes:
+            self.groups["codes"] = [nn.Parameter(torch.zeros_like(state.codes[name])) for name in codes]
 
     @property
     def state_changes(self) -> bool:
@@ -250,8 +253,9 @@ class _FrameParameters:
                 vertices=state.vertices + blend_shapes(correction, self.basis), expression=state.expression + correction
             )
         if "codes" in self.groups:
-            corrections = zip(state.codes.items(), self.groups["codes"], strict=True)
-            state = state.replace(codes={name: code + correction for (name, code), correction in corrections})
+            corrections = dict(zip(self._codes, self.groups["codes"], strict=True))
+            moved = {name: state.codes[name] + correction for name, correction in corrections.items()}
+            state = state.replace(codes={**state.codes, **moved})
         return camera, state
 
     def _basis(self, capture: Any, basis: Tensor | None) -> Tensor | None:

@@ -26,7 +26,7 @@ _EMPTY = 0.3
 
 
 @torch.no_grad()
-def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> None:
+def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24, drop: bool = True) -> None:
     """Gives each Gaussian the mean color of its pixels where it is in view, and drops those where mattes are empty, and
     those for hair (2 mm or more above their triangle) that no frame shows, or where labels say that there is none. It
     warns, and drops none, where the mattes are empty at all of them.
@@ -38,6 +38,7 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
         avatar: its deformer has a mesh.
         capture: training frames, evenly spaced ones, are read.
         frames: number of them.
+        drop: whether Gaussians are dropped; else they get colors alone.
 
     Raises:
         ValueError: the deformer has no mesh, or frames is less than 1.
@@ -79,6 +80,8 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24) -> No
     known = weight > 0
     mean = total / weight.clamp_min(1e-6)[:, None]
     gaussians.color.copy_(torch.where(known[:, None], (mean - 0.5) / DC, gaussians.color))
+    if not drop:
+        return
     frames_of_faces = triangle_frames(vertices, faces)[gaussians.face]
     away = avatar.deformer.rest(gaussians(), gaussians.face).means - frames_of_faces[..., 3]
     height = (away * frames_of_faces[..., 2]).sum(-1)

@@ -31,6 +31,7 @@ class TrainingState:
         scaler: the gradient scaler of float16, or None.
         callbacks: those of the trainer.
         folder: the run folder, or None; messages name its checkpoints.
+        trained: the avatar and what is trained beside it, as one module; the avatar alone if None.
 
     Attributes:
         avatar, optimizer, ema, random, scaler: as above.
@@ -50,13 +51,15 @@ class TrainingState:
         scaler: Any,
         callbacks: Sequence[Any],
         folder: RunFolder | None,
+        trained: nn.Module | None = None,
     ) -> None:
         self.avatar: Any = avatar
+        self._trained = avatar if trained is None else trained
         self.optimizer, self.ema, self.random, self.scaler = optimizer, ema, random, scaler
         self._callbacks, self._folder = callbacks, folder
         self._hyperparameters = Hyperparameters(optimizer)
         self.progress, self.skipped = Progress(), SkippedSteps("frame")
-        self.parameters = {name: p for name, p in avatar.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in self._trained.named_parameters() if p.requires_grad}
         self.backup = BufferBackup(avatar)
         self.has_average = False
         self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
@@ -68,10 +71,10 @@ class TrainingState:
 
     def resized(self) -> None:
         """Takes note of parameters and buffers of other sizes; averages of new parameters start at their values."""
-        self.parameters = {name: p for name, p in self.avatar.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in self._trained.named_parameters() if p.requires_grad}
         self.backup = BufferBackup(self.avatar)
         if self.ema is not None:
-            self.ema.resized(self.avatar)
+            self.ema.resized(self._trained)
 
     def swap_average(self) -> None:
         """Exchanges the weights that are trained and their average in the avatar."""
@@ -102,7 +105,7 @@ class TrainingState:
             RunWriteError: it cannot be written; a file at `path` stays as it was.
             NanLossError: a weight is not finite.
         """
-        check_weights(self.avatar, f"{self.last_good}. Resume from there with a lower learning rate")
+        check_weights(self._trained, f"{self.last_good}. Resume from there with a lower learning rate")
         extra = self.progress.extra
         if self.scaler is not None:
             extra["scaler"] = self.scaler.state_dict()
@@ -113,7 +116,7 @@ class TrainingState:
         swapped = self.ema.swapped() if self.ema is not None and self.has_average else contextlib.nullcontext()
         with swapped, writing(path):
             states = self.random.states()
-            checkpoint.save(path, self.avatar, self.optimizer, self.ema, states, self.progress, previous)
+            checkpoint.save(path, self._trained, self.optimizer, self.ema, states, self.progress, previous)
         self._saved = Path(path), self.progress.step
 
     def load(self, path: Path | str) -> None:
@@ -125,7 +128,7 @@ class TrainingState:
         """
         if self.has_average:
             self.swap_average()
-        self.progress, random = checkpoint.load(path, self.avatar, self.optimizer, self.ema)
+        self.progress, random = checkpoint.load(path, self._trained, self.optimizer, self.ema)
         self.resized()
         self.random.load(random)
         extra = self.progress.extra

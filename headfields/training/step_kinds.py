@@ -25,6 +25,7 @@ def kind_of_steps(
     scaler: Any,
     optimizer: torch.optim.Optimizer,
     callbacks: Sequence[Any],
+    fine_tunes: bool = False,
 ) -> tuple[type[Steps], str]:
     """The class of a trainer's steps, and why they are not captured as a CUDA graph (empty where they are).
 
@@ -37,6 +38,8 @@ def kind_of_steps(
     _check("asynchronous", asynchronous)
     _check("graph", graph)
     reason = why_synchronous(device, processes, scaler, optimizer, callbacks)
+    if fine_tunes and not reason:
+        reason = "fine_tuning poses the head of each step's frames on the host"
     if asynchronous is True and reason:
         raise ValueError(f"Trainer: asynchronous is True, and steps cannot be: {reason}")
     reason = "asynchronous is False" if asynchronous is False else reason

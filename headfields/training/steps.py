@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,10 @@ class Steps(ABC):
         self._shared = SharedBuffers(processes, state.avatar)
         self._drawn: Drawn | None = None  # the present step's, to name the frames of one that is not finite
         self.graph_reason = graph_reason
+        self.factors: Mapping[str, float] = {}
+        """Factors on the learning rates of groups with a schedule of their own, by name, set before each step."""
+        self.fine_tuning: Callable[[Any, Any, Tensor, int], tuple[Any, Any]] | None = None
+        """From a step's batch, state, frames and number to batch and state with the tracking as trained."""
 
     @contextlib.contextmanager
     def active(self, monitor: TrainingMonitor) -> Iterator[None]:
@@ -101,7 +105,8 @@ class Steps(ABC):
 
     def _prepare(self, frames_state: Any, decay: float) -> None:
         """What a step does before it renders: learning rates, schedules of parts, occupancy."""
-        self._set_rates([group["initial_lr"] * decay for group in self._state.optimizer.param_groups])
+        groups = self._state.optimizer.param_groups
+        self._set_rates([group["initial_lr"] * self.factors.get(group["name"], decay) for group in groups])
         self._state.backup.keep()
         self._state.avatar.update(frames_state, self._state.progress.step)
         self._shared.snapshot()
@@ -119,6 +124,8 @@ class Steps(ABC):
         Returns:
             The weighted losses and the squared error, scaled by the fraction.
         """
+        if self.fine_tuning is not None:
+            batch, frames_state = self.fine_tuning(batch, frames_state, frames, step)
         with self._fabric.autocast():
             rendering = self._state.avatar(batch.view, frames_state, batch.background)
             values = self._objective(rendering, batch, step)

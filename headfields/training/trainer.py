@@ -31,6 +31,7 @@ from headfields.training.batches import BatchSource
 from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.default_options import RELEASED_RATE, defaults_for
 from headfields.training.divergence import divergence, single_color_psnr
+from headfields.training.fine_tuning import FineTuning, beside
 from headfields.training.frames import check_avatar_and_capture, check_rows, training_frame_weights
 from headfields.training.idle_options import idle_rates, refuse_idle
 from headfields.training.loggers import Loggers, check_loggers
@@ -82,6 +83,8 @@ class Trainer:
             (instant-ngp, and so INSTA's released code: 2^18).
         frames_per_step: frames they come from (all training frames, if there are fewer); 8 if None, or 1 for an avatar
             that renders whole images.
+        fine_tuning: a `headfields.training.FineTuning`: expression, joints and pose of each training frame are trained
+            too, starting from the tracked ones; None: the tracking stays. See docs/training.md.
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
             `headfields.data.yaw_balanced_weights`.
         pixel_weights: sampling weights of pixels by label or region; see `Capture.sample_pixels`.
@@ -94,6 +97,8 @@ class Trainer:
         schedule: `"constant"` (INSTA); `"exponential"`: falls to `final_rate` times the learning rate over the run; or
             a function of the fraction of the run that is done, or of `(fraction, step)`, to the factor on all rates.
         final_rate: final factor of the learning rates in an exponential schedule; a tenth if None.
+        schedules: schedules of single groups in place of `schedule`, by their names, functions as there or
+            `"constant"`: `{"position": lambda fraction: 0.01**fraction}`.
         betas, eps: parameters of Adam; (0.9, 0.99) for fields, (0.9, 0.999) for Gaussians, and 1e-15 if None. An
             `optimizer` of your own has its own.
         weight_decay: L2 added to the gradient of the networks, if None 1e-6 for fields, 0 for Gaussians. With an
@@ -134,6 +139,7 @@ class Trainer:
 
     Attributes:
         capture, losses, optimizer, ema: what the avatar (`trainer.avatar`) is trained on, and with what.
+        corrections: of the tracking, with `fine_tuning`, else None.
         graph_reason: why steps are not captured as a CUDA graph; empty where they are.
         config: what config.json in the run folder says; add entries of your own before `fit`.
         progress: steps, seconds and best PSNR of the watched validation frame.
@@ -156,6 +162,7 @@ class Trainer:
         samples_per_step: int | None = None,
         most_rays: int | None = None,
         frames_per_step: int | None = None,
+        fine_tuning: FineTuning | None = None,
         frame_weights: Any = None,
         pixel_weights: Mapping[int | str, float | int] | None = None,
         learning_rate: float | int | None = None,
@@ -163,6 +170,7 @@ class Trainer:
         learning_rates: Mapping[str, float | int] = MappingProxyType({}),
         schedule: str | Callable[..., float] | None = None,
         final_rate: float | int | None = None,
+        schedules: Mapping[str, str | Callable[..., float]] = MappingProxyType({}),
         betas: tuple[float, float] | None = None,
         eps: float | int | None = None,
         weight_decay: float | int | None = None,
@@ -239,6 +247,7 @@ class Trainer:
                 "rays_per_step"
             )
         self._schedule = RateSchedule(schedule, final_rate)
+        self._schedules = {name: RateSchedule(own, final_rate if own == "exponential" else None) for name, own in schedules.items()}
         requested["weight_decay"] = weight_decay or None
         if weight_decay is None and optimizer is None:
             weight_decay = defaults.weight_decay
@@ -252,6 +261,11 @@ class Trainer:
         groups = (
             default_groups(avatar, weight_decay) if parameter_groups is None else own_groups(parameter_groups, avatar)
         )
+        if fine_tuning is not None and not isinstance(fine_tuning, FineTuning):
+            raise TypeError(
+                f"Trainer: fine_tuning is a {type(fine_tuning).__name__}; expected headfields.training.FineTuning(...)"
+            )
+        self.corrections = None if fine_tuning is None else fine_tuning.corrections(capture)
         self.folder = RunFolder(out) if out is not None else None
         check_callbacks(callbacks)
         check_loggers(loggers, self.folder)
@@ -278,6 +292,9 @@ class Trainer:
             )
         self.avatar: Any = avatar.to(self.device)
         self.processes.broadcast([*self.avatar.parameters(), *self.avatar.buffers()])  # all start from these
+        trained: nn.Module = self.avatar
+        if fine_tuning is not None and self.corrections is not None:
+            trained = beside(self.avatar, self.corrections.to(self.device))
         self.capture, self.losses, self.background, self.bar = capture, losses, background, bar
         self._warn_without_labels()
         idle = idle_rates(groups, learning_rates, networks_differ=network_learning_rate is not None)
@@ -286,16 +303,25 @@ class Trainer:
         refuse_idle("Trainer", requested, idle)
         self.rates = group_rates(groups, learning_rates, tables=learning_rate, networks=network_rate)
         groups = [{"lr": self.rates[group["name"]], **group} for group in groups]
+        absent = sorted(self._schedules.keys() - {group["name"] for group in groups})
+        if absent:
+            raise ValueError(
+                f"Trainer: schedules has {absent[0]!r}; the groups of this avatar are "
+                f"{sorted({group['name'] for group in groups})}"
+            )
+        if fine_tuning is not None and self.corrections is not None:
+            groups += self.corrections.groups(fine_tuning.rates)
+            self.rates |= {group["name"]: group["lr"] for group in groups}
         if optimizer is None:
             on_cuda = self.device.type == "cuda"
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
                 groups, betas=betas, eps=eps, fused=True, capturable=on_cuda
             )
         else:
-            self.optimizer = build_optimizer(optimizer, groups, avatar)
+            self.optimizer = build_optimizer(optimizer, groups, trained)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # as PyTorch's schedulers name it
-        self.ema = ExponentialMovingAverage(avatar, ema) if ema else None
+        self.ema = ExponentialMovingAverage(trained, ema) if ema else None
         self.fraction = 0.0
         self.random = RandomStream(seed, self.device)
         self._options = recorded_options(
@@ -304,18 +330,20 @@ class Trainer:
             learning_rate=None if "learning_rate" in idle else learning_rate,
             network_learning_rate=None if "network_learning_rate" in idle else network_rate,
             learning_rates=dict(learning_rates),
-            schedule=self._schedule.name, final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay,
+            schedule=self._schedule.name, schedules={name: own.name for name, own in self._schedules.items()},
+            final_rate=final_rate, betas=betas, eps=eps, weight_decay=weight_decay,
             optimizer=None if optimizer is None else identity(optimizer),
             parameter_groups=parameter_groups and [group["name"] for group in groups],
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
             frames=None if isinstance(capture, LiveCapture) else digest(frames),  # they change while it runs
             frame_weights=digest(self.frame_weights), pixel_weights=self.pixel_weights,
             callbacks=callback_names(callbacks), patch=patch, patches_per_step=patches_per_step,
+            fine_tuning=None if fine_tuning is None else fine_tuning.recorded(),
             frozen=[name for name, parameter in avatar.named_parameters() if not parameter.requires_grad],
         )  # fmt: skip
         self.config = run_config(avatar, capture, self._options)
         self._state = TrainingState(
-            self.avatar, self.optimizer, self.ema, self.random, self.scaler, self.callbacks, self.folder
+            self.avatar, self.optimizer, self.ema, self.random, self.scaler, self.callbacks, self.folder, trained
         )
         self._hooks = Hooks(self, self.callbacks, self.fabric, self.random, self.processes)
         self._outputs = RunOutputs(
@@ -326,12 +354,14 @@ class Trainer:
         self._objective = Objective(losses, avatar)
         kind, reason = kind_of_steps(
             asynchronous, graph, self.avatar, losses, self.device, self.processes, self.scaler, self.optimizer,
-            self.callbacks,
+            self.callbacks, fine_tuning is not None,
         )  # fmt: skip
         self._steps = kind(
             self._state, capture, self._batches, self._rays, self._objective, self.fabric, self.processes,
             self._outputs, self._hooks, learning_rate, reason,
         )  # fmt: skip
+        if fine_tuning is not None and self.corrections is not None:
+            self._steps.fine_tuning = self.corrections.from_step(fine_tuning.start)
         self._run: TrainingRun | None = None
         if self.folder is not None:
             self._run = TrainingRun(self.folder, self._state, capture, self._batches, self.processes, self._options)
@@ -542,6 +572,9 @@ class Trainer:
             while monitor.fraction < 1 and not interrupted and not stopped:
                 self.fraction = monitor.fraction
                 decay = self._schedule(self.fraction, self.progress.step)
+                self._steps.factors = {
+                    name: own(self.fraction, self.progress.step) for name, own in self._schedules.items()
+                }
                 monitor.tick()
                 outcome = self._steps.step(decay, monitor, interrupt)
                 interrupted = outcome.interrupted if several else bool(interrupt)

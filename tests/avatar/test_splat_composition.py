@@ -31,6 +31,7 @@ from tests.avatar.test_composition import (
 CAMERAS = type(CAMERA).stack([CAMERA, CAMERA])
 DEFORMERS: dict[str, Callable[[], Deformer]] = {
     "triangles": lambda: TriangleBinding(VERTICES, FACES),
+    "triangles without size": lambda: TriangleBinding(VERTICES, FACES, follows="rotation"),
     "embedded": lambda: EmbeddedBinding(VERTICES, FACES),
     "skinning": lambda: InverseSkinning(VERTICES, FACES, WEIGHTS),
     "skinning, blendfield": lambda: Chain(InverseSkinning(VERTICES, FACES, WEIGHTS), blendfield()),
@@ -49,8 +50,8 @@ def coefficients() -> BlendCoefficients:
 def seeds(deformer: Deformer, blendshapes: int = 0) -> Gaussians:
     start, face = surface_splats(VERTICES, FACES, 60, height=0.02)
     made = Gaussians.of(*deformer.attach(start, face), degree=1, blendshapes=blendshapes)
-    if made.blendshape_table is not None:
-        torch.nn.init.normal_(made.blendshape_table, std=0.1)
+    for name in BLENDED if blendshapes else ():
+        torch.nn.init.normal_(getattr(made, f"blend_{name}"), std=0.1)
     return made
 
 

@@ -34,6 +34,30 @@ def test_attach_and_rest_are_inverses() -> None:
     assert torch.equal(face, nearest) and int(face.min()) >= 0
 
 
+@pytest.mark.parametrize("follows", ["rotation", "translation"])
+def test_without_size_gaussians_keep_their_meters_and_their_place_on_the_surface(follows: str, unchecked: None) -> None:
+    binding = TriangleBinding(VERTICES, FACES, follows=follows)
+    splats = gaussians()
+    attached, face = binding.attach(splats)
+    torch.testing.assert_close(binding.rest(attached, face).means, splats.means, atol=1e-6, rtol=0)
+    on_surface = (VERTICES[FACES[face]] * attached.barycentric[..., None]).sum(1)
+    turn = rotation(3).float()
+    stretched = 1.5 * VERTICES @ turn.T
+    posed = binding.pose(attached, face, binding.prepare(HeadState(stretched[None])))
+    assert torch.equal(posed.scales[0], splats.scales)
+    away = posed.means[0] - 1.5 * on_surface @ turn.T
+    if follows == "rotation":
+        torch.testing.assert_close(away, (splats.means - on_surface) @ turn.T, atol=1e-6, rtol=0)
+        torch.testing.assert_close(covariance(posed)[0], turn @ covariance(splats) @ turn.T, atol=1e-9, rtol=1e-3)
+    else:
+        torch.testing.assert_close(away, splats.means - on_surface, atol=1e-6, rtol=0)
+        assert torch.equal(posed.quaternions[0], splats.quaternions)
+    with pytest.raises(ValueError, match="have no points of attachment"):
+        binding.rest(splats, face)
+    with pytest.raises(ValueError, match="follows is 'size'; expected one of similarity, rotation, translation"):
+        TriangleBinding(VERTICES, FACES, follows="size")
+
+
 def test_coordinates_are_those_of_the_paper() -> None:
     """The first edge, the normal and their cross product; sizes are the mean of that edge and the height over it."""
     corners = torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [0.05, 0.1, 0]])

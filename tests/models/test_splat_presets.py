@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from headfields.avatar.splat_avatar import SplatAvatar
+from headfields.data.camera_extent import camera_extent
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.losses import L1DSSIM, SplatPosition, SplatScale, SquaredColor
 from headfields.models import flash_avatar, gaussian_avatars, rgb_avatar
 from headfields.records import HeadState
+from headfields.training import preset_losses
 from headfields.training.recipes import recipe_of
 from headfields.training.trainer import Trainer
 from tests.avatar.test_splat_avatar import TEMPLATE, Colored
@@ -55,6 +57,59 @@ def test_gaussian_avatars_has_the_papers_losses_and_rates() -> None:
         recipe.losses(1, 0)
 
 
+def test_recipes_are_the_released_codes() -> None:
+    """Values of arguments/__init__.py (GaussianAvatars), config/offline.yaml (RGBAvatar)."""
+    capture = Colored()
+    recipe = recipe_of("gaussian_avatars", "released")
+    avatar = gaussian_avatars(TEMPLATE, **recipe.arguments)
+    arguments, extent = recipe.trainer_arguments(avatar, capture), camera_extent(capture)
+    rates, (control,) = arguments["learning_rates"], arguments["callbacks"]
+    assert math.isclose(rates["position"], 0.005 * extent) and rates["harmonics"] == 0.0025 / 20
+    assert math.isclose(arguments["schedules"]["position"](0.5, 300_000), 0.1) and arguments["schedule"] == "constant"
+    assert (control.start, control.every, control.stop, control.reset_every) == (10_000, 2_000, 600_000, 60_000)
+    assert control.keep_bound == "all" and math.isclose(control.size, 0.01 * extent) and control.largest_radius == 20
+    trainer = Trainer(avatar, capture, **arguments, bar=False, device="cpu")
+    trainer.fit(steps=1)
+    assert trainer.config["trainer"]["schedules"]["position"].startswith("LogLinearFall(final=0.01")
+    recipe = recipe_of("rgb_avatar", "released")
+    avatar = rgb_avatar(TEMPLATE, **{**recipe.arguments, "count": 80, "blend_from": 1}, expression_width=3)
+    recipe.start(avatar, capture)
+    assert len(avatar.gaussians) == 80
+    trainer = Trainer(avatar, capture, **recipe.trainer_arguments(avatar, capture), bar=False, device="cpu")
+    expected = {"position": 8e-4, "blend_position": 4e-5, "blend_quaternion": 2.5e-3, "blend_color": 6.25e-3}
+    assert all(math.isclose(trainer.rates[name], rate) for name, rate in expected.items())
+    trainer.fit(steps=3)
+    groups = {group["name"]: group for group in trainer.optimizer.param_groups}
+    assert math.isclose(groups["blend_position"]["lr"], 4e-5 * 0.01 ** (2 / 3000), rel_tol=1e-6)
+    assert groups["color"]["lr"] == 0.0125 and bool((avatar.gaussians.blend_color != 0).any())
+    with pytest.raises(ValueError, match="schedules has 'positions'; the groups of this avatar are"):
+        Trainer(avatar, capture, [L1DSSIM()], schedules={"positions": "constant"}, device="cpu")
+
+
+def test_flash_avatar_as_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """src/deform_model.py, arguments/__init__.py, train.py: a Huber mean, 41 times at the mouth."""
+    recipe = recipe_of("flash_avatar", "released")
+    monkeypatch.setattr(preset_losses, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install headfields\[lpips\]"):
+        recipe.losses_for(recipe.options)
+    monkeypatch.setattr(preset_losses, "find_spec", lambda name: object())
+    sizes = {"count": 60, "hidden": 16, "expression_width": 3}
+    avatar, capture = flash_avatar(TEMPLATE, **{**recipe.arguments, **sizes}), Colored()
+    trainer = Trainer(avatar, capture, **recipe.trainer_arguments(avatar, capture), bar=False, device="cpu")
+    trainer.fit(steps=2)
+    assert trainer.rates["networks"] == 1e-4 and trainer.rates["log_scale"] == 5e-3
+    color, perceptual = trainer.losses
+    batch, frames = capture.sample_images([0], torch.Generator())
+    avatar.train()
+    rendering = avatar(batch.camera, capture.state(frames), batch.background)
+    expected = torch.nn.functional.huber_loss(rendering.rgb, batch.target, delta=0.1)
+    assert batch.label is None
+    torch.testing.assert_close(color(rendering, batch, 0) * color.weight, expected)
+    assert (color.region_weight, perceptual.weight, perceptual.start) == (41, 0.05, 15_000)
+    assert perceptual(rendering, batch, 14_999).item() == 0
+    assert not avatar.gaussians.position.requires_grad  # no parameter there
+
+
 class Partly(Colored):
     """The capture, without the last of three expressions."""
 
@@ -79,7 +134,18 @@ def test_an_expression_that_training_never_shows_has_no_effect(name: str) -> Non
 def test_what_each_preset_adds() -> None:
     flash, rgb = make("flash_avatar"), make("rgb_avatar", blendshapes=5)
     assert isinstance(flash.decoder, SplatDecoder) and flash.needs == ("expression",)
+    driven = {"joints": (2, 3, 4), "eyelids": True}
+    flash = flash_avatar(TEMPLATE, count=80, **driven)  # 100 + 3 * 6 + 2, as in src/deform_model.py of the release
+    assert flash.conditions[0].width == 120 and set(flash.needs) == {"expression", "pose", "eyelids"}
+    neck = rgb_avatar(TEMPLATE, count=80, joints=(1, 2, 3, 4), eyelids=True, centered=False).blendshapes
+    assert neck is not None and neck.network[0].in_features == 126  # and the translation, which cameras have here
+    assert [layer.out_features for layer in neck.network[::2]] == [128, 128, 20]
     assert rgb.decoder is None and rgb.blendshapes is not None and rgb.blendshapes.fields == 5
-    assert rgb.gaussians.blendshape_table is not None and rgb.gaussians.blendshape_table.shape == (80, 5, 10)
+    assert rgb.gaussians.blend_quaternion is not None and rgb.gaussians.blend_quaternion.shape == (80, 5, 4)
+    assert isinstance(rgb.deformer, TriangleBinding) and rgb.deformer.follows == "rotation"
     assert make("gaussian_avatars", degree=2).gaussians.harmonics.shape == (80, 8, 3)
+    each = gaussian_avatars(TEMPLATE, count=None)
+    start, faces = each.gaussians(), len(TEMPLATE.faces)
+    assert torch.equal(each.gaussians.face, torch.arange(faces)) and bool((start.means == 0).all())
+    assert bool((start.scales == 1).all()) and math.isclose(float(start.opacities.detach().max()), 0.1, rel_tol=1e-5)
     assert math.isclose(float(make("gaussian_avatars").gaussians().opacities.detach().mean()), 0.5, rel_tol=1e-4)

@@ -55,10 +55,11 @@ def test_offsets_of_frames_are_added_before_activation() -> None:
 
 def test_blendshapes_change_position_rotation_and_color_alone() -> None:
     gaussians = Gaussians(3, blendshapes=2)
-    assert gaussians.blendshape_table is not None
-    torch.nn.init.normal_(gaussians.blendshape_table)
+    tables = [gaussians.blend_position, gaussians.blend_quaternion, gaussians.blend_color]
+    for table in tables:
+        torch.nn.init.normal_(table)
     offsets = gaussians.blended(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
-    expected = gaussians.blendshape_table[:, 0] - 2 * gaussians.blendshape_table[:, 1]
+    expected = torch.cat([table[:, 0] - 2 * table[:, 1] for table in tables], dim=-1)
     rows = torch.cat([offsets[name][1] for name in ("position", "quaternion", "color")], dim=-1)
     torch.testing.assert_close(rows, expected)
     splats = gaussians(offsets)
@@ -66,6 +67,24 @@ def test_blendshapes_change_position_rotation_and_color_alone() -> None:
     torch.testing.assert_close(splats.means[0], gaussians.position)
     with pytest.raises(ValueError, match="no blendshapes; build it with blendshapes=K"):
         Gaussians(3).blended(torch.zeros(1, 2))
+
+
+def test_blendshapes_mix_from_a_step_of_training_on() -> None:
+    gaussians = Gaussians(3, blendshapes=2, blend_from=5).train()
+    row = torch.ones(1, 2)
+    for step, mixes in ((4, False), (5, True)):
+        gaussians.at_step(step)
+        assert bool(gaussians.blended(row)) == mixes
+    gaussians.at_step(0)
+    assert gaussians.eval().blended(row).keys() == {"position", "quaternion", "color"}
+
+
+def test_rows_are_taken_with_their_points_of_attachment() -> None:
+    gaussians = Gaussians(3, anchored=True)
+    gaussians.barycentric.copy_(torch.eye(3))
+    gaussians.take(torch.tensor([2, 0]))
+    assert torch.equal(gaussians.barycentric, torch.eye(3)[[2, 0]])
+    assert torch.equal(gaussians().barycentric, gaussians.barycentric)
 
 
 @pytest.mark.parametrize("fused", [False, True])

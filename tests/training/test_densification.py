@@ -193,8 +193,11 @@ def test_a_triangle_keeps_its_most_opaque_one():
     assert gaussians.color[:, 0].tolist() == [0, 2, 3] and gaussians.face.tolist() == [3, 5, 6]
     assert control.last["pruned"] == 3 and moments(trainer).tolist() == [1, 3, 4]
     gaussians, trainer = make(opacities, face=face)
-    step(always(keep_bound=False), trainer)
+    step(always(keep_bound=None), trainer)
     assert gaussians.color[:, 0].tolist() == [3]
+    gaussians, trainer = make(opacities, face=face)
+    step(always(keep_bound="all"), trainer)  # 4 goes, because 3 stays on its triangle; 5 is on none
+    assert gaussians.color[:, 0].tolist() == [0, 1, 2, 3]
     gaussians, trainer = make([0.001, 0.002])  # none is left, and training goes on
     step(always(), trainer)
     assert len(gaussians) == 0

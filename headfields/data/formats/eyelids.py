@@ -94,6 +94,10 @@ class Lids:
                 f"{folders[0]}, or pass eyelids"
             )
 
+    def weights(self, index: int) -> Float[Tensor, "2"]:
+        """Those of a frame, the left lid's first."""
+        return self._weights[index]
+
     def displacement(self, index: int) -> dict[str, Tensor]:
         """The entry `displacement` (1, V, 3) of `FlameFrames`' arguments, if there is any."""
         if self._shapes is None:

@@ -69,6 +69,7 @@ class FlameFrames:
         rest: those of the canonical head.
         image: frame → RGBA (H, W, 4) uint8.
         size: (height, width) of the images.
+        eyelids: frame → (2,) weights of the lids' blendshapes; None: the layout has none.
 
     Raises:
         CaptureError: the model has not FLAME's joints.
@@ -82,13 +83,14 @@ class FlameFrames:
         rest: Mapping[str, Tensor],
         image: Callable[[int], np.ndarray],
         size: tuple[int, int],
+        eyelids: Callable[[int], Tensor] | None = None,
     ) -> None:
         if len(head.parents) != _JOINTS:
             raise CaptureError(
                 f"load_capture: head has {len(head.parents)} joints; the layout is FLAME's, which has {_JOINTS}"
             )
         self.model, self.where, self.size = head, where, size
-        self._image = image
+        self._image, self.eyelids = image, eyelids
         self.arguments = HeadArguments(head, parameters, rest)
         self.cameras: tuple[np.ndarray, np.ndarray] | None = None
         posed = self._posed(rest)
@@ -115,6 +117,7 @@ class FlameFrames:
             state.expression[0].float().cpu().numpy(),
             state.pose[0].float().cpu().numpy(),
             (state.joint_transforms[0] @ self._from_canonical).float().cpu().numpy(),
+            None if self.eyelids is None else self.eyelids(index).float().numpy(),
         )
 
     def image(self, index: int) -> tuple[np.ndarray, None, None]:
@@ -258,6 +261,7 @@ def _recording(
         expression_width=frames.model.expression_count,
         pose_joints=joints,
         transform_joints=joints,
+        has_eyelids=frames.eyelids is not None,
         report=report,
         decoded_vertices=decoded,
         head_arguments=frames.arguments,

@@ -58,7 +58,7 @@ def save_gaussians(path: Path | str, gaussians: Gaussians | Splats) -> Path:
 
     Raises:
         ValueError: another ending; a number is not finite; some are attached to a triangle and others not; or they
-            have blendshapes, which the layout cannot hold; or the splats are of several frames.
+            have blendshapes or points of attachment, which the layout cannot hold; or the splats are of several frames.
         OSError: the file cannot be written.
 
     >>> import tempfile, headfields as hf
@@ -72,13 +72,18 @@ def save_gaussians(path: Path | str, gaussians: Gaussians | Splats) -> Path:
         raise ValueError(f"save_gaussians: {path.name} ends in {path.suffix!r}; expected .ply")
     if isinstance(gaussians, Splats):
         gaussians = _of_frame(gaussians)
-    if gaussians.blendshape_table is not None:
+    if gaussians.blendshapes:
         raise ValueError(
-            f"save_gaussians: gaussians has {gaussians.blendshape_table.shape[1]} blendshapes, which a .ply cannot "
+            f"save_gaussians: gaussians has {gaussians.blendshapes} blendshapes, which a .ply cannot "
             "hold; write the Splats of a frame, or save the avatar"
         )
     face = gaussians.face.cpu()
     bound = face >= 0
+    if gaussians.barycentric is not None and bool(bound.any()):
+        raise ValueError(
+            "save_gaussians: the Gaussians begin at points of their triangles (barycentric), which a .ply cannot hold; "
+            "write the Splats of a frame, or save the avatar"
+        )
     if bool(bound.any()) and not bool(bound.all()):
         raise ValueError(
             f"save_gaussians: {int(bound.sum())} of {len(face)} Gaussians are attached to a triangle; expected all or "

@@ -70,6 +70,7 @@ def read_metrical_folder(folder: Path, head: SkinnedHead, eyelids: Sequence[Path
         {"shape": arguments[0]["shape"], "pose": open_jaw(head)},
         images.image,
         images.size,
+        lids.weights,
     )
     splits = splits_from_end("load_capture", len(frames)) | {"all": list(range(len(frames)))}
     report.append(f"the layout has no splits: the last {len(splits['test'])} frames are test")

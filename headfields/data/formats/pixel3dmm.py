@@ -91,7 +91,7 @@ def read_pixel3dmm(folder: Path, head: SkinnedHead, eyelids: Sequence[Path | str
         pairings(paths, images, same_names=True),
     )
     rest = {"shape": frames[0].arguments["shape"], "pose": open_jaw(head)}
-    flame = FlameFrames(head, where, parameters, rest, images.image, images.size)
+    flame = FlameFrames(head, where, parameters, rest, images.image, images.size, lids.weights)
     splits = splits_from_end("load_capture", len(frames)) | {"all": list(range(len(frames)))}
     report.append(f"the layout has no splits: the last {len(splits['test'])} frames are test")
     names = [f"checkpoint/{path.name}" for path in paths]
