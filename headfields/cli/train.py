@@ -40,6 +40,7 @@ def train(
     depth: OptionalFloat = None,
     depth_start: OptionalInt = None,
     opacity: OptionalFloat = None,
+    fine_tune: Literal["none", "rigid", "all"] | None = None,
     set: tuple[str, ...] = (),
     mouth: Literal["close", "interior", "none"] | None = None,
     convention: Convention | None = None,
@@ -71,8 +72,8 @@ def train(
         seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
         recipe: cpu: sizes and rates for minutes on a CPU. fast: the sizes of the paper or the released code, with rates
             for minutes on a GPU. released: the authors' own numbers; INSTA has them for 33000 steps, MonoAvatar for
-            400000. If not given: cpu on a CPU, fast on a GPU; a resumed run keeps its own. The options that follow
-            replace single numbers of the recipe.
+            400000, GaussianAvatars for 600000, FlashAvatar for 150000, RGBAvatar for 5000. If not given: cpu on a CPU,
+            fast on a GPU; a resumed run keeps its own. The options that follow replace single numbers of the recipe.
         rays: Rays of the first step. The defaults of this and the following options are the recipe's; INSTA's on a CPU:
             2048. More rays give a smoother gradient and take longer.
         samples: Samples of a step; as empty space is learned, the number of rays adapts to it. INSTA: 14000. 0 keeps
@@ -88,6 +89,9 @@ def train(
         depth: Weight of the depth prior; INSTA: 0.1; 0 leaves it out. The published 1.25 costs quality in a short run.
         depth_start: First step of the depth prior; INSTA: 500, where the released code has 0.
         opacity: Weight of a loss on the matte, 0 if not given (as INSTA); 0.1 clears the background sooner.
+        fine_tune: Train the tracking of the training frames too: rigid, the pose of the head; all, also expression and
+            joints, of captures that have a head's parameters (VHAP, metrical-tracker, Pixel3DMM). none if not given; of
+            GaussianAvatars' recipe released all, where the capture has them. A resumed run keeps its own.
         set: Arguments of the preset as name=value, e.g. --set levels=8 log2_table_size=16.
         mouth: For a tracked mesh that ends at the lips: close puts faces across them; interior adds a cavity with
             teeth; none leaves it open. If not given, MonoAvatar's is interior where the mesh has an open mouth, and
@@ -132,6 +136,7 @@ def train(
             rays=rays, samples=samples, frames=frames, learning_rate=learning_rate,
             network_learning_rate=network_learning_rate, learning_rates=_part_rates(learning_rates), schedule=schedule,
             depth=depth, depth_start=depth_start, opacity=opacity, precision=precision,
+            fine_tune=fine_tune,
         )  # fmt: skip
     result = run.result
     if result is None:

@@ -96,7 +96,7 @@ class AsynchronousSteps(Steps):
         self._report_graph(monitor)
         progress.step += 1
         if progress.step == 1 and self._outputs.has_folder:
-            checkpoint.check_optimizer_state(state.avatar, state.optimizer)  # now, and not after a minute
+            checkpoint.check_optimizer_state(state.trained, state.optimizer)  # now, and not after a minute
         if self._engine.is_due(progress.step):
             self._read(monitor)
             self._adapt_sizes()

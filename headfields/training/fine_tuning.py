@@ -6,6 +6,7 @@ Here any avatar can: the corrections change the state and the rays or cameras th
 gradients come through the avatar. The true tracking is not known and not needed.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,18 @@ class FineTuning:
         """The rates that are given, by name."""
         every = {"expression": self.expression, "joints": self.joints, "turn": self.turn, "shift": self.shift}
         return {name: rate for name, rate in every.items() if rate is not None}
+
+    def of_mode(self, mode: str) -> "FineTuning | None":
+        """As `headfields train --fine-tune` says: "none", "rigid" (`turn` and `shift` alone) or "all".
+
+        Raises:
+            ValueError: another word.
+        """
+        if mode not in ("none", "rigid", "all"):
+            raise ValueError(f"train: fine_tune is {mode!r}; expected 'none', 'rigid' or 'all'")
+        if mode == "none":
+            return None
+        return self if mode == "all" else dataclasses.replace(self, expression=None, joints=None)
 
     def recorded(self) -> dict[str, Any]:
         """What a run records of it."""

@@ -117,7 +117,8 @@ class Run:
                 "your script; continue it with Trainer(run.avatar, run.capture, losses, out=...).fit(..., resume=True)"
             )
         recipe = recipe_of(self.config["model"], self.config.get("recipe", "cpu"))
-        arguments = {"out": self.folder.path, "device": device_of(self.avatar), **options}
+        tuned = recipe.fine_tuning.of_mode(self.config.get("fine_tune", "none"))
+        arguments = {"fine_tuning": tuned, "out": self.folder.path, "device": device_of(self.avatar), **options}
         trainer = trainer_of(recipe, self.avatar, self.capture, self.config["training"], self.config["seed"], arguments)
         trainer.config = {**self.config, "trainer": trainer.config["trainer"]}
         return trainer

@@ -22,6 +22,7 @@ from headfields.models.insta import INSTA_RELEASED
 from headfields.records.device_copy import device_named
 from headfields.runs.lazy_adam import lazy_adam
 from headfields.training.densification import DensityControl
+from headfields.training.fine_tuning import RELEASED_RATES, FineTuning
 from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.optimizers import LogLinearFall
 from headfields.training.preset_losses import (
@@ -56,6 +57,8 @@ class Recipe:
         start: called with the avatar and the capture before a new run.
         callbacks: function from the avatar and the capture to callbacks of the trainer.
         rate_factors: function from the capture to factors on `trainer["learning_rates"]`, by group.
+        fine_tuning: rates of the tracking, where it is trained.
+        fine_tunes: whether it is trained unless the program says otherwise, where the capture has a head's parameters.
     """
 
     name: RecipeName
@@ -70,6 +73,8 @@ class Recipe:
     start: Callable[[Any, Any], None] = lambda avatar, capture: None
     callbacks: Callable[[nn.Module, Any], list[Any]] = lambda avatar, capture: []
     rate_factors: Callable[[Any], Mapping[str, float]] = lambda capture: {}
+    fine_tuning: FineTuning = FineTuning()
+    fine_tunes: bool = False
 
     def losses_for(self, options: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:
         """The losses of a run, with `options["depth"]` and `options["opacity"]` as weights; with an avatar, also those
@@ -278,6 +283,8 @@ GAUSSIAN_AVATARS_AS_RELEASED = Recipe(
     },
     rate_factors=lambda capture: {"position": _extent(capture)},
     arguments={"count": None, "degree": 3, "degree_every": 1000, "hair": 0.0, "low_pass": 0.3},
+    fine_tuning=FineTuning(**RELEASED_RATES),
+    fine_tunes=True,
     mouth="auto",
     callbacks=lambda avatar, capture: [
         DensityControl(

@@ -37,6 +37,7 @@ class TrainingState:
         avatar, optimizer, ema, random, scaler: as above.
         progress: steps, seconds, and metrics that go on over resumptions.
         skipped: the steps that were not finite.
+        trained: the avatar and what is trained beside it.
         parameters: what is trained, by name.
         backup: the buffers of before a step.
         has_average: whether the avatar carries the averaged weights, as it does between calls of `Trainer.fit`.
@@ -54,12 +55,12 @@ class TrainingState:
         trained: nn.Module | None = None,
     ) -> None:
         self.avatar: Any = avatar
-        self._trained = avatar if trained is None else trained
+        self.trained = avatar if trained is None else trained
         self.optimizer, self.ema, self.random, self.scaler = optimizer, ema, random, scaler
         self._callbacks, self._folder = callbacks, folder
         self._hyperparameters = Hyperparameters(optimizer)
         self.progress, self.skipped = Progress(), SkippedSteps("frame")
-        self.parameters = {name: p for name, p in self._trained.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in self.trained.named_parameters() if p.requires_grad}
         self.backup = BufferBackup(avatar)
         self.has_average = False
         self._saved: tuple[Path, int] | None = None  # the checkpoint written or read last, and its step
@@ -71,10 +72,10 @@ class TrainingState:
 
     def resized(self) -> None:
         """Takes note of parameters and buffers of other sizes; averages of new parameters start at their values."""
-        self.parameters = {name: p for name, p in self._trained.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in self.trained.named_parameters() if p.requires_grad}
         self.backup = BufferBackup(self.avatar)
         if self.ema is not None:
-            self.ema.resized(self._trained)
+            self.ema.resized(self.trained)
 
     def swap_average(self) -> None:
         """Exchanges the weights that are trained and their average in the avatar."""
@@ -105,7 +106,7 @@ class TrainingState:
             RunWriteError: it cannot be written; a file at `path` stays as it was.
             NanLossError: a weight is not finite.
         """
-        check_weights(self._trained, f"{self.last_good}. Resume from there with a lower learning rate")
+        check_weights(self.trained, f"{self.last_good}. Resume from there with a lower learning rate")
         extra = self.progress.extra
         if self.scaler is not None:
             extra["scaler"] = self.scaler.state_dict()
@@ -116,7 +117,7 @@ class TrainingState:
         swapped = self.ema.swapped() if self.ema is not None and self.has_average else contextlib.nullcontext()
         with swapped, writing(path):
             states = self.random.states()
-            checkpoint.save(path, self._trained, self.optimizer, self.ema, states, self.progress, previous)
+            checkpoint.save(path, self.trained, self.optimizer, self.ema, states, self.progress, previous)
         self._saved = Path(path), self.progress.step
 
     def load(self, path: Path | str) -> None:
@@ -128,7 +129,7 @@ class TrainingState:
         """
         if self.has_average:
             self.swap_average()
-        self.progress, random = checkpoint.load(path, self._trained, self.optimizer, self.ema)
+        self.progress, random = checkpoint.load(path, self.trained, self.optimizer, self.ema)
         self.resized()
         self.random.load(random)
         extra = self.progress.extra

@@ -173,7 +173,7 @@ class SynchronousSteps(Steps):
         if state.scaler is None:
             state.optimizer.step()
             if checks and not state.progress.step:
-                checkpoint.check_optimizer_state(state.avatar, state.optimizer)  # now, and not after a minute
+                checkpoint.check_optimizer_state(state.trained, state.optimizer)  # now, and not after a minute
         elif has_gradients:
             state.scaler.step(state.optimizer)  # does nothing where float16 overflowed
             state.scaler.update()

@@ -36,7 +36,7 @@ from headfields.training.recipes import RecipeName, recipe_of
 
 __all__ = ["train"]
 
-_FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe")
+_FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe", "fine_tune")
 """Entries of config.json that a resumed run cannot change."""
 
 _SIZES = {
@@ -66,6 +66,7 @@ def train(
     callbacks: Sequence[Any] = (),
     loggers: Sequence[Any] = (),
     bar: bool = True,
+    fine_tune: str | None = None,
     **options: Any,
 ) -> Run:
     """Trains a preset on a capture with its recipe: the function that `headfields train` calls, with the same bits.
@@ -87,6 +88,9 @@ def train(
         convention: of the matrices in the files of a capture that is given as a folder, as in `load_capture`.
         memory_mb: memory for decoded frames, of a folder.
         device, devices, callbacks, loggers, bar: as in `Trainer`; callbacks are added to the recipe's.
+        fine_tune: whether the tracking of the training frames is trained too: "none"; "rigid", the pose of the head;
+            "all", also expression and joints, for captures that have a head's parameters (`FineTuning`). None: the
+            recipe's: none, but of GaussianAvatars' `released` all where the capture has them.
         options: numbers in place of the recipe's: `rays`, `samples`, `frames`, `learning_rate`,
             `network_learning_rate`, `schedule`, `depth`, `depth_start`, `opacity`, `precision`, and `learning_rates`,
             rates of parts that have their own by the names of their groups. None is the recipe's.
@@ -130,6 +134,12 @@ def train(
     }
     if (stated := convention or before.get("convention", "auto")) != "auto":
         config["convention"] = stated
+    tuned = getattr(getattr(source, "recording", None), "head_arguments", None) is not None and chosen.fine_tunes
+    config["fine_tune"] = mode = fine_tune or before.get("fine_tune", "all" if tuned and not before else "none")
+    if mode != "none" and isinstance(source, LiveCapture):
+        raise ValueError(
+            f"train: fine_tune is {mode!r}, and frames join the capture while it trains; train it when it is whole"
+        )
     check_unchanged(folder, before, config, _FIXED)
     torch.manual_seed(config["seed"])
     if before and isinstance(source, LiveCapture) and folder.parts.exists():
@@ -143,7 +153,10 @@ def train(
         chosen.start(avatar, source)
     if isinstance(source, LiveCapture):
         callbacks = [LiveFrames(), *callbacks]
-    further = {"out": out, "device": device, "devices": devices, "loggers": loggers, "callbacks": callbacks, "bar": bar}
+    further = {
+        "out": out, "device": device, "devices": devices, "loggers": loggers, "callbacks": callbacks, "bar": bar,
+        "fine_tuning": chosen.fine_tuning.of_mode(mode),
+    }  # fmt: skip
     trainer = trainer_of(chosen, avatar, source, training, config["seed"], further)
     trainer.config = {**config, "trainer": trainer.config["trainer"]}
     check_trainer(folder, before, trainer.config)

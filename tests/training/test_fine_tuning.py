@@ -30,7 +30,8 @@ class Tracked:
     def __init__(self, head: Any, error: dict[str, torch.Tensor]) -> None:
         self.head, self.error = head, error
         self.splits = {"train": torch.arange(FRAMES - 1), "test": torch.tensor([FRAMES - 1])}
-        self.template = Template(head.template_vertices, head.faces)
+        mouth = torch.arange(len(head.faces)) < 20
+        self.template = Template(head.template_vertices, head.faces, {"mouth": mouth}, expression_width=head.expression_count)
         expression = 0.3 * torch.randn(FRAMES, head.expression_count)
         pose = 0.05 * torch.randn(FRAMES, len(head.parents), 3)
         pose[:, 0] = 0
@@ -174,7 +175,7 @@ def test_it_finds_errors_of_pose_and_expression(tiny_head: Any) -> None:
     made = trainer(capture, frames_per_step=2)
     before = away(FineTunedCapture(capture, made.corrections))
     made.fit(steps=60)
-    assert before > 0.005 and away(FineTunedCapture(capture, made.corrections)) < 0.4 * before
+    assert before > 0.005 and away(FineTunedCapture(capture, made.corrections)) < 0.5 * before
 
 
 def test_fields_of_rays_are_tuned_too(tiny_head: Any) -> None:
@@ -218,8 +219,8 @@ def test_what_cannot_be_is_refused(tiny_head: Any, head: Any) -> None:
     assert [name for name, _ in rigid.corrections.named_parameters()] == ["turn", "shift"]
     with pytest.raises(ValueError, match=r"head has \d+ vertices, and meshes of capture 'tracked' have"):
         trainer(capture, fine_tuning=FineTuning(head=head))
-    with pytest.raises(ValueError, match="shift is -1; expected a positive rate"):
-        FineTuning(shift=-1)
+    with pytest.raises(ValueError, match="shift is -1.0; expected a positive rate"):
+        FineTuning(shift=-1.0)
     with pytest.raises(ValueError, match="all rates are None"):
         FineTuning(None, None, None, None)
     larger = Tracked(tiny_head, {})
