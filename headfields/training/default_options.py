@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from headfields.training.parameter_groups import parameter_groups
-from headfields.training.recipes import GAUSSIAN_AVATARS, INSTA
+from headfields.training.recipes import GAUSSIAN_AVATARS, INSTA, RGB_AVATAR
 
 RELEASED_RATE = 1.75e-3
 """Learning rate of INSTA's released code."""
@@ -36,6 +36,8 @@ class DefaultOptions:
 def defaults_for(avatar: nn.Module) -> DefaultOptions:
     """The options of an avatar's kind: those of GaussianAvatars' recipe where it renders whole images, else INSTA's."""
     recipe = GAUSSIAN_AVATARS if getattr(avatar, "whole_images", False) else INSTA
+    if getattr(getattr(avatar, "deformer", None), "follows", "similarity") != "similarity":
+        recipe = RGB_AVATAR  # rates of positions are in meters there, and not in sizes of a triangle
     options, trainer = recipe.options, recipe.trainer
     return DefaultOptions(
         options["learning_rate"], options["network_learning_rate"], trainer.get("learning_rates", {}),

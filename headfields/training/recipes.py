@@ -73,7 +73,7 @@ class Recipe:
     start: Callable[[Any, Any], None] = lambda avatar, capture: None
     callbacks: Callable[[nn.Module, Any], list[Any]] = lambda avatar, capture: []
     rate_factors: Callable[[Any], Mapping[str, float]] = lambda capture: {}
-    fine_tuning: FineTuning = FineTuning()
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
     fine_tunes: bool = False
 
     def losses_for(self, options: Mapping[str, Any], avatar: nn.Module | None = None) -> list[Loss]:

@@ -31,7 +31,9 @@ class Tracked:
         self.head, self.error = head, error
         self.splits = {"train": torch.arange(FRAMES - 1), "test": torch.tensor([FRAMES - 1])}
         mouth = torch.arange(len(head.faces)) < 20
-        self.template = Template(head.template_vertices, head.faces, {"mouth": mouth}, expression_width=head.expression_count)
+        self.template = Template(
+            head.template_vertices, head.faces, {"mouth": mouth}, expression_width=head.expression_count
+        )
         expression = 0.3 * torch.randn(FRAMES, head.expression_count)
         pose = 0.05 * torch.randn(FRAMES, len(head.parents), 3)
         pose[:, 0] = 0
@@ -219,7 +221,7 @@ def test_what_cannot_be_is_refused(tiny_head: Any, head: Any) -> None:
     assert [name for name, _ in rigid.corrections.named_parameters()] == ["turn", "shift"]
     with pytest.raises(ValueError, match=r"head has \d+ vertices, and meshes of capture 'tracked' have"):
         trainer(capture, fine_tuning=FineTuning(head=head))
-    with pytest.raises(ValueError, match="shift is -1.0; expected a positive rate"):
+    with pytest.raises(ValueError, match=r"shift is -1\.0; expected a positive rate"):
         FineTuning(shift=-1.0)
     with pytest.raises(ValueError, match="all rates are None"):
         FineTuning(None, None, None, None)
