@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from headfields.encoders import frame_inputs  # noqa: F401  (registers its part)
 from headfields.encoders.color_fields import ColorFields
 from headfields.encoders.coordinates import Coordinates
 from headfields.encoders.frame_code import FrameCode
-from headfields.encoders.frame_inputs import FrameParameters
 from headfields.encoders.frequency import Frequency
 from headfields.encoders.hash_grid import HashGrid
 from headfields.encoders.region_gate import RegionGate
@@ -29,7 +29,6 @@ __all__ = [
     "ColorFields",
     "Coordinates",
     "FrameCode",
-    "FrameParameters",
     "Frequency",
     "HashGrid",
     "RegionGate",

@@ -9,7 +9,8 @@ from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.decoders import SplatDecoder
 from headfields.deformers import TriangleBinding
 from headfields.deformers.triangle_binding import Follows
-from headfields.encoders import FrameParameters, Frequency
+from headfields.encoders import Frequency
+from headfields.encoders.frame_inputs import FrameParameters
 from headfields.models.preset import expression_width_of, preset
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats

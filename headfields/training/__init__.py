@@ -6,7 +6,6 @@ from headfields.old_names import deprecated_names
 from headfields.training.callbacks import Callback
 from headfields.training.densification import DensityControl
 from headfields.training.evaluation import evaluate
-from headfields.training.fine_tuning import FineTuning
 from headfields.training.mcmc import MCMC
 from headfields.training.preset_losses import (
     insta_losses,
@@ -22,7 +21,6 @@ __all__ = [
     "MCMC",
     "Callback",
     "DensityControl",
-    "FineTuning",
     "Trainer",
     "evaluate",
     "insta_losses",

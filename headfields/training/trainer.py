@@ -83,8 +83,8 @@ class Trainer:
             (instant-ngp, and so INSTA's released code: 2^18).
         frames_per_step: frames they come from (all training frames, if there are fewer); 8 if None, or 1 for an avatar
             that renders whole images.
-        fine_tuning: a `headfields.training.FineTuning`: expression, joints and pose of each training frame are trained
-            too, starting from the tracked ones; None: the tracking stays. See docs/training.md.
+        fine_tuning: a `headfields.training.fine_tuning.FineTuning`: expression, joints and pose of each training frame
+            are trained too, from the tracked ones on; None: the tracking stays. See docs/training.md.
         frame_weights: (F,) how often each frame of the capture is drawn, uniformly if None; see
             `headfields.data.yaw_balanced_weights`.
         pixel_weights: sampling weights of pixels by label or region; see `Capture.sample_pixels`.
@@ -265,7 +265,8 @@ class Trainer:
         )
         if fine_tuning is not None and not isinstance(fine_tuning, FineTuning):
             raise TypeError(
-                f"Trainer: fine_tuning is a {type(fine_tuning).__name__}; expected headfields.training.FineTuning(...)"
+                f"Trainer: fine_tuning is a {type(fine_tuning).__name__}; expected a "
+                "headfields.training.fine_tuning.FineTuning(...)"
             )
         self.corrections = None if fine_tuning is None else fine_tuning.corrections(capture)
         self.folder = RunFolder(out) if out is not None else None

@@ -15,8 +15,8 @@ from headfields.losses import L1DSSIM, HuberColor
 from headfields.networks import Gaussians
 from headfields.networks.surface_splats import surface_splats
 from headfields.records import Camera, HeadState, ImageBatch, PixelBatch, Template
-from headfields.training import FineTuning, Trainer
-from headfields.training.fine_tuning import FineTunedCapture, TrackingCorrections
+from headfields.training import Trainer
+from headfields.training.fine_tuning import FineTunedCapture, FineTuning, TrackingCorrections
 from headfields.training.opened_run import avatar_of_run
 
 FRAMES = 3
