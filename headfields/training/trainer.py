@@ -247,9 +247,7 @@ class Trainer:
                 "rays_per_step"
             )
         self._schedule = RateSchedule(schedule, final_rate)
-        self._schedules = {
-            name: RateSchedule(own, final_rate if own == "exponential" else None) for name, own in schedules.items()
-        }
+        self._schedules = {name: RateSchedule(own, final_rate) for name, own in schedules.items()}
         requested["weight_decay"] = weight_decay or None
         if weight_decay is None and optimizer is None:
             weight_decay = defaults.weight_decay

@@ -134,10 +134,11 @@ def test_an_expression_that_training_never_shows_has_no_effect(name: str) -> Non
 def test_what_each_preset_adds() -> None:
     flash, rgb = make("flash_avatar"), make("rgb_avatar", blendshapes=5)
     assert isinstance(flash.decoder, SplatDecoder) and flash.needs == ("expression",)
-    driven = {"joints": (2, 3, 4), "eyelids": True}
+    driven = {"expression_width": 100, "joints": (2, 3, 4), "eyelids": True}
     flash = flash_avatar(TEMPLATE, count=80, **driven)  # 100 + 3 * 6 + 2, as in src/deform_model.py of the release
     assert flash.conditions[0].width == 120 and set(flash.needs) == {"expression", "pose", "eyelids"}
-    neck = rgb_avatar(TEMPLATE, count=80, joints=(1, 2, 3, 4), eyelids=True, centered=False).blendshapes
+    driven["joints"] = (1, 2, 3, 4)
+    neck = rgb_avatar(TEMPLATE, count=80, centered=False, **driven).blendshapes
     assert neck is not None and neck.network[0].in_features == 126  # and the translation, which cameras have here
     assert [layer.out_features for layer in neck.network[::2]] == [128, 128, 20]
     assert rgb.decoder is None and rgb.blendshapes is not None and rgb.blendshapes.fields == 5
