@@ -1,6 +1,8 @@
 """Imports inside the library run one way, as docs/layout.md says, and never in a circle."""
 
 import ast
+import copy
+import functools
 import graphlib
 import importlib
 import re
@@ -24,9 +26,15 @@ def modules() -> dict[str, Path]:
     return {name: path for name, path in dotted.items() if name != "headfields"}
 
 
+@functools.cache
+def parsed(path: Path) -> list[ast.AST]:
+    """Every node of a file; not to be changed."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
     """The library's modules that a file imports, late and under `TYPE_CHECKING` too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in parsed(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             for name in node.names:
                 full = f"{node.module}.{name.name}"
@@ -35,6 +43,7 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
             yield from (name.name for name in node.names)
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     known = modules()
     return {name: {other for other in imported(path, known) if other in known} - {name} for name, path in known.items()}
@@ -128,16 +137,21 @@ class _Renamed(ast.NodeTransformer):
 
 def test_no_function_is_written_twice() -> None:
     """One idea, one implementation: a copied function belongs on a lower floor, from which both import it."""
-    places: dict[str, list[str]] = {}
+    shapes: dict[tuple[type, ...], list[tuple[str, ast.FunctionDef, list[ast.stmt]]]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in parsed(path):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-                if sum(1 for statement in body for _ in ast.walk(statement)) >= 25:  # a line or two is no idea
-                    renamed = _Renamed(node)
-                    text = "\n".join(ast.dump(renamed.visit(statement)) for statement in body)
-                    places.setdefault(text, []).append(f"{path.relative_to(ROOT)}:{node.name}")
-    assert len(places) > 2000
+                shape = tuple(type(part) for statement in body for part in ast.walk(statement))
+                if len(shape) >= 25:  # a line or two is no idea
+                    shapes.setdefault(shape, []).append((f"{path.relative_to(ROOT)}:{node.name}", node, body))
+    assert len(shapes) > 2000
+    places: dict[str, list[str]] = {}
+    for alike in (functions for functions in shapes.values() if len(functions) > 1):
+        for place, node, body in alike:
+            renamed = _Renamed(node)
+            text = "\n".join(ast.dump(renamed.visit(copy.deepcopy(statement))) for statement in body)
+            places.setdefault(text, []).append(place)
     assert not [copies for copies in places.values() if len(copies) > 1]
 
 
