@@ -23,6 +23,7 @@ from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.scans.points import PointScans
 from headfields.apps.priors.schedule import PriorSchedule
 from headfields.apps.priors.step_draw import CodeRows
+from headfields.apps.priors.trainer import PriorResult
 from headfields.runs.progress import NanLossError
 from tests.apps.priors.tiny import tiny_model, tiny_scans
 
@@ -33,6 +34,19 @@ WEIGHTS = PriorWeights(distance=1.0)
 @pytest.fixture(scope="module")
 def scans() -> MeshScans:
     return tiny_scans()
+
+
+@pytest.fixture(scope="module")
+def trained(scans: MeshScans, tmp_path_factory: pytest.TempPathFactory) -> tuple[PriorResult, Path]:
+    """The result of a training until heads are recognizable, some ten seconds, and its folder."""
+    out = tmp_path_factory.mktemp("prior") / "run"
+    schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
+    return trainer(scans, out, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120), out
+
+
+@pytest.fixture(scope="module")
+def prior(trained: tuple[PriorResult, Path]) -> Prior:
+    return trained[0].prior
 
 
 def trainer(scans: MeshScans, out: Path | None = None, seed: int = 0, **options) -> PriorTrainer:
@@ -138,16 +152,16 @@ def test_rows_of_codes_move_as_adam_moves_them_and_others_stay(padded: bool) -> 
     assert table.steps.tolist() == [4, 0, 4]
 
 
-def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(scans: MeshScans, tmp_path: Path) -> None:
-    result = trainer(scans, tmp_path / "run", schedule=PriorSchedule(networks=2e-3)).fit(steps=80)
-    assert result.step == 80
+def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(trained: tuple[PriorResult, Path]) -> None:
+    result, out = trained
+    assert result.step == 120
     assert not result.interrupted
-    with open(tmp_path / "run" / "log.csv", newline="") as file:
+    with open(out / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert result.loss < 0.95 * float(rows[0]["loss"])  # smoothed over more steps than there are
     assert float(rows[0]["surface"]) > 0
-    assert (tmp_path / "run" / "images" / "step_000080.png").is_file()
-    assert (tmp_path / "run" / "checkpoint" / "last.safetensors").is_file()
+    assert (out / "images" / "step_000120.png").is_file()
+    assert (out / "checkpoint" / "last.safetensors").is_file()
 
 
 def test_a_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(scans: MeshScans, tmp_path: Path) -> None:
@@ -283,13 +297,6 @@ def test_trainers_refuse_what_does_not_fit(scans: MeshScans) -> None:
         trainer(scans.with_anchors(torch.arange(4)))
     with pytest.raises(ValueError, match="pass a limit, steps=5000"):
         trainer(scans).fit()
-
-
-@pytest.fixture(scope="module")
-def prior(scans: MeshScans) -> Prior:
-    """Trained until heads are recognizable, about twenty seconds."""
-    schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
-    return trainer(scans, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120).prior
 
 
 def test_a_prior_is_kept_in_one_file_that_is_an_avatar_too(prior: Prior, tmp_path: Path) -> None:

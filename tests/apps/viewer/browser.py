@@ -1,4 +1,4 @@
-"""A headless Chromium for the viewer's slow tests, by Debian's chromium and chromium-driver and selenium."""
+"""A headless Chromium for the viewer's tests, by Debian's chromium and chromium-driver and selenium."""
 
 import io
 import socket
