@@ -6,6 +6,8 @@ It is written under a temporary name and moved into place once it is complete on
 last checkpoint as it was.
 """
 
+import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +71,21 @@ def save(
             "class": _class_name(optimizer), "numbers": numbers, "on_host": on_host, "tensors": len(moments),
         },
     }  # fmt: skip
-    write_safetensors(path, tensors, {FORMAT: header}, previous)
+    write_safetensors(path, tensors, {FORMAT: {**header, "checksum": checksum(tensors, header)}}, previous)
+
+
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> int:
+    """CRC-32 of names, dtypes, shapes and bytes of the tensors and of the header's JSON.
+
+    A flipped bit of a weight is a finite number as well, and a run would go on with it to another result.
+    """
+    text = json.dumps({name: value for name, value in header.items() if name not in ("checksum", "format")})
+    total = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), total)
+    return total
 
 
 def check_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -93,7 +109,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFileError: it is cut short, or no safetensors file, or a weight, an average or a moment is not finite.
+        BrokenFileError: it is cut short, or no safetensors file, or bytes of it have changed since it was written, or a
+            weight, an average or a moment is not finite.
         FileVersionError: it is a checkpoint of another version.
         ValueError: it is no checkpoint, its names, shapes or dtypes are not those of `module`, or it
             lacks the optimizer's state.
@@ -209,6 +226,10 @@ def _adopt_sizes(
 def _read(path: Path | str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Progress]:
     """Tensors by group ("module", "ema", "optimizer", "random") and name, the header, and the progress."""
     tensors, header = read_safetensors(path, FORMAT)
+    if header.get("checksum") != checksum(tensors, header):
+        raise BrokenFileError(
+            f"{path}: bytes have changed since it was written (its checksum differs); go back to an earlier checkpoint"
+        )
     try:
         progress = Progress(**header["progress"])
     except (KeyError, TypeError) as error:

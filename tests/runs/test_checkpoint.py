@@ -159,7 +159,22 @@ def rewritten(path, header=None, **tensors):
         for name in [name for name in content if name.startswith(pattern)]:
             content[name] = None if change is None else change(content[name])
     content = {name: tensor for name, tensor in content.items() if tensor is not None}
-    save_file(content, path, {"headfields.checkpoint": json.dumps((header or (lambda entry: entry))(about))})
+    about = (header or (lambda entry: entry))(about)
+    if isinstance(about, dict):
+        about["checksum"] = checkpoint.checksum(content, about)
+    save_file(content, path, {"headfields.checkpoint": json.dumps(about)})
+
+
+def test_a_flipped_bit_is_a_broken_file(saved):
+    path, _ = saved
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for at in (start, (start + len(whole)) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(checkpoint.BrokenFileError, match=r"last\.safetensors: bytes have changed"):
+            checkpoint.load(path, *make())
 
 
 def poisoned(tensor):
