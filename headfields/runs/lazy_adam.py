@@ -66,11 +66,10 @@ class LazyAdam(torch.optim.Adam):
                 state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         (beta1, beta2), rate, eps = group["betas"], group["lr"], group["eps"]
-        entries = [each.view(-1) for each in (parameter, state["step"], state["exp_avg"], state["exp_avg_sq"])]
-        size = _CHUNK if parameter.is_cpu else max(parameter.numel(), 1)
-        for value, steps, first, second, change in zip(
-            *(each.split(size) for each in entries), gradient.reshape(-1).split(size), strict=True
-        ):
+        chunks: Any = [(parameter, state["step"], state["exp_avg"], state["exp_avg_sq"], gradient)]
+        if parameter.is_cpu and parameter.is_contiguous():
+            chunks = zip(*(each.reshape(-1).split(_CHUNK) for each in chunks[0]), strict=True)
+        for value, steps, first, second, change in chunks:
             if scale is not None:
                 change = change / scale
             used = change != 0

@@ -92,6 +92,15 @@ def test_a_step_that_overflows_leaves_the_table_as_it_is() -> None:
     torch.testing.assert_close(optimizer.state[table]["exp_avg"], torch.full((3,), 0.19))
 
 
+def test_a_parameter_in_another_memory_format_is_stepped_too() -> None:
+    image = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    plain = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    gradients = torch.randn(3, 2, 3, 4, 4, generator=torch.Generator().manual_seed(2)).relu()
+    moved = [stepped(LazyAdam([{"params": [p], "lazy": True}], lr=0.1), p, gradients) for p in (image, plain)]
+    torch.testing.assert_close(*moved)
+    assert bool((moved[0] != 0).any())
+
+
 def test_what_lazy_steps_do_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="LazyAdam: amsgrad is True"):
         LazyAdam([torch.zeros(1, requires_grad=True)], amsgrad=True)
