@@ -1,5 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
+
+from headfields.data import Capture, load_capture
+
+
+@pytest.fixture(scope="module")
+def capture(head_folder: Path) -> Capture:
+    """Five frames of the procedural head, for tests whose own file does not define another."""
+    return load_capture(head_folder)
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,6 @@ import headfields as hf
 from headfields.training.recipes import GAUSSIAN_AVATARS, INSTA
 
 
-@pytest.fixture(scope="module")
-def capture(head_folder):
-    return hf.data.load_capture(head_folder)
-
-
 def options_of(avatar: Any, capture: Any, **options: Any) -> dict[str, Any]:
     trainer = hf.training.Trainer(avatar, capture, [hf.losses.HuberColor()], bar=False, device="cpu", **options)
     return trainer.config["trainer"]

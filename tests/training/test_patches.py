@@ -16,11 +16,6 @@ from tests.training.fakes import FakeAvatar, FakeCapture
 SIDE = 12
 
 
-@pytest.fixture(scope="module")
-def capture(head_folder):
-    return hf.data.load_capture(head_folder)
-
-
 def composed(capture):
     torch.manual_seed(0)
     template = capture.template

@@ -13,11 +13,6 @@ from tests.training.ball import BallCapture
 SIZES = {"levels": 2, "log2_table_size": 6, "grid_resolution": 8, "finest_resolution": 16}
 
 
-@pytest.fixture(scope="module")
-def capture(head_folder):
-    return hf.data.load_capture(head_folder)
-
-
 def composed(template):
     return hf.Avatar(
         deformer=hf.deformers.SurfaceCanonicalizer(template.canonical_vertices, template.faces),

@@ -15,7 +15,6 @@ from headfields.apps.viewer.scene import Scene
 from headfields.apps.viewer.server import Viewer
 from headfields.apps.viewer.subjects import capture_scene, head_scene
 from headfields.avatar.splat_avatar import SplatAvatar
-from headfields.data.load import load_capture
 from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.models.insta import insta
 from headfields.synthetic import procedural_head
@@ -28,11 +27,6 @@ pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)
 def browser(tmp_path_factory) -> Iterator[Any]:
     with chromium(tmp_path_factory.mktemp("profile")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def capture(tiny_folder):
-    return load_capture(tiny_folder)
 
 
 @pytest.fixture

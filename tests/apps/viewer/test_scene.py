@@ -13,7 +13,6 @@ from headfields.apps.viewer.painters import MeshPainter
 from headfields.apps.viewer.recording import encoded_video, frames_of
 from headfields.apps.viewer.scene import Scene, _arrays
 from headfields.apps.viewer.subjects import capture_scene, head_scene, mesh_scene
-from headfields.data.load import load_capture
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.mesh.mesh import Mesh
 from headfields.models.gaussian_avatars import gaussian_avatars
@@ -36,11 +35,6 @@ def square() -> BlendshapeHead:
     shift = torch.zeros(2, 25, 3)
     shift[0, 12, 2] = 0.05
     return BlendshapeHead(vertices, torch.tensor(faces), shift, expression_names=("middle_out", "nothing"))
-
-
-@pytest.fixture(scope="module")
-def capture(tiny_folder):
-    return load_capture(tiny_folder)
 
 
 def test_a_slider_moves_what_it_names(square) -> None:
