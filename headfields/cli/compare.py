@@ -1,8 +1,10 @@
 """`headfields compare`: a study of rows that differ in one thing each, with verdicts."""
 
+import contextlib
+import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +21,10 @@ def compare(
     verify: bool = False,
     workers: int = 1,
     device: str = "cpu",
+    engine: Literal["here", "submitit", "dask"] = "here",
+    engine_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = (),
+    figures_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="FOLDER")] = None,
+    figures_to: Annotated[Path | None, tyro.conf.arg(name="export", metavar="FOLDER")] = None,
 ) -> None:
     """Compare avatars on equal footing: train every row of a study on every capture with every seed, and decide.
 
@@ -31,35 +37,55 @@ def compare(
         study: The study; see the page on comparisons.
         out: Folder of cells and report.
         capture: Folders of captures, in place of the study's.
-        plan: Print the cells and rows that cannot be built, and train nothing.
+        plan: Print cells, rows that cannot be built, what the cells cost by a short trial, and the seeds that would see
+            a difference of 0.2; train nothing.
         verify: Run a random finished cell again and say whether its score comes back.
         workers: Processes that train side by side.
         device: cpu, cuda, cuda:1, ...
+        engine: What runs the cells: processes here, jobs of SLURM (submitit), or a cluster of Dask.
+        engine_options: Of the engine, as timeout_min=60 slurm_partition=gpu, or address=tcp://host:8786 of Dask.
+        figures_from: Take over finished cells from this folder first, as --export wrote them.
+        figures_to: Write the figures of finished cells to this folder, without what was trained, and train nothing.
     """
     from headfields.compare import Study
-    from headfields.compare.cells import InterruptedCell, cells_of, misfits
+    from headfields.compare.cells import InterruptedCell
+    from headfields.compare.figures import export_figures, import_figures
+    from headfields.compare.plan import plan_of
     from headfields.compare.running import run_study
     from headfields.compare.running import verify as verify_cell
 
     if workers < 1:
         raise CommandError(f"--workers is {workers}; expected 1 or more")
+    options = dict(_option(text) for text in engine_options)
+    if options and engine == "here":
+        raise CommandError("--engine-options are those of --engine submitit or dask")
     asked = Study.load(study, capture)
+    if figures_from is not None:
+        taken, unknown = import_figures(asked, figures_from, out, device)
+        rest = f"; {unknown} are of other code, options, data or versions" if unknown else ""
+        print(f"{taken} finished cells taken over from {figures_from}{rest}")
+    if figures_to is not None:
+        print(f"{export_figures(asked, out, figures_to, device)} finished cells written to {figures_to}")
+        return
     if plan:
-        cells = cells_of(asked, device)
-        waiting = [cell for cell in cells if cell.done(out) is None]
-        for name, reason in misfits(asked).items():
-            print(f"cannot be built: {name}: {reason}")
-        for cell in waiting:
-            print(cell)
-        budget = f"{asked.steps} steps" if asked.steps else f"{asked.seconds} s"
-        print(f"{len(waiting)} of {len(cells)} cells to run, {budget} each")
+        for line in plan_of(asked, out, device):
+            print(line)
         return
     if verify:
         with tempfile.TemporaryDirectory() as scratch:
             print(verify_cell(asked, out, scratch, device=device))
         return
     try:
-        found = run_study(asked, out, workers=workers, device=device)
+        with contextlib.ExitStack() as stack:
+            executor: Any = None
+            if engine != "here":
+                from headfields.compare.executors import executor_of
+
+                try:
+                    executor = stack.enter_context(executor_of(engine, out, workers, options))
+                except ModuleNotFoundError as error:
+                    raise CommandError(str(error)) from error
+            found = run_study(asked, out, executor, workers=workers, device=device)
     except InterruptedCell as interruption:
         raise Interrupted(str(interruption)) from interruption
     for name, row in found["rows"].items():
@@ -67,3 +93,16 @@ def compare(
         by = "" if difference is None else f", {difference['mean']:+.3f}: {row['verdict']}"
         print(f"{name}: {found['primary']} {row['scores'][found['primary']]['mean']:.3f}{by}")
     print(out / "report.html")
+    if found["failed"]:
+        raise CommandError(f"{len(found['failed'])} cells failed; the report lists them")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, whose value is a number, true, false or text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise CommandError(f"--engine-options has {text!r}; expected NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ import torch
 import headfields
 from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
-from headfields.compare.strata import choose_training, frames_of
-from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in
+from headfields.compare.strata import TEST, choose_training, evenly_spaced, frames_of
+from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, trial_factors
 from headfields.data.balance import view_yaw
 from headfields.files.versions import FileFormat
 from headfields.runs.folder import RunFolder, read_json, versions, write_json
 from headfields.runs.lock import run_lock
 from headfields.runs.memory import PeakMemory
-from headfields.training.evaluation import evaluate
+from headfields.training.evaluation import evaluate, picture
+from headfields.training.idle_options import idle_options
 from headfields.training.opened_run import trainer_of
 from headfields.training.presets import build, parameters_of, preset, preset_arguments
 from headfields.training.recipes import Recipe, recipe_of
@@ -35,7 +36,14 @@ FORMAT = FileFormat("headfields.cell", "the result of a study's cell", 1, "run t
 MEASURES = ("metrics", "training/evaluation.py", "training/region_scores.py", "training/surface_scores.py")
 """Code that measures, below the package."""
 _ELSEWHERE = ("apps", "cli", "compare", "interop", "synthetic", "viz", *MEASURES)
-"""Code that no cell's training runs."""
+"""Code that no cell's training runs, but for this file."""
+TRIAL_SEED = 1_000_000
+"""Of learning-rate trials: none of a study's seeds, which would be chosen for by their own trials."""
+CURVE = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
+"""Shares of the budget at which the curve of a cell has a point; its end is another."""
+CURVE_FRAMES = 2
+RAYS = ("rays", "samples", "frames")
+"""Options of fields of rays that a step of Gaussians, which renders whole images, does not have."""
 
 
 class InterruptedCell(RuntimeError):
@@ -54,6 +62,8 @@ class Cell:
         device: that trains and measures.
         condition: name, or empty.
         pair: the study's own capture, of which the condition has another version; the capture if empty.
+        factor: on the learning rates of the row.
+        trial: whether the cell is a trial of that factor, scored on validation frames.
     """
 
     study: Study
@@ -63,10 +73,13 @@ class Cell:
     device: str = "cpu"
     condition: str = ""
     pair: str = ""
+    factor: float = 1.0
+    trial: bool = False
 
     def __str__(self) -> str:
+        what = f"trial of rates × {self.factor:g}" if self.trial else f"seed {self.seed}"
         tail = f" · {self.condition}" if self.condition else ""
-        return f"{self.row} · {Path(self.capture).name} · seed {self.seed}{tail}"
+        return f"{self.row} · {Path(self.capture).name} · {what}{tail}"
 
     @property
     def spec(self) -> Row:
@@ -78,11 +91,13 @@ class Cell:
         return {
             "row": {**self.spec.data(), "model": study.model_of(self.spec)},
             "shared": {"arguments": dict(study.arguments), "options": dict(study.options), "recipe": study.recipe,
-                       "mouth": study.mouth, "steps": study.steps, "seconds": study.seconds,
+                       "mouth": study.mouth, "budget": study.budget, "split": study.split,
                        "share": study.share, "held_out": study.held_out, "front": study.front},
             "baseline": base.data() | {"model": study.model_of(base)},
             "capture": capture_digest(self.capture),
             "seed": self.seed,
+            "factor": self.factor,
+            "trial": self.trial,
             "code": library_code(),
             "versions": {name: value for name, value in versions().items() if name != "headfields"},
             "device": torch.device(self.device).type,
@@ -95,8 +110,9 @@ class Cell:
     def measuring(self) -> dict[str, Any]:
         """What decides the scores of the trained avatar."""
         study = self.study
+        strata = ["validation"] if self.trial else study.strata
         return {"split": study.split, "frames": study.frames, "background": study.background, "code": measuring_code(),
-                "strata": study.strata, "refine": study.refine}  # fmt: skip
+                "strata": strata, "refine": study.refine}  # fmt: skip
 
     def folder(self, out: Path) -> Path:
         return out / "cells" / self.key()
@@ -138,28 +154,31 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         found = cell.done(out)  # by another process, while this one waited
         if found is not None:
             return found
-        source = data.load_capture(Path(cell.capture), mouth=cell.study.mouth)  # type: ignore[arg-type]
-        choose_training(source, cell.study.share, cell.study.held_out, cell.study.front)
+        source, validation = opened(cell.study, cell.capture)
         trained = folder / "trained.json"
         if not trained.exists():
             write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
-            write_json(trained, _train(cell, source, RunFolder(folder / "run"), bar))
+            write_json(trained, _train(cell, source, validation, RunFolder(folder / "run"), bar))
         cost = read_json(trained, "run the study again")
+        curve = cost.pop("curve")
         avatar = load_avatar(RunFolder(folder / "run").avatar).to(cell.device).eval()
         frames, seconds = [], []
-        for stratum in cell.study.strata:
-            where, chosen = frames_of(cell.study, stratum, source)
+        for stratum in (TEST,) if cell.trial else cell.study.strata:  # a trial's frames are its test
+            where, chosen = source, evenly_spaced(validation, cell.study.frames)
+            if not cell.trial:
+                where, chosen = frames_of(cell.study, stratum, source)
             scores = evaluate(
                 avatar, where, frames=chosen, background=cell.study.background, device=cell.device, regions=True,
-                refine=cell.study.refine,
+                refine=False if cell.trial else cell.study.refine,
             )  # fmt: skip
             yaw = view_yaw(where, chosen).rad2deg().tolist()
             frames += [{**row, "stratum": stratum, "yaw": round(angle, 2)}
                        for row, angle in zip(scores["per_frame"], yaw, strict=True)]  # fmt: skip
             seconds.append(scores["seconds_per_frame"])
         result = FORMAT.stamp({
-            "row": cell.row, "capture": cell.capture, "seed": cell.seed, "measured": digest(cell.measuring()),
-            "frames": frames, "cost": {**cost, "seconds per frame": seconds[0]},
+            "row": cell.row, "capture": cell.capture, "seed": cell.seed, "factor": cell.factor, "trial": cell.trial,
+            "measured": digest(cell.measuring()), "frames": frames, "curve": curve,
+            "cost": {**cost, "seconds per frame": seconds[0]},
         })  # fmt: skip
         write_json(folder / "result.json", result)
     return cell._named(result)
@@ -179,34 +198,125 @@ def gathered(cells: Iterable[Cell], out: Path) -> dict[str, dict[tuple[str, int]
     return found
 
 
-def _train(cell: Cell, source: Any, folder: RunFolder, bar: bool) -> dict[str, Any]:
-    """Trains the cell's avatar and returns what that cost."""
-    study, memory = cell.study, PeakMemory(cell.device)
+def opened(study: Study, capture: str) -> tuple[Any, list[int]]:
+    """A capture of a study with the frames that its cells train on, and its validation frames, which they do not, and
+    which are not measured.
+
+    Validation frames are those of the split "val" that are not measured (that of an INSTA capture is part of its test
+    frames), else the last tenth of the training frames, which then are no longer among them.
+    """
+    source = data.load_capture(Path(capture), mouth=study.mouth)  # type: ignore[arg-type]
+    measured, training = (source.splits.get(split, torch.zeros(0)).tolist() for split in (study.split, "train"))
+    validation = [frame for frame in source.splits.get("val", torch.zeros(0)).tolist() if frame not in measured]
+    if not validation and len(training) > 1:
+        validation = training[len(training) - max(1, len(training) // 10) :]
+    kept = [frame for frame in training if frame not in validation]
+    source.splits = source.splits | {
+        "train": torch.tensor(kept, dtype=torch.long), "val": torch.tensor(validation, dtype=torch.long),
+    }  # fmt: skip
+    source.validation = validation
+    choose_training(source, study.share, study.held_out, study.front)
+    return source, validation
+
+
+class Curve:
+    """PSNR on validation frames along a cell's budget, of which it takes nothing."""
+
+    def __init__(self, source: Any, frames: Sequence[int], background: float | int) -> None:
+        self.source, self.frames, self.background = source, list(frames), background
+        self.points: list[list[float]] = []
+
+    def on_step(self, trainer: Any, outcome: Any) -> None:
+        if len(self.points) < len(CURVE) and trainer.fraction >= CURVE[len(self.points)] and self.frames:
+            with trainer.paused(), trainer.averaged() as avatar:
+                self.add(trainer.progress, avatar)
+            while len(self.points) < len(CURVE) and trainer.fraction >= CURVE[len(self.points)]:
+                self.points.append(self.points[-1])  # a long step passes several
+
+    def add(self, progress: Any, avatar: Any) -> None:
+        """Adds [step, rays, wall seconds, processor seconds, PSNR]."""
+        psnr = [picture(avatar, self.source, frame, self.background)[1] for frame in self.frames]
+        spent = [progress.step, progress.rays, progress.seconds, progress.processor_seconds]
+        self.points.append([*map(float, spent), math.fsum(psnr) / len(psnr)])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points = list(state["points"])
+
+
+def _train(cell: Cell, source: Any, validation: Sequence[int], folder: RunFolder, bar: bool) -> dict[str, Any]:
+    """Trains the cell's avatar and returns what that cost, and its curve."""
+    study = cell.study
+    what, amount = study.budget
+    if cell.trial and not validation:
+        raise ValueError(f"{cell}: the capture has no frame to spare for validation; leave out trials")
+    curve = Curve(source, evenly_spaced(list(validation), CURVE_FRAMES) if not cell.trial else (), study.background)
+    further = {"out": folder.path, "device": cell.device, "bar": bar, "picture_seconds": 1e9, "callbacks": [curve]}
+    if what == "seconds":
+        _warm_up(cell, source)
+    memory = PeakMemory(cell.device)
     torch.manual_seed(cell.seed)
     avatar, recipe = made(study, cell.spec, source)
-    if not folder.checkpoints:
-        recipe.start(avatar, source)
-    training = {**recipe.options, **study.options, **cell.spec.options}
-    rates = [options.get("learning_rates", {}) for options in (recipe.trainer, study.options, cell.spec.options)]
-    training["learning_rates"] = {
-        **rates[0],
-        **rates[1].get("learning_rates", {}),
-        **rates[2].get("learning_rates", {}),
-    }
-    further = {"out": folder.path, "device": cell.device, "bar": bar, "picture_seconds": 1e9}
-    trainer = trainer_of(recipe, avatar, source, training, cell.seed, further)
-    started = time.process_time()
-    minutes = None if study.seconds is None else study.seconds / 60
-    result = trainer.fit(steps=study.steps, minutes=minutes, resume=bool(folder.checkpoints))
+    prepared = _prepare(cell, recipe, avatar, source, folder)
+    trainer = trainer_of(recipe, avatar, source, training_options(cell, recipe, avatar), cell.seed, further)
+    limits: dict[str, Any] = {what: amount}
+    if what == "seconds":
+        if prepared >= amount:
+            raise ValueError(f"{cell}: preparing the avatar takes {prepared:.1f} s of a budget of {amount} s")
+        on_processor = torch.device(cell.device).type == "cpu"
+        limits = {"processor_minutes" if on_processor else "minutes": (amount - prepared) / 60}
+    result = trainer.fit(**limits, resume=bool(folder.checkpoints))
     if result.interrupted or result.stopped:
         why = result.stopped or "interrupted"
         raise InterruptedCell(f"{cell}: {why} at step {result.step}; the same call goes on from there")
+    if curve.frames:
+        curve.add(trainer.progress, trainer.avatar)
     return {
-        "steps": result.step, "seconds": result.seconds, "processor seconds": time.process_time() - started,
-        "parameters": sum(parameter.numel() for parameter in avatar.parameters()),
-        "file, bytes": folder.avatar.stat().st_size, "diverged": result.diverged,
-        "peak memory, bytes": memory.peak() or math.nan,
+        "steps": result.step, "rays": trainer.progress.rays, "seconds": result.seconds,
+        "processor seconds": trainer.progress.processor_seconds, "seconds of preparation": prepared,
+        "parameters": sum(parameter.numel() for parameter in trainer.avatar.parameters()),
+        "file, bytes": folder.avatar.stat().st_size, "peak memory, bytes": memory.peak(), "diverged": result.diverged,
+        "curve": curve.points,
     }  # fmt: skip
+
+
+def _prepare(cell: Cell, recipe: Recipe, avatar: Any, source: Any, folder: RunFolder) -> float:
+    """Prepares a new avatar from the images, if its recipe does; the seconds of the budget that this has taken."""
+    note = folder.path / "prepared.json"
+    if folder.checkpoints:
+        return float(read_json(note, "run the study again in another folder")["seconds"])
+    clock = time.process_time if torch.device(cell.device).type == "cpu" else time.perf_counter
+    started = clock()
+    recipe.start(avatar, source)
+    seconds = clock() - started
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"seconds": seconds})
+    return seconds
+
+
+def _warm_up(cell: Cell, source: Any) -> None:
+    """One step of an avatar that is thrown away: what a process does once, such as loading kernels, is no training."""
+    torch.manual_seed(cell.seed)
+    avatar, recipe = made(cell.study, cell.spec, source)
+    options = training_options(cell, recipe, avatar)
+    trainer_of(recipe, avatar, source, options, cell.seed, {"device": cell.device, "bar": False}).fit(steps=1)
+
+
+def training_options(cell: Cell, recipe: Recipe, avatar: Any) -> dict[str, Any]:
+    """The values of the recipe's options and its learning rates: the study's, the row's, times the cell's factor."""
+    study, own = cell.study, cell.spec.options
+    whole = bool(getattr(avatar, "whole_images", False))
+    shared = {name: value for name, value in study.options.items() if not (whole and name in RAYS)}
+    training = {**recipe.options, **shared, **own}
+    rates = (options.get("learning_rates", {}) for options in (recipe.trainer, shared, own))
+    training["learning_rates"] = {name: rate for given in rates for name, rate in given.items()}
+    for name in ("learning_rate", "network_learning_rate"):
+        training[name] = training[name] * cell.factor
+    training["learning_rates"] = {name: rate * cell.factor for name, rate in training["learning_rates"].items()}
+    idle = idle_options(recipe, avatar, training)  # the study's are for rows that take them; the row's are refused
+    return training | {name: recipe.options[name] for name in idle if name not in own}
 
 
 def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
@@ -228,11 +338,16 @@ def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
         avatar = build(name, arguments, source)
         whole = bool(getattr(avatar, "whole_images", False))
     of_base = recipe_of(study.model_of(base), study.recipe)  # type: ignore[arg-type]
-    if not whole and base.build is None and of_base.options["rays"] > 1:  # both are fields of rays
-        same = {name: of_base.options[name] for name in ("rays", "samples", "frames")}
+    if not whole and of_base.options["rays"] > 1:  # both are fields of rays
+        same = {"rays": of_base.options["rays"], "samples": 0, "frames": of_base.options["frames"]}
         recipe = dataclasses.replace(recipe, options={**recipe.options, **same}, sampling=of_base.sampling)
     own = {"losses": row.losses, "sampling": row.sampling}
-    return avatar, dataclasses.replace(recipe, **{what: part for what, part in own.items() if part is not None})
+    recipe = dataclasses.replace(recipe, **{what: part for what, part in own.items() if part is not None})
+    further = row.regularizers
+    if further is not None:
+        usual = recipe.regularizers
+        recipe = dataclasses.replace(recipe, regularizers=lambda avatar: [*usual(avatar), *further(avatar)])
+    return avatar, recipe
 
 
 def footing(study: Study, source: Any) -> dict[str, Any]:
@@ -269,7 +384,7 @@ def capture_digest(folder: str) -> str:
 @functools.lru_cache(maxsize=1)
 def library_code() -> str:
     """A hash of the library's code that trains."""
-    return _code(lambda name: not name.startswith(_ELSEWHERE))
+    return _code(lambda name: not name.startswith(_ELSEWHERE) or name == "compare/cells.py")
 
 
 @functools.lru_cache(maxsize=1)
@@ -289,25 +404,73 @@ def _code(chosen: Any) -> str:
     return whole.hexdigest()[:20]
 
 
-def cells_of(study: Study, device: str = "cpu") -> list[Cell]:
-    """The cells, by seed, condition, capture and row: a stopped study has whole pairs."""
+def cells_of(
+    study: Study, device: str = "cpu", factors: Mapping[tuple[str, str], float] | None = None, seeds: int | None = None
+) -> list[Cell]:
+    """The cells, by seed, condition, capture and row: a stopped study has whole pairs.
+
+    Args:
+        study, device: of the cells.
+        factors: on the learning rates, by row and the study's capture; 1 if None. Rows without one are left out.
+        seeds: their number; that of the study if None.
+    """
     under = {condition: study.under(condition) for condition in ("", *study.conditions)}
     return [
-        Cell(own, name, str((row.captures or own.captures)[index]), seed, device, condition, str(pair))
-        for seed in range(study.seeds)
+        Cell(
+            own,
+            name,
+            str((row.captures or own.captures)[index]),
+            seed,
+            device,
+            condition,
+            str(pair),
+            1.0 if factors is None else factors[name, str(pair)],
+        )
+        for seed in range(seeds or study.seeds)
         for condition, own in under.items()
         for index, pair in enumerate(study.captures)
         for name, row in study.rows.items()
+        if factors is None or (name, str(pair)) in factors
     ]
 
 
+def trials_of(study: Study, device: str = "cpu") -> list[Cell]:
+    """The learning-rate trials of a study, by capture and row; none if it has none."""
+    return [
+        Cell(study, name, str((row.captures or study.captures)[index]), TRIAL_SEED, device, "", str(pair), factor, True)
+        for index, pair in enumerate(study.captures)
+        for name, row in study.rows.items()
+        for factor in trial_factors(study.trials)
+        if study.trials
+    ]
+
+
+def chosen_factors(study: Study, trials: Sequence[Cell], out: Path) -> dict[tuple[str, str], float]:
+    """By row and the study's capture, the factor whose trial has the best primary measure; none without a trial."""
+    measure = study.primary.partition("@")[0]
+    sign = 1.0 if HIGHER[kind_of(measure)] else -1.0
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for cell in trials:
+        result = cell.done(out)
+        scores = [] if result is None else [row.get(measure) for row in result["frames"]]
+        known = [float(score) for score in scores if score is not None and math.isfinite(score)]
+        if known:
+            place = cell.row, cell.pair
+            best[place] = max(best.get(place, (-math.inf, 0.0)), (sign * math.fsum(known) / len(known), cell.factor))
+    return {place: factor for place, (_, factor) in best.items()}
+
+
 def misfits(study: Study) -> Mapping[str, str]:
-    """Rows that cannot be built on the first capture, and why."""
-    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
+    """Rows that cannot be built on the first capture, or lack what they need of its frames, and why."""
+    source, _ = opened(study, str(study.captures[0]))
+    state = source.state(source.splits["train"][:1])
     reasons = {}
     for name, row in study.rows.items():
         try:
-            made(study, row, source)
+            avatar, _ = made(study, row, source)
+            if hasattr(avatar, "field"):
+                with torch.no_grad():
+                    avatar.field(state)
         except Exception as error:  # whatever a composition of the user raises is the reason
             reasons[name] = f"{type(error).__name__}: {error}"
     return reasons

@@ -1,29 +1,38 @@
-"""Running a study: its cells here or through an executor, the report, and a second look at one cell."""
+"""Running a study: trials and cells here or through an executor, looks, the report; a second try of a cell."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import random
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from headfields.compare.cells import Cell, cells_of, misfits, run_cell
-from headfields.compare.report import summary, write_report
+from headfields.compare.cells import Cell, InterruptedCell, cells_of, chosen_factors, misfits, run_cell, trials_of
+from headfields.compare.report import content, summary, write_report
+from headfields.compare.statistics import Difference, is_narrow
 from headfields.compare.study import Study
 from headfields.runs.lock import RunLockedError
 
 _WAIT = 2.0
 """Seconds between looks at cells that another coordinator has."""
+_POLL = 0.1
+"""Seconds between looks at cells that an executor runs."""
+MOST_DEATHS = 3
+"""Times in a row that workers may die without a cell done in between."""
+_DEATHS = ("UncompletedJobError", "KilledWorker")
+"""Errors by which submitit and Dask say that a worker has died."""
 
 
 def run_study(
     study: Study,
     out: Path | str,
-    executor: concurrent.futures.Executor | None = None,
+    executor: Any = None,
     workers: int = 1,
     device: str = "cpu",
     bar: bool = True,
@@ -31,21 +40,23 @@ def run_study(
     """Trains and measures the cells of a study that are not done, and writes its report.
 
     A cell that is done is never done again, and one that was stopped goes on from its checkpoint, so that a killed call
-    is simply made again. Several calls on one folder share the cells.
+    is simply made again. Several calls on one folder share the cells. A cell that fails is reported, and the others go
+    on.
 
     Args:
         study: the study.
         out: folder of cells and report.
-        executor: runs `run_cell`; processes of a cluster, say. None: `workers` processes, or this one.
+        executor: a `concurrent.futures.Executor`, or what has its `submit`, such as submitit's; see
+            `headfields.compare.executors`. None: `workers` processes, or this one.
         workers: number of processes here.
         device: of the cells.
         bar: show progress on stderr.
 
     Returns:
-        What report.json holds.
+        What report.json holds. `failed` has the reason by cell.
 
     Raises:
-        ValueError: no row can be built, or the baseline cannot.
+        ValueError: no row can be built, or the baseline cannot; or no cell has the primary measure.
         InterruptedCell: Ctrl-C; what is done is kept.
     """
     out = Path(out)
@@ -55,53 +66,153 @@ def run_study(
         print(f"headfields: row {name!r} cannot be built: {reason}", file=sys.stderr)
     if study.baseline in without:
         raise ValueError(f"the baseline {study.baseline!r} cannot be built: {without[study.baseline]}")
-    cells = [cell for cell in cells_of(study, device) if cell.row not in without]
-    todo = [cell for cell in cells if cell.done(out) is None]
-    with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", disable=not bar) as progress:
-        if executor is None and workers > 1:
+    failed: dict[str, str] = {}
+    trials = [cell for cell in trials_of(study, device) if cell.row not in without]
+    factors = None
+    with _engine(executor, workers) as engine:
+        if trials:
+            failed |= _run(trials, out, engine, bar, "trials")
+            factors = chosen_factors(study, trials, out)
+        for look, seeds in enumerate(study.looks):
+            cells = [cell for cell in cells_of(study, device, factors, seeds) if cell.row not in without]
+            failed |= _run(cells, out, engine, bar, "cells")
+            if look + 1 < len(study.looks) and _is_narrow(study, content(study, cells, out, without)):
+                break
+    return write_report(study, cells, out, without, trials, failed)
+
+
+def _is_narrow(study: Study, found: dict[str, Any]) -> bool:
+    """Whether every row's interval of the primary measure is narrower than the margin to either side."""
+    rows = [row["differences"].get(study.primary) for row in found["rows"].values() if "verdict" in row]
+    assert study.margin is not None
+    return None not in rows and is_narrow([Difference(**row) for row in rows], study.margin)
+
+
+class _Processes:
+    """Processes of this machine; new ones where one has died, a few times in a row."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self._pool = workers, None
+
+    def submit(self, function: Any, *arguments: Any) -> Any:
+        if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            threads = max(1, torch.get_num_threads() // workers)
-            with concurrent.futures.ProcessPoolExecutor(
-                workers, context, initializer=torch.set_num_threads, initargs=(threads,)
-            ) as own:
-                _through(own, todo, out, progress)
-        elif executor is not None:
-            _through(executor, todo, out, progress)
-        else:
-            _here(todo, out, progress)
-    return write_report(study, cells, out, without)
+            threads = max(1, torch.get_num_threads() // self.workers)
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                self.workers, context, initializer=torch.set_num_threads, initargs=(threads,)
+            )
+        return self._pool.submit(function, *arguments)
+
+    def renew(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
 
-def _here(todo: list[Cell], out: Path, progress: Any) -> None:
+@contextlib.contextmanager
+def _engine(executor: Any, workers: int) -> Iterator[Any]:
+    """The given executor, or own processes, or None for this process."""
+    if executor is not None or workers == 1:
+        yield executor
+        return
+    processes = _Processes(workers)
+    try:
+        yield processes
+    finally:
+        processes.renew()
+
+
+def _run(cells: Sequence[Cell], out: Path, engine: Any, bar: bool, unit: str) -> dict[str, str]:
+    """Runs the cells that are not done; the reasons of those that failed, by cell."""
+    todo = [cell for cell in cells if cell.done(out) is None]
+    with tqdm(total=len(cells), initial=len(cells) - len(todo), unit=unit[:-1], disable=not bar) as progress:
+        return _here(todo, out, progress) if engine is None else _through(engine, todo, out, progress)
+
+
+def attempt(cell: Cell, out: Path) -> bool:
+    """Runs a cell; False if another process has it. For an executor, which may pass errors on as its own."""
+    try:
+        run_cell(cell, out)
+    except RunLockedError:
+        return False
+    return True
+
+
+def _here(todo: list[Cell], out: Path, progress: Any) -> dict[str, str]:
     """Runs cells one after the other; those of another coordinator at the end, if it has left them."""
+    failed: dict[str, str] = {}
     while todo:
         taken = []
         for cell in todo:
             progress.set_postfix_str(str(cell), refresh=False)
             try:
-                run_cell(cell, out)
-                progress.update()
-            except RunLockedError:
-                taken.append(cell)
+                if attempt(cell, out):
+                    progress.update()
+                else:
+                    taken.append(cell)
+            except InterruptedCell:
+                raise
+            except Exception as error:  # whatever a row raises, the other rows go on
+                _note(failed, cell, error, progress)
         if len(taken) == len(todo):
             time.sleep(_WAIT)
         todo = taken
+    return failed
 
 
-def _through(executor: concurrent.futures.Executor, todo: list[Cell], out: Path, progress: Any) -> None:
-    """Gives cells to an executor, those again that another coordinator had."""
+def _through(engine: Any, todo: list[Cell], out: Path, progress: Any) -> dict[str, str]:
+    """Gives cells to an executor, those again that another coordinator had or whose worker has died.
+
+    Futures are polled, because those of submitit are none of `concurrent.futures`.
+    """
+    failed: dict[str, str] = {}
+    deaths = 0
     while todo:
-        running = {executor.submit(run_cell, cell, out): cell for cell in todo}
-        taken = []
-        for future in concurrent.futures.as_completed(running):
-            try:
-                future.result()
-                progress.update()
-            except RunLockedError:
-                taken.append(running[future])
-        if len(taken) == len(todo):
+        again: list[Cell] = []
+        running: dict[Any, Cell] = {}
+        death: BaseException | None = None
+        queue, finished, most = list(todo), 0, getattr(engine, "limit", len(todo))
+        while running or queue:
+            while queue and len(running) < most:
+                try:
+                    future = engine.submit(attempt, queue[0], out)
+                    running[future] = queue.pop(0)
+                except concurrent.futures.BrokenExecutor as error:  # a worker has died meanwhile
+                    death, again, queue = error, again + queue, []
+            ended = [future for future in running if future.done()]
+            for future in ended:
+                cell = running.pop(future)
+                try:
+                    if future.result():
+                        progress.update()
+                        finished += 1
+                    else:
+                        again.append(cell)
+                except InterruptedCell:
+                    raise
+                except Exception as error:
+                    if isinstance(error, concurrent.futures.BrokenExecutor) or type(error).__name__ in _DEATHS:
+                        again.append(cell)
+                        death = error
+                    else:
+                        _note(failed, cell, error, progress)
+            if not ended:
+                time.sleep(_POLL)
+        if death is not None:
+            deaths = 1 if finished else deaths + 1
+            if deaths > MOST_DEATHS:
+                raise death
+            if hasattr(engine, "renew"):
+                engine.renew()
+        elif again and not finished:
             time.sleep(_WAIT)
-        todo = taken
+        todo = again
+    return failed
+
+
+def _note(failed: dict[str, str], cell: Cell, error: Exception, progress: Any) -> None:
+    failed[str(cell)] = f"{type(error).__name__}: {error}"
+    progress.write(f"headfields: {cell} failed: {failed[str(cell)]}", file=sys.stderr)
 
 
 def verify(study: Study, out: Path | str, scratch: Path | str, seed: int | None = None, device: str = "cpu") -> str:
@@ -118,7 +229,7 @@ def verify(study: Study, out: Path | str, scratch: Path | str, seed: int | None 
     """
     done = [
         cell
-        for cell in cells_of(study, device)
+        for cell in done_cells(study, Path(out), device)
         if any(study.primary in row for row in (cell.done(Path(out)) or {"frames": []})["frames"])
     ]
     if not done:
@@ -128,3 +239,10 @@ def verify(study: Study, out: Path | str, scratch: Path | str, seed: int | None 
     again = summary(run_cell(cell, scratch), study.primary)
     same = "the same" if before == again else f"{again - before:+.4f} apart"
     return f"{cell}: {study.primary} was {before:.4f} and is {again:.4f}: {same}"
+
+
+def done_cells(study: Study, out: Path, device: str = "cpu") -> list[Cell]:
+    """The cells of a study that there may be results of: those of its last look, with the rates that trials chose."""
+    trials = trials_of(study, device)
+    factors = chosen_factors(study, trials, out) if trials else None
+    return cells_of(study, device, factors, study.looks[-1])

@@ -11,7 +11,7 @@ their neighbors make one:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,6 +179,19 @@ def verdicts(differences: Mapping[str, Difference], level: float = 0.05) -> dict
         else:
             found[name] = "undetermined"
     return found
+
+
+def is_narrow(differences: Iterable[Difference], margin: float | int) -> bool:
+    """Whether the intervals of all rows, the wider one of both methods, reach no farther than the margin to either
+    side of their middle: when a study that adds seeds may end.
+
+    The rule looks at widths alone. Where it is asked at L numbers of seeds fixed beforehand, and intervals and verdicts
+    are those of level / L, the chance of a false verdict at any look is at most the level (Bonferroni).
+    """
+    ends = [
+        (min(each.interval[0], each.bootstrap[0]), max(each.interval[1], each.bootstrap[1])) for each in differences
+    ]
+    return all(high - low <= 2 * margin for low, high in ends)  # false for NaN, of one seed
 
 
 def seeds_needed(

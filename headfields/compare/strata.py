@@ -111,7 +111,8 @@ def frames_of(study: Any, stratum: str, source: Any) -> tuple[Any, list[int]]:
         frames = sorted({*RegionMasks(source).blinks()} & {*choose_frames(source, study.split)})
     elif stratum == "turned":
         yaw = view_yaw(source).abs()
-        frames = [frame for frame in (yaw >= yaw.quantile(2 / 3)).nonzero()[:, 0].tolist() if frame not in trained]
+        used = trained | set(getattr(source, "validation", ()))  # by which rates are chosen
+        frames = [frame for frame in (yaw >= yaw.quantile(2 / 3)).nonzero()[:, 0].tolist() if frame not in used]
     if not frames:
         raise ValueError(f"stratum {stratum!r} has no frame of {source.name!r}: {CHOICES[stratum]}")
     return source, evenly_spaced(frames, study.frames)

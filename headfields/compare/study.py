@@ -22,6 +22,8 @@ from headfields.training.recipes import recipe_of
 HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False, "depth": False, "normal": False,
           "flicker": False}  # fmt: skip
 """Measures by their first word, and whether higher is better."""
+LOOKS = 4
+"""Of a study that adds seeds. Each decides at its share of the level, so that all of them together keep it."""
 
 
 def kind_of(measure: str) -> str:
@@ -40,6 +42,16 @@ def measure_in(measure: str, stratum: str, condition: str = "") -> str:
     return f"{measure}@{where}" if where else measure
 
 
+def trial_factors(trials: int) -> list[float]:
+    """Factors on the learning rates of a row that are tried, a factor of 2 apart, around 1; 1 alone for no trials.
+
+    >>> from headfields.compare.study import trial_factors
+    >>> trial_factors(3), trial_factors(4), trial_factors(0)
+    ([0.5, 1.0, 2.0], [0.25, 0.5, 1.0, 2.0], [1.0])
+    """
+    return [2.0 ** (index - trials // 2) for index in range(max(trials, 1))]
+
+
 @dataclass(frozen=True)
 class Row:
     """What one row of a study trains: the study's model, but for what the row says.
@@ -56,6 +68,8 @@ class Row:
             all rows have of the baseline's recipe (`headfields.training.Recipe.sampling`).
         captures: other versions of the study's captures, one for each, with the same frames: what tracking costs.
         source: "FILE.py:function", where a study file has `build` from; empty for a function of a script.
+        regularizers: a function from the avatar to losses beside those, as a distance needs
+            `headfields.losses.Eikonal`.
     """
 
     model: str | None = None
@@ -66,6 +80,7 @@ class Row:
     sampling: Callable[[Any], Mapping[str, Any]] | None = None
     captures: Sequence[str | Path] = ()
     source: str = ""
+    regularizers: Callable[[Any], Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.build is not None and (self.model is not None or self.arguments):
@@ -77,7 +92,8 @@ class Row:
         if self.build is not None:
             said["build"] = self.source or getattr(self.build, "__qualname__", repr(self.build))
             said["code"] = code_of(self.build)
-        for what, function in (("losses", self.losses), ("sampling", self.sampling)):
+        for what in ("losses", "sampling", "regularizers"):
+            function = getattr(self, what)
             if function is not None:
                 said[what] = [getattr(function, "__qualname__", repr(function)), code_of(function)]
         said["captures"] = [str(folder) for folder in self.captures]
@@ -95,7 +111,9 @@ class Study:
     Args:
         captures: folders.
         rows: by name; `Row`s.
-        steps, seconds: the budget of a cell: steps of the optimizer, or wall time of training. One of them.
+        steps, rays, seconds: the budget of a cell, one of them: steps of the optimizer; rays, or pixels of whole
+            images; or processor seconds, over all threads, which are wall time on a GPU. Preparing the avatar from the
+            images is part of the seconds; measuring is not. Learning rates fall over the budget, whichever it is.
         model: preset of rows that name none.
         arguments: of the presets, for all rows that take them.
         options: of training, for all rows: `rays=512`.
@@ -106,6 +124,11 @@ class Study:
             stratum or condition "psnr@unseen", "psnr@25 %". The others are described only.
         margin: difference of the primary measure that counts as none; None asks for no equivalence.
         seeds: their number.
+        trials: learning-rate trials for each row and capture: so many factors of a fixed grid (`trial_factors`) on all
+            of its rates, each trained with the whole budget and scored on validation frames; the best is the row's.
+            0: the rates as they are.
+        most_seeds: seeds are added, at `LOOKS` fixed numbers from `seeds` to this one, until every row's interval is
+            narrower than the margin to either side. Each look has its share of the level (Bonferroni). None: `seeds`.
         split: the frames of the stratum "test".
         strata: the frames that are measured, each with columns of its own: "test", "seen", "unseen", "blinks",
             "turned", or a folder within each capture, a capture of the same head: "cameras"
@@ -139,6 +162,7 @@ class Study:
     rows: Mapping[str, Row]
     steps: int | None = None
     seconds: float | int | None = None
+    rays: int | None = None
     model: str = "insta"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +171,8 @@ class Study:
     primary: str = "psnr"
     margin: float | int | None = None
     seeds: int = 3
+    trials: int = 0
+    most_seeds: int | None = None
     split: str = "test"
     strata: Sequence[str] = (TEST,)
     share: float | int = 1
@@ -170,12 +196,19 @@ class Study:
             raise ValueError("Study: captures names a folder twice; pairs of equal cells would count as evidence")
         if self.baseline not in self.rows:
             raise ValueError(f"Study: baseline is {self.baseline!r}; rows are {', '.join(self.rows)}")
-        if (self.steps is None) == (self.seconds is None):
-            raise ValueError("Study: give the budget of a cell as steps or as seconds, one of them")
-        for name, value in (("steps", self.steps), ("seconds", self.seconds), ("seeds", self.seeds),
-                            ("frames", self.frames), ("margin", self.margin)):  # fmt: skip
+        if (self.steps, self.rays, self.seconds).count(None) != 2:
+            raise ValueError("Study: give the budget of a cell as steps, as rays or as seconds, one of them")
+        for name, value in (("steps", self.steps), ("seconds", self.seconds), ("rays", self.rays),
+                            ("seeds", self.seeds), ("frames", self.frames), ("margin", self.margin)):  # fmt: skip
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Study: {name} is {value}; expected a positive number")
+        if self.trials < 0 or self.trials == 1:
+            raise ValueError(f"Study: trials is {self.trials}; expected 2 or more rates to choose from, or 0 for none")
+        if self.most_seeds is not None and (self.most_seeds <= self.seeds or self.margin is None):
+            raise ValueError(
+                f"Study: most_seeds is {self.most_seeds} with {self.seeds} seeds and margin {self.margin}; expected "
+                "more than seeds, and a margin that intervals are to be smaller than"
+            )
         if not 0 < self.level < 0.5:
             raise ValueError(f"Study: level is {self.level}; expected a probability such as 0.05")
         object.__setattr__(self, "strata", tuple(self.strata))
@@ -228,7 +261,7 @@ class Study:
                     )
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Number of cells at the first look, without trials."""
         return len(self.captures) * len(self.rows) * self.seeds * (1 + len(self.conditions))
 
     def under(self, condition: str) -> "Study":
@@ -252,6 +285,20 @@ class Study:
         strata = [stratum for stratum in self.strata if stratum != "unseen" or changes.get("held_out", self.held_out)]
         primary = measure_in(self.primary.partition("@")[0], strata[0])
         return dataclasses.replace(self, conditions={}, strata=strata, primary=primary, **changes)
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which the study may end: fixed before it runs, so that its level is known."""
+        if self.most_seeds is None:
+            return (self.seeds,)
+        growth = (self.most_seeds / self.seeds) ** (1 / (LOOKS - 1))
+        return tuple(sorted({min(round(self.seeds * growth**look), self.most_seeds) for look in range(LOOKS)}))
+
+    @property
+    def budget(self) -> tuple[str, float | int]:
+        """What the budget counts, and how much of it."""
+        amounts = {"steps": self.steps, "rays": self.rays, "seconds": self.seconds}
+        return next((name, amount) for name, amount in amounts.items() if amount is not None)
 
     def model_of(self, row: Row) -> str:
         """The preset of a row, or whose recipe a composition is trained with."""
@@ -304,14 +351,16 @@ class Study:
             chosen = dict(zip(parts, names, strict=True))
             given = {kind: parts[kind][name] for kind, name in chosen.items()}
             title = ", ".join(f"{kind} {name}" for kind, name in chosen.items())
-            rows[title] = Row(build=_Combination(make, given), source=title)
+            rows[title] = Row(build=Combination(make, given), source=title)
         return rows
 
     @classmethod
     def load(cls, path: Path | str, captures: Sequence[Path | str] = ()) -> "Study":
         """Reads a study from a TOML file; its paths are relative to the file.
 
-        A row is a table of `Row`'s entries; `build = "rows.py:mine"` is a function of a Python file.
+        A row is a table of `Row`'s entries; `build = "rows.py:mine"` is a function of a Python file. A table
+        `[product]` with `make = "rows.py:avatar"` and `parts.KIND = ["name", ...]` adds a row for every combination,
+        named "name, name": the function is called with a capture and, by kind, the names.
 
         Args:
             path: the file.
@@ -333,8 +382,9 @@ class Study:
         except ValueError as error:
             raise ValueError(f"{path} is no TOML: {error}") from None
         fields = {entry.name for entry in dataclasses.fields(cls)}
-        _check_entries(path, "", said, fields)
-        rows = said.pop("rows", None)
+        _check_entries(path, "", said, fields | {"product"})
+        product = _product(path, said.pop("product", None))
+        rows = said.pop("rows", {} if product else None)
         if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
             raise ValueError(f"{path}: rows is {brief_kind(rows)}; expected tables such as [rows.mine]")
         folders = said.pop("captures", None)
@@ -348,12 +398,12 @@ class Study:
                 condition["captures"] = [str((path.parent / folder).resolve()) for folder in condition["captures"]]
         said.setdefault("name", path.stem)
         try:
-            return cls(rows={name: _row(path, name, row) for name, row in rows.items()}, **said)
+            return cls(rows={**{name: _row(path, name, row) for name, row in rows.items()}, **product}, **said)
         except TypeError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
-class _Combination:
+class Combination:
     """A function from a capture to the avatar of chosen parts, which other processes can be given."""
 
     def __init__(self, make: Callable[..., Any], parts: Mapping[str, Any]) -> None:
@@ -365,7 +415,7 @@ class _Combination:
 
 def code_of(function: Any) -> str:
     """A hash of a function's code: of the file that defines it, else of its bytecode, and of the values it is given."""
-    if isinstance(function, _Combination):
+    if isinstance(function, Combination):
         return digest([code_of(function.make), {kind: code_of(part) for kind, part in function.parts.items()}])
     if not callable(function):
         return digest(repr(function))
@@ -398,7 +448,7 @@ def _check_entries(path: Path, where: str, said: Mapping[str, Any], known: set[s
 
 
 def _row(path: Path, name: str, said: Mapping[str, Any]) -> Row:
-    functions = ("build", "losses", "sampling")
+    functions = ("build", "losses", "sampling", "regularizers")
     _check_entries(path, f" in row {name!r}", said, {"model", "arguments", "options", "captures", *functions})
     own: dict[str, Any] = {**said, "source": str(said.get("build", ""))}
     for what in functions:
@@ -408,13 +458,39 @@ def _row(path: Path, name: str, said: Mapping[str, Any]) -> Row:
     return Row(**own)
 
 
-def _function(path: Path, where: str, source: str) -> Any:
-    """The function "FILE.py:name" beside a study."""
-    file, _, function = source.partition(":")
+def _product(path: Path, said: Any) -> dict[str, Row]:
+    """The rows of a file's table `[product]`."""
+    if said is None:
+        return {}
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: product is {brief_kind(said)}; expected a table")
+    _check_entries(path, " in product", said, {"make", "parts", "options", "regularizers"})
+    parts = said.get("parts")
+    lists = list(parts.values()) if isinstance(parts, dict) else []
+    if not lists or not all(isinstance(names, list) and names for names in lists):
+        raise ValueError(f"{path}: product.parts is {brief_kind(parts)}; expected lists of names by kind")
+    make = _function(path, "product: make", said.get("make"))
+    further = _function(path, "product: regularizers", said["regularizers"]) if "regularizers" in said else None
+    options = said.get("options", {})
+    _check_entries(path, " in product.options", options, {str(name) for names in lists for name in names})
+    rows = {}
+    for names in itertools.product(*lists):
+        given = dict(zip(parts, names, strict=True))
+        title = ", ".join(map(str, names))
+        own = {option: value for name in names for option, value in options.get(str(name), {}).items()}
+        rows[title] = Row(
+            options=own, build=Combination(make, given), source=f"{said['make']} {title}", regularizers=further
+        )
+    return rows
+
+
+def _function(path: Path, where: str, source: Any) -> Callable[..., Any]:
+    """The function that a study's file names as "FILE.py:function"."""
+    file, _, function = str(source).partition(":")
     place = (path.parent / file).resolve()
     if not function or not place.is_file():
         raise FileNotFoundError(f"{path}: {where} is {source!r}; expected FILE.py:function, beside {path}")
     module = import_parts(place)
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path}: {where}: {place.name} has no function {function!r}")
-    return getattr(module, function)
+    return getattr(module, function)  # type: ignore[no-any-return]

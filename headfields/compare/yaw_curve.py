@@ -50,7 +50,7 @@ def draw_yaw_curve(curve: Mapping[str, Any]) -> str:
     yaws, values = [point[0] for point in points], [point[1] for point in points]
     wide, low, tall = max(max(yaws) - min(yaws), 1), min(values), max(max(values) - min(values), 0.1)
 
-    def place(yaw: float, value: float) -> tuple[float, float]:
+    def place(yaw: float | int, value: float | int) -> tuple[float, float]:
         return 60 + 340 * (yaw - min(yaws)) / wide, 230 - 190 * (value - low) / tall
 
     lines = []

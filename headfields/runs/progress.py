@@ -1,8 +1,10 @@
 """Progress of a training run: steps and seconds so far, its limits, and a progress bar."""
 
+import contextlib
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -26,6 +28,8 @@ class Progress:
         seconds: wall time of training so far, over all resumptions.
         best_psnr: best PSNR of the watched validation frame in dB; None before the first picture.
         extra: whatever else the trainer restores (must be JSON).
+        processor_seconds: processor time of this process in training so far, over all its threads and resumptions.
+        rays: rays (or pixels of whole images) that steps have rendered so far.
     """
 
     step: int = 0
@@ -33,30 +37,54 @@ class Progress:
     best_psnr: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def processor_seconds(self) -> float:
+        return float(self.extra.get("processor_seconds", 0.0))
+
+    @property
+    def rays(self) -> int:
+        return int(self.extra.get("rays_rendered", 0))
+
+    def count_rays(self, rays: int) -> None:
+        """Adds the rays of a step."""
+        self.extra["rays_rendered"] = self.rays + rays
+
 
 class ProgressMonitor:
     """Clock and progress bar of one call of `fit`; a context manager, so that the bar is closed in any case.
 
     Args:
         progress: its `step` is kept up to date by the trainer, its `seconds` by `tick`.
-        steps, minutes: the limits of the run, counted over resumptions; at least one is given.
+        steps, minutes: the limits of the run, counted over resumptions; at least one limit is given.
         bar: whether the bar is shown on stderr.
+        rays, processor_minutes: further limits; see `Trainer.fit`.
     """
 
-    def __init__(self, progress: Progress, steps: int | None, minutes: float | int | None, bar: bool) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        steps: int | None,
+        minutes: float | int | None,
+        bar: bool,
+        rays: int | None = None,
+        processor_minutes: float | int | None = None,
+    ) -> None:
         self.progress, self.steps, self.minutes = progress, steps, minutes
+        self.rays, self.processor_minutes = rays, processor_minutes
         self._started, self._seconds_before, self._clock_runs = time.perf_counter(), progress.seconds, True
+        self._processor_before = progress.processor_seconds - time.process_time()
         self._log_due = 0.0
         # There may be no stderr: a closed one, or a program without a console.
         options: dict[str, Any] = {"disable": not bar or sys.stderr is None, "dynamic_ncols": True}
         # A file of a batch system gets a line every ten seconds, not ten per second.
         if sys.stderr is None or not sys.stderr.isatty():
             options |= {"mininterval": 10.0, "maxinterval": 60.0}
-        if minutes is None:
+        if minutes is rays is processor_minutes is None:
             self._bar = tqdm(total=steps, initial=min(progress.step, steps or 0), unit="step", **options)
         else:
             layout = "{percentage:3.0f}%|{bar}| {elapsed} ({remaining} left){postfix}"
-            self._bar = tqdm(total=60 * minutes, initial=self._position(), bar_format=layout, **options)
+            total = 60.0 if minutes is None else 60 * minutes
+            self._bar = tqdm(total=total, initial=self._position(), bar_format=layout, **options)
 
     def __enter__(self) -> "ProgressMonitor":
         return self
@@ -73,10 +101,15 @@ class ProgressMonitor:
 
     @property
     def fraction(self) -> float:
-        """Fraction of the run done, in [0, 1]: the larger of steps and time."""
-        by_steps = 0.0 if self.steps is None else self.progress.step / self.steps if self.steps else 1.0
-        by_time = 0.0 if self.minutes is None else self.seconds / (60 * self.minutes) if self.minutes else 1.0
-        return min(max(by_steps, by_time), 1.0)
+        """Fraction of the run done, in [0, 1]: the largest of those of its limits."""
+        progress = self.progress
+        shares = (
+            (progress.step, self.steps),
+            (self.seconds / 60, self.minutes),
+            (progress.rays, self.rays),
+            (progress.processor_seconds / 60, self.processor_minutes),
+        )
+        return min(max(0.0 if most is None else spent / most if most else 1.0 for spent, most in shares), 1.0)
 
     @property
     def elapsed(self) -> float:
@@ -87,6 +120,18 @@ class ProgressMonitor:
         """Brings `progress.seconds` up to now, unless the clock is stopped."""
         if self._clock_runs:
             self.progress.seconds = self._seconds_before + time.perf_counter() - self._started
+            self.progress.extra["processor_seconds"] = self._processor_before + time.process_time()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens within the `with` block takes no time of the run's."""
+        self.tick()
+        clock, processor = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - clock
+            self._processor_before -= time.process_time() - processor
 
     def stop_clock(self) -> None:
         """Ends the training time; `tick` changes nothing from now on."""
@@ -110,7 +155,9 @@ class ProgressMonitor:
         return True
 
     def _position(self) -> float | int:
-        return self.progress.step if self.minutes is None else self.fraction * 60 * self.minutes
+        if self.minutes is self.rays is self.processor_minutes is None:
+            return self.progress.step
+        return self.fraction * (60.0 if self.minutes is None else 60 * self.minutes)
 
 
 def smoothed(average: float, value: float, weight: float) -> float:

@@ -14,7 +14,7 @@ class TrainingMonitor(ProgressMonitor):
 
     Args:
         progress: kept up to date by the trainer.
-        steps, minutes: the limits of the run; at least one is given.
+        steps, minutes, rays, processor_minutes: the limits of the run; at least one is given.
         folder: folder of the log; None for no log.
         bar: whether the bar is shown.
         processes: with several, time is that of process 0 as of the last step: a learning rate that follows the clock
@@ -34,9 +34,11 @@ class TrainingMonitor(ProgressMonitor):
         bar: bool,
         processes: Processes,
         loggers: Loggers,
+        rays: int | None = None,
+        processor_minutes: int | float | None = None,
     ) -> None:
         self._processes, self._shared_seconds = processes, progress.seconds
-        super().__init__(progress, steps, minutes, bar)
+        super().__init__(progress, steps, minutes, bar, rays, processor_minutes)
         self.folder, self._loggers = folder, loggers
         self.psnr = progress.extra.get("psnr", math.nan)
         self._rays = 0

@@ -363,35 +363,48 @@ class Trainer:
         )  # fmt: skip
         if fine_tuning is not None and self.corrections is not None:
             self._steps.fine_tuning = self.corrections.from_step(fine_tuning.start)
+        self._paused: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self._run: TrainingRun | None = None
         if self.folder is not None:
             self._run = TrainingRun(self.folder, self._state, capture, self._batches, self.processes, self._options)
 
-    def fit(self, steps: int | None = None, minutes: int | float | None = None, resume: bool = False) -> FitResult:
-        """Trains until `steps` steps or `minutes` minutes are reached in all, whichever comes first.
+    def fit(
+        self,
+        steps: int | None = None,
+        minutes: int | float | None = None,
+        resume: bool = False,
+        *,
+        rays: int | None = None,
+        processor_minutes: int | float | None = None,
+    ) -> FitResult:
+        """Trains until one of the limits is reached: steps, minutes, rays or processor minutes, whichever comes first.
 
-        Both count from the start of training, over resumptions; `minutes` is wall time, including pictures and
-        checkpoints. Afterwards the avatar is in evaluation mode and carries the averaged weights; a further call
-        continues from the unaveraged ones. Ctrl-C ends the current step, saves a checkpoint and returns; a second one
-        raises.
+        All count from the start of training, over resumptions; `minutes` is wall time, including pictures and
+        checkpoints. A falling learning rate ends with the limit that is nearest. Afterwards the avatar is in evaluation
+        mode and carries the averaged weights; a further call continues from the unaveraged ones. Ctrl-C ends the
+        current step, saves a checkpoint and returns; a second one raises.
 
         Args:
             steps: total number of steps.
             minutes: total minutes.
+            rays: total number of rays, or of pixels of whole images.
+            processor_minutes: total processor time of this process in minutes, over all its threads. One process alone.
             resume: continue from the checkpoint in the run folder, if there is one: the last, or the one before if the
                 last cannot be read. The arguments of this trainer apply; a warning names those that differ from the
                 ones the run was trained with.
 
         Raises:
-            ValueError: neither limit is given, one is negative, or `resume` without `out`; or the checkpoint belongs
-                to another model.
+            ValueError: no limit is given, one is negative, `resume` without `out`, or processor minutes of several
+                processes; or the checkpoint belongs to another model.
             NanLossError: no step of the last ten had a finite loss and gradient. Such a step is skipped and counted:
                 weights, average and buffers stay those of the last step that was taken.
             RunLockedError: another training writes to the run folder.
             RunWriteError: the run folder cannot be written to, or its disk is full. The last checkpoint is intact.
             PeerError: another process of this training failed.
         """
-        _check_limits(steps, minutes)
+        _check_limits(steps, minutes, rays, processor_minutes)
+        if processor_minutes is not None and self.processes.several:
+            raise ValueError("Trainer.fit: processor_minutes counts one process, and several train; pass minutes")
         if resume and self.folder is None:
             raise ValueError("Trainer.fit: resume=True needs the run folder; pass out= to Trainer")
         self._hooks.stop_reason, self._hooks.error = None, None
@@ -401,7 +414,7 @@ class Trainer:
                 state.swap_average()
             if self._run is not None:
                 self._open(self._run, stack, resume)
-            self._record_limits(steps, minutes)
+            self._record_limits({"steps": steps, "minutes": minutes}, rays=rays, processor_minutes=processor_minutes)
             if self._run is not None:
                 self.processes.on_first(self._run.save_first)
             stack.enter_context(self.random.active())
@@ -411,8 +424,11 @@ class Trainer:
             if self.processes.is_first:
                 stack.push(lambda kind, error, trace: self._loggers.close(error is None))
                 self._loggers.open(self.progress)
-            monitor = TrainingMonitor(self.progress, steps, minutes, folder, bar, self.processes, self._loggers)
+            monitor = TrainingMonitor(
+                self.progress, steps, minutes, folder, bar, self.processes, self._loggers, rays, processor_minutes
+            )
             stack.enter_context(monitor)
+            self._paused = monitor.paused
             state.backup, skipped_before = BufferBackup(self.avatar), state.skipped.total
             hooks.call_together("on_start")
             try:
@@ -491,6 +507,10 @@ class Trainer:
         at it. Random numbers that are drawn in the block do not change the training."""
         return self._state.averaged()
 
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """What a callback does within the `with` block takes no time of the run's: validation, say."""
+        return self._paused()
+
     @property
     def frames(self) -> Int64[Tensor, " f"]:
         """(F,) the frames that steps draw from."""
@@ -550,9 +570,9 @@ class Trainer:
                 "that say where the mesh is the surface; add labels, or leave the loss out"
             )
 
-    def _record_limits(self, steps: int | None, minutes: int | float | None) -> None:
+    def _record_limits(self, limits: Mapping[str, Any], **further: Any) -> None:
         """Notes limits and options for the next checkpoint; warns if a falling learning rate jumps."""
-        limits = {"steps": steps, "minutes": minutes}
+        limits = {**limits, **{name: limit for name, limit in further.items() if limit is not None}}
         changes = differences(self.progress.extra.get("limits", {}), limits)
         if changes and self._schedule.follows_the_end and self.progress.step and self.processes.is_first:
             warn(
@@ -578,6 +598,7 @@ class Trainer:
                 }
                 monitor.tick()
                 outcome = self._steps.step(decay, monitor, interrupt)
+                self.progress.count_rays(outcome.rays)
                 interrupted = outcome.interrupted if several else bool(interrupt)
                 stopped = outcome.stopped if several else hooks.stop_reason is not None
         if several:
@@ -598,13 +619,19 @@ class Trainer:
         return interrupted
 
 
-def _check_limits(steps: int | None, minutes: int | float | None) -> None:
+def _check_limits(
+    steps: int | None, minutes: int | float | None, rays: int | None, processor_minutes: int | float | None
+) -> None:
     """Raises ValueError unless at least one limit is given and each is a number that is not negative."""
-    if steps is None and minutes is None:
-        raise ValueError("Trainer.fit: neither steps nor minutes is given; pass one or both")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0):
-        raise ValueError(f"Trainer.fit: steps is {steps!r}; expected an integer, 0 or more")
-    if minutes is not None:
-        is_number = isinstance(minutes, Real) and not isinstance(minutes, bool)
-        if not is_number or not math.isfinite(minutes) or minutes < 0:
-            raise ValueError(f"Trainer.fit: minutes is {minutes!r}; expected a finite number, 0 or more")
+    if steps is minutes is rays is processor_minutes is None:
+        raise ValueError(
+            "Trainer.fit: neither steps nor minutes is given; pass one or both, or rays or processor_minutes"
+        )
+    for name, count in (("steps", steps), ("rays", rays)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 0):
+            raise ValueError(f"Trainer.fit: {name} is {count!r}; expected an integer, 0 or more")
+    for name, duration in (("minutes", minutes), ("processor_minutes", processor_minutes)):
+        if duration is not None:
+            is_number = isinstance(duration, Real) and not isinstance(duration, bool)
+            if not is_number or not math.isfinite(duration) or duration < 0:
+                raise ValueError(f"Trainer.fit: {name} is {duration!r}; expected a finite number, 0 or more")

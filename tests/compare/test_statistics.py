@@ -1,12 +1,15 @@
 """Verdicts of paired comparisons: their false ones, what they find, and what their intervals cover, by simulation."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headfields.compare import statistics
-from headfields.compare.statistics import Difference, holm, paired_difference, seeds_needed, verdicts
+from headfields.compare.statistics import Difference, holm, is_narrow, paired_difference, seeds_needed, verdicts
+from headfields.compare.study import LOOKS
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,60 @@ def test_intervals_cover() -> None:
         inside += found.interval[0] <= 0.4 <= found.interval[1]
         bootstrap += found.bootstrap[0] <= 0.4 <= found.bootstrap[1]
     assert inside >= 182 and bootstrap >= 176  # 190 of 200; the bootstrap of 12 seeds is somewhat short
+
+
+@pytest.fixture(scope="module")
+def real() -> list[np.ndarray]:
+    """By capture, PSNR (seeds, frames) of trained cells of one row: INSTA, small, on made-up captures of 64²."""
+    stored = json.loads((Path(__file__).parent / "real_cells.json").read_text())
+    return [np.array(scores) for scores in stored["psnr"].values()]
+
+
+def resampled(random: np.random.Generator, real: list[np.ndarray], seeds: int, loss: float = 0.0):
+    """Differences of two rows that are one row: of seeds drawn from the cells, the second worse by `loss`."""
+    return {
+        str(capture): scores[random.integers(len(scores), size=seeds)]
+        - scores[random.integers(len(scores), size=seeds)]
+        - loss
+        for capture, scores in enumerate(real)
+    }
+
+
+@pytest.mark.parametrize(("captures", "seeds"), [(1, 5), (2, 3)])
+def test_null_studies_of_real_cells_have_few_false_verdicts(real, captures: int, seeds: int) -> None:
+    random = np.random.default_rng(1)
+    false = 0
+    for _ in range(100):
+        rows = {name: paired_difference(resampled(random, real[:captures], seeds)) for name in "abc"}
+        false += any(verdict != "undetermined" for verdict in verdicts(rows).values())
+    assert false <= 5
+
+
+@pytest.mark.parametrize("captures", [1, 2])
+def test_a_loss_planted_into_real_cells_is_found(real, captures: int) -> None:
+    random = np.random.default_rng(2)
+    variances = [2 * scores.mean(axis=1).var(ddof=1) for scores in real[:captures]]
+    seeds = seeds_needed(math.sqrt(np.mean(variances)), 0.3, captures)
+    found = 0
+    for _ in range(100):
+        row = paired_difference(resampled(random, real[:captures], seeds, loss=0.3))
+        found += verdicts({"worse": row})["worse"] == "worse"
+    assert found >= 90
+
+
+def test_studies_that_add_seeds_keep_the_level() -> None:
+    random, level, ended = np.random.default_rng(3), 0.05, []
+    false = 0
+    for _ in range(100):
+        most = {name: cells(random, 2, 12, 0.0) for name in "abc"}
+        for seeds in (3, 5, 8, 12):
+            drawn = {name: {place: gains[:seeds] for place, gains in row.items()} for name, row in most.items()}
+            rows = {name: paired_difference(gains, level=level / LOOKS) for name, gains in drawn.items()}
+            if is_narrow(rows.values(), 0.35):
+                break
+        ended.append(seeds)
+        false += any(verdict != "undetermined" for verdict in verdicts(rows, level / LOOKS).values())
+    assert false <= 5 and len(set(ended)) > 1
 
 
 def test_equivalent_within_the_margin_and_not_beyond() -> None:

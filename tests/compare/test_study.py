@@ -120,7 +120,7 @@ def test_cells_of_another_coordinator_are_left_to_it(done, tmp_path, monkeypatch
 
     monkeypatch.setattr(running, "run_cell", locked_once)
     monkeypatch.setattr(running, "_WAIT", 0.0)
-    monkeypatch.setattr(running, "write_report", lambda study, cells, out, without: {"cells": len(cells)})
+    monkeypatch.setattr(running, "write_report", lambda study, cells, *further: {"cells": len(cells)})
     assert run_study(study, tmp_path / "a", bar=False) == {"cells": 4} and len(asked) == 8
     asked.clear()
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
@@ -190,8 +190,10 @@ def test_the_command(done, folder, tmp_path, capsys) -> None:
     ("changes", "says"),
     [
         ({"rows": {}}, "rows is empty"),
-        ({"steps": None}, "as steps or as seconds, one of them"),
-        ({"seconds": 3.0}, "as steps or as seconds, one of them"),
+        ({"steps": None}, "as steps, as rays or as seconds, one of them"),
+        ({"seconds": 3.0}, "as steps, as rays or as seconds, one of them"),
+        ({"trials": 1}, "trials is 1"),
+        ({"most_seeds": 6}, "most_seeds is 6 with 2 seeds and margin None"),
         ({"steps": 0}, "steps is 0"),
         ({"seeds": 0}, "seeds is 0"),
         ({"baseline": "none"}, "baseline is 'none'; rows are affine, length"),
@@ -224,6 +226,8 @@ def test_a_capture_named_twice_is_no_evidence(folder: Path) -> None:
         ("captures = ['a']\nsteps = 1\n[rows.a]\nargument = 1\n", "no entry 'argument' in row 'a'"),
         ("captures = ['a']\nsteps = 1\n[rows.a]\nbuild = 'none.py:f'\n", "build is 'none.py:f'"),
         ("captures = ['a']\nsteps = 'many'\n[rows.a]\n", "study.toml"),
+        ("captures = ['a']\nsteps = 1\n[product]\nmake = 'none.py:f'\n", "product.parts is missing"),
+        ("captures = ['a']\nsteps = 1\n[product]\nmake = 'none.py:f'\nparts.a = ['b']\n", "make is 'none.py:f'"),
     ],
 )
 def test_files_that_are_no_studies(tmp_path: Path, text: str, says: str, unchecked) -> None:
