@@ -96,7 +96,7 @@ def test_a_study_under_a_condition(folder) -> None:
 
 
 def test_the_noise_ceiling_stands_above_the_table(folder, tmp_path) -> None:
-    from headfields.compare.report import ceilings
+    from headfields.compare.page import ceilings
     from headfields.data.noise_ceiling import noise_ceiling, write_noise_ceiling
 
     assert noise_ceiling(tmp_path) == {} and ceilings({"a": {}}) == "a: not known"
