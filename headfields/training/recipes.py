@@ -369,10 +369,11 @@ RGB_AVATAR_AS_RELEASED = Recipe(
     start=lambda avatar, capture: start_from_images(avatar, capture, drop=False),
     steps=5_000,
 )  # fmt: skip
-"""The released code of RGBAvatar, which counts images, ten a step: config/offline.yaml (50,000 images, L1 alone, rates,
-those of blendshapes as factors on the others, shapes from 3,000 images on, start), model/reconstruction.py (positions
-of Gaussians and of blendshapes fall to a hundredth over 30,000 images; L1, the mean over images, pixels and channels; a
-random color behind each image; Adam, eps 1e-15), model/gaussian.py (network). docs/training.md says what differs."""
+"""The released code of RGBAvatar, which counts images, ten a step: config/online.yaml (rates, those of blendshapes as
+factors on the others, L1 alone, start), comments of config/nersemble.yaml (50,000 images, shapes from 3,000 on),
+model/reconstruction.py (positions of Gaussians and of blendshapes fall to a hundredth over 30,000 images; L1, the mean
+over images, pixels and channels; a random color behind each image; Adam, eps 1e-15), model/gaussian.py (network).
+config/offline.yaml itself has not been compared. docs/training.md says what differs."""
 
 
 def _extent(capture: Any) -> float:

@@ -58,7 +58,7 @@ def test_gaussian_avatars_has_the_papers_losses_and_rates() -> None:
 
 
 def test_recipes_are_the_released_codes() -> None:
-    """Values of arguments/__init__.py (GaussianAvatars), config/offline.yaml (RGBAvatar)."""
+    """Values of arguments/__init__.py (GaussianAvatars), config/online.yaml (RGBAvatar)."""
     capture = Colored()
     recipe = recipe_of("gaussian_avatars", "released")
     avatar = gaussian_avatars(TEMPLATE, **recipe.arguments)
