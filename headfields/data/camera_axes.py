@@ -262,7 +262,8 @@ def check_convention(evidence: Sequence[Evidence], faces: np.ndarray, size: tupl
         A line for the report, with the scores.
 
     Raises:
-        CaptureError: another convention fits better, with its remedy; or none fits.
+        CaptureError: another convention fits better, with its remedy; another focal length explains the images and the
+            one given does not; or nothing fits.
     """
     samples = _surface_points(faces)
     scores = {
@@ -276,6 +277,10 @@ def check_convention(evidence: Sequence[Evidence], faces: np.ndarray, size: tupl
             f"cameras.world_to_camera puts the meshes on the heads with a score of {scores[stated]:.3f}, and with "
             f"{scores[best]:.3f} if the matrices {_REMEDIES[best]}"
         )
+    if scores[stated] < _FITTED:
+        line = focal_factor_line(evidence, faces, size, (stated,), doubted=scores[stated] < _LEAST_SCORE)
+        if line is not None:
+            raise CaptureError(f"cameras.intrinsics: {line.removeprefix('fl_x, fl_y: ')}")
     if scores[stated] < _LEAST_SCORE:
         raise CaptureError(
             f"cameras put the meshes on the heads under no convention (score {scores[best]:.3f}); cameras, meshes and "

@@ -171,6 +171,14 @@ def test_what_does_not_fit_is_refused_by_frame_and_argument(
         capture_from_arrays(**arguments(**changes))
 
 
+@pytest.mark.parametrize(("factor", "said"), [(1.8, "1.[78] times too wide"), (0.5, "(1.9|2.[01]) times too narrow")])
+def test_a_wrong_focal_length_is_called_one(factor: float, said: str) -> None:
+    lens = GIVEN["cameras"].intrinsics.clone()
+    lens[..., :2, :2] *= factor
+    with pytest.raises(CaptureError, match=f"cameras.intrinsics: the focal length is wrong: .* {said}"):
+        capture_from_arrays(**{**GIVEN, "cameras": GIVEN["cameras"].replace(intrinsics=lens)})
+
+
 def test_millimeters_are_refused() -> None:
     pose = GIVEN["cameras"].world_to_camera.clone()
     pose[:, :3, 3] *= 1000
