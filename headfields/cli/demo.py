@@ -66,7 +66,11 @@ def demo(
         _say(f"2. INSTA, {training:.1f} minutes (the capture took {spent:.1f})")
         if not (run / "avatar.safetensors").exists():
             train(
-                "insta", folder, run, minutes=round(_trained(run) + training, 2), resume=(run / "config.json").exists()
+                "insta",
+                (folder,),
+                run,
+                minutes=round(_trained(run) + training, 2),
+                resume=(run / "config.json").exists(),
             )
         _say("3. pictures and figures")
         avatars = {

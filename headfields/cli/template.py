@@ -7,6 +7,7 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
+from headfields.data.camera_axes import Convention
 
 
 def template(
@@ -16,7 +17,7 @@ def template(
     refine: int = 0,
     resolution: int = 1024,
     views: OptionalInt = None,
-    convention: Literal["auto", "opencv", "opengl"] = "auto",
+    convention: Convention = "auto",
     even_exposure: bool = True,
     landmarks: OptionalFile = None,
     body: OptionalFile = None,

@@ -2,25 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from headfields.data.camera_axes import CONVENTIONS, Evidence, decide_convention
+from headfields.data.camera_axes import CONVENTIONS, Convention, Evidence, decide_convention, named_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta
-from headfields.data.formats.transforms import TransformsFrame, intrinsics_of, matrix_of, read_transforms
-from headfields.data.image_files import decode_image, image_header
+from headfields.data.formats.posed_images import PosedFrames, read_posed_frames
+from headfields.data.image_files import decode_image
 from headfields.data.load import load_capture
+from headfields.data.undistortion import Undistortion
 from headfields.files.reading import reading
 from headfields.records import Camera, Record
 
-__all__ = ["Convention", "PosedImages", "read_posed_images"]
+__all__ = ["PosedImages", "read_posed_images"]
 
-Convention = Literal["auto", "opencv", "opengl"]
 _JUDGES = 12  # images by which the camera convention is decided
 
 
@@ -87,7 +86,7 @@ def read_posed_images(
         vertices, faces: the proxy mesh (V, 3), (F, 3) in the frame of the cameras, meters. The right convention of the
             matrices is the one under which it projects onto the mattes.
         limit: most images, evenly spaced; None: all.
-        convention: axes of the camera-to-world matrices; "auto" decides by the mesh.
+        convention: of the matrices, see `headfields.data.camera_axes.Convention`; "auto" decides by the mesh.
 
     Raises:
         CaptureError: a file is missing or malformed, sizes differ, or the cameras do not see the mesh.
@@ -110,28 +109,26 @@ def read_posed_images(
     return images
 
 
-def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None, convention: str) -> PosedImages:
-    files = [folder / "transforms.json"] if (folder / "transforms.json").is_file() else []
-    files = files or sorted(folder.glob("transforms_*.json"))
-    frames = [frame for file in files for frame in read_transforms(file)]
-    if not frames:
-        raise CaptureError(f"read_posed_images: {folder} has no transforms.json with frames; export poses with images")
-    frames = [frames[row] for row in _evenly_spaced(len(frames), limit)]
-    paths = [folder / frame.path("file_path") for frame in frames]
-    for frame, path in zip(frames, paths, strict=True):
-        if not path.is_file():
-            raise CaptureError(f"{frame.where}: file_path {path} is not a file; check that the images are there")
-    header = image_header(paths[0], frames[0].where, "file_path", "rgba")
-    size, report = header.size, list[str]()
-    images = [_image(folder, frame, path, size) for frame, path in zip(frames, paths, strict=True)]
-    matrices = [matrix_of(frame) for frame in frames]
-    lenses = [intrinsics_of(frame, size, report) for frame in frames]
+def _read_plain(
+    folder: Path, vertices: Tensor, faces: Tensor, limit: int | None, convention: Convention
+) -> PosedImages:
+    posed = read_posed_frames(folder)
+    rows = _evenly_spaced(len(posed), limit)
+    size, report = posed.sizes[rows[0]], [*posed.report]
+    images = [_image(posed, row, size) for row in rows]
+    matrices, lenses = posed.matrices[rows], posed.intrinsics[rows]
     matte = any((image[..., 3] < 255).any() for image in images)
     if not matte:
         report.append("warning: the images have no matte (alpha, or mask_path); the background may leak in")
+    if posed.distortion is not None:
+        lens = Undistortion(lenses, posed.distortion[rows], size, [posed.names[row] for row in rows])
+        images = [lens.image(number, (image, None, None))[0] for number, image in enumerate(images)]
+        if not matte:  # what the lens did not see is no background
+            images = [np.concatenate([image[..., :3], np.full_like(image[..., 3:], 255)], axis=2) for image in images]
+        report.append(lens.line())
     if convention == "auto":
         mesh = vertices.detach().cpu().numpy().astype(np.float32)
-        chosen = _evenly_spaced(len(frames), _JUDGES)
+        chosen = _evenly_spaced(len(rows), _JUDGES)
         evidence = [
             Evidence(mesh, matrices[row], lenses[row], images[row][..., 3] > 127 if matte else None, None)
             for row in chosen
@@ -139,22 +136,19 @@ def _read_plain(folder: Path, vertices: Tensor, faces: Tensor, limit: int | None
         decision = decide_convention(evidence, faces.cpu().numpy(), size, "camera-to-world, OpenGL axes")
         name = decision.name
     else:
-        name = {"opencv": "camera-to-world, OpenCV axes", "opengl": "camera-to-world, OpenGL axes"}[convention]
+        name = named_convention(convention)
     report.append(f"cameras: {name}{' (the mesh lands on the mattes)' if convention == 'auto' and matte else ''}")
     poses = np.stack([np.linalg.inv(CONVENTIONS[name](matrix)) for matrix in matrices])
-    camera = Camera(torch.from_numpy(poses).float(), torch.from_numpy(np.stack(lenses)).float(), size)
-    names = tuple(frame.name or str(frame.index) for frame in frames)
+    camera = Camera(torch.from_numpy(poses).float(), torch.from_numpy(lenses).float(), size)
+    names = tuple(posed.names[row] for row in rows)
     return PosedImages(camera, torch.from_numpy(np.stack(images)), names, tuple(report))
 
 
-def _image(folder: Path, frame: TransformsFrame, path: Path, size: tuple[int, int]) -> np.ndarray:
-    rgba = decode_image(path, frame.where, "file_path", "rgba", size)
-    if "mask_path" in frame.values:
-        mask = folder / frame.path("mask_path")
-        if not mask.is_file():
-            raise CaptureError(f"{frame.where}: mask_path {mask} is not a file; check that the masks are there")
+def _image(posed: PosedFrames, row: int, size: tuple[int, int]) -> np.ndarray:
+    rgba, mask = decode_image(posed.images[row], posed.names[row], "file_path", "rgba", size), posed.masks[row]
+    if mask is not None:
         rgba = rgba.copy()
-        rgba[..., 3] = decode_image(mask, frame.where, "mask_path", "rgba", size)[..., 0]
+        rgba[..., 3] = decode_image(mask, posed.names[row], "mask_path", "rgba", size)[..., 0]
     return rgba
 
 
