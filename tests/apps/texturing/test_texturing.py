@@ -133,6 +133,11 @@ def test_a_folder_of_posed_images_is_read(tmp_path, masks, axes):
     assert any("OpenGL" in line if axes == "opengl" else "OpenCV" in line for line in found.report)
     some = read_posed_images(folder, poor_mesh(), faces, limit=3, convention=axes)
     assert some.names == images.names[::2]
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").write_text(json.dumps({**content, "k1": 0.2}))
+    bent = read_posed_images(folder, poor_mesh(), faces)
+    assert any("lens distortion (radial-tangential)" in line for line in bent.report)
+    assert not bent.pixels.equal(found.pixels)
 
 
 def test_folders_that_cannot_be_read_say_why(tmp_path, unchecked):
