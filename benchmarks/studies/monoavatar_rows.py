@@ -12,7 +12,7 @@ from headfields.encoders import (
     UVDisplacementFeatures,
     VertexSource,
 )
-from headfields.mesh.unwrapping import unwrap_template
+from headfields.mesh.unwrapping import FEATURE_WEIGHTS, unwrap_template
 from headfields.models.monoavatar import SIZES
 from headfields.training.presets import pose_width
 
@@ -35,30 +35,30 @@ def _count(template: hf.Template) -> int:
 
 
 def displacements(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, UVDisplacementFeatures(template, **SIZES["cpu"]["D"], unit=0.01))
 
 
 def position(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, UVDisplacementFeatures(template, **SIZES["cpu"]["D"], unit=NOTHING_MOVES))
 
 
 def static(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, StaticFeatures(_count(template), WIDTH))
 
 
 def codes(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, CodeFeatures(_count(template), _fields(capture), WIDTH))
 
 
 def codes_mlp(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, CodeMLPFeatures(_count(template), _fields(capture), WIDTH))
 
 
 def transposed(capture: hf.data.Capture) -> hf.Avatar:
-    template = unwrap_template(capture.template)
+    template = unwrap_template(capture.template, weights=FEATURE_WEIGHTS)
     return _avatar(capture, template, UVCodeFeatures(template, _fields(capture), **SIZES["cpu"]["C"]))
