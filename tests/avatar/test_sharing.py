@@ -248,6 +248,30 @@ def test_a_composition_that_fails_leaves_new_parts_new() -> None:
     Avatar(Static(3 * BOX), encoder, NeRFDecoder(hidden=4), VolumeRenderer(UniformSampler(4)))
 
 
+def test_a_build_that_fails_is_begun_again() -> None:
+    """By hand, too: what `super().build` has built is not taken for the whole part."""
+
+    class Failing(Planes):
+        broken = True
+
+        def build(self, bounds: Tensor, ambient_width: int) -> None:
+            super().build(bounds, ambient_width)
+            if self.broken:
+                raise RuntimeError("no room")
+            self.whole = True
+
+    part = Failing(features=3)
+    with pytest.raises(RuntimeError, match="no room"):
+        part.build(BOX, 0)
+    part.broken = False
+    part.build(BOX, 0)
+    assert part.whole and part.builds == 2 and part.built_by == "a direct call of build"
+    assert part.arguments == {"features": 3, "cells": 8}
+    with pytest.raises(ValueError, match=r"Failing was built with ambient_width=0 by a direct call .* ambient_width=1"):
+        part.build(BOX, 1)
+    assert part.builds == 2
+
+
 def test_frozen_parts_and_modes_stay() -> None:
     trained = insta_like()
     trained.encoder.requires_grad_(False).eval()
