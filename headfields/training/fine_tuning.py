@@ -300,7 +300,8 @@ def _vertices_of(capture: Any, state: HeadState, names: Sequence[str], head: Ski
     hint = f" ({reason})" if reason else ""
     raise ValueError(
         f"FineTuning: capture {capture.name!r} has meshes and no head model that says how they follow {what}{hint}; "
-        "pass head=, the model that they are of, or expression=None, joints=None, which trains the rigid motion alone"
+        "pass head=, the model that they are of, or expression=None, joints=None (--fine-tune rigid), which trains the "
+        "rigid motion alone"
     )
 
 
