@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 if hasattr(_libc := ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt"):
     _libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
     _libc.mallopt(_MMAP_MAX, 0)
+
+# A shell's & has Ctrl-C ignored, which tests send to themselves.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Thousands of small files are written and deleted again, which takes a minute on some disks: in memory if it has room.
 _MEMORY = "/dev/shm"
