@@ -5,9 +5,11 @@ arguments and the help text. PyTorch and the rest of the library are imported wh
 does not wait for them.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import io
 import math
 import os
 import sys
@@ -16,6 +18,7 @@ from inspect import signature
 from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.cli.parser_errors import in_one_line
 from headfields.cli.streams import closing_stdout, open_closed_descriptors, tolerant_stderr
 from headfields.similar_names import did_you_mean
 
@@ -74,13 +77,24 @@ def _run(arguments: list[str]) -> int:
         if mistake:
             print(f"headfields: error: {mistake}", file=sys.stderr)
             return 2
-        tyro.extras.subcommand_cli_from_dict(
-            {command: _function(command) for command in COMMANDS},
-            prog="headfields",
-            description=DESCRIPTION,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        box = io.StringIO()  # what the parser prints of an error; the commands print to stderr
+        stderr = sys.stderr
+        try:
+            with contextlib.redirect_stderr(box):
+                tyro.extras.subcommand_cli_from_dict(
+                    {command: _printing_to(stderr, _function(command)) for command in COMMANDS},
+                    prog="headfields",
+                    description=DESCRIPTION,
+                    args=arguments,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+        except SystemExit as end:
+            if end.code == 2 and box.getvalue():
+                print(f"headfields: error: {in_one_line(box.getvalue(), arguments[0])}", file=stderr)
+                box = io.StringIO()
+            raise
+        finally:
+            stderr.write(box.getvalue())
     except (Interrupted, BrokenPipeError):
         raise
     except Exception as error:
@@ -122,6 +136,17 @@ def _function(command: str) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return with_finite_numbers
+
+
+def _printing_to(stderr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, called with this stderr."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.redirect_stderr(stderr):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _version() -> str:

@@ -15,6 +15,8 @@ from headfields.cli.view import load_head
 
 _USD = (".usd", ".usda", ".usdc", ".usdz")
 _VIDEO = (".webm", ".mov")
+_VIEWERS_LOW_PASS = 0.3
+"""Pixels² that 3DGS, and viewers that draw its files as it does, add to a Gaussian's variance on screen."""
 _UNUSED = {
     "gaussians": ("arkit", "in_place", "fps", "texture", "scale"),
     "mesh": ("space", "scale"),
@@ -189,6 +191,12 @@ def _texture(source: _Source, rig: Any, resolution: int) -> Any:
     from headfields.apps.export.textures import texture_of_avatar, texture_of_capture
 
     capture = source.capture
+    what = "the capture's images" if source.avatar is None else "24 renderings of 384 pixels"
+    print(
+        f"texture of {resolution} x {resolution} texels from {what}; the bars say how long it takes, --texture 0 "
+        "leaves it out",
+        file=sys.stderr,
+    )
     if source.avatar is None:
         return texture_of_capture(capture, rig, resolution, progress=True)
     frames = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
@@ -250,6 +258,13 @@ def _export_gaussians(
         splats = _splats(avatar, state.to(source.device), space)
         path = out / f"{number:05d}.ply" if folder else out
         written = save_gltf_splats(path, splats) if path.suffix.lower() == ".glb" else save_gaussians(path, splats)
+    low_pass = avatar.renderer.low_pass
+    if low_pass != _VIEWERS_LOW_PASS:
+        print(
+            f"drawn here with a low-pass of {low_pass:g} pixels²; viewers of Gaussians add {_VIEWERS_LOW_PASS:g}, "
+            f"which makes thin ones thicker there (--set low_pass={_VIEWERS_LOW_PASS:g} trains for them)",
+            file=sys.stderr,
+        )
     print(
         f"{out if folder else written}: {splats.count} Gaussians, {len(chosen)} frame{'s' if len(chosen) > 1 else ''}"
     )

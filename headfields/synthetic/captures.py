@@ -5,7 +5,9 @@ scene is our own choice. It has what a tracked mesh lacks and an avatar has to l
 wrinkles that depend on the expression.
 """
 
+import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,6 +41,7 @@ __all__ = ["write_head_capture"]
 
 _VERSION = 2  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"
+_UNFINISHED = ".unfinished"  # in the folder while it is being written
 _DISTANCE = 1.1  # meters from the camera to the head
 _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
@@ -118,12 +121,14 @@ def write_head_capture(
             raise FileExistsError(f"write_head_capture: out {folder} is a file; pass a folder")
         if _is_same(folder, record):
             return folder
+        if (folder / _UNFINISHED).is_file():
+            _clear(folder)  # what a writer that was killed has left
         if any(folder.iterdir()):
             raise FileExistsError(
                 f"write_head_capture: {folder} is not empty and holds no capture of these arguments ({_RECORD}); "
                 "choose another folder or remove it"
             )
-    with torch.no_grad():
+    with torch.no_grad(), _leaving_nothing(folder):
         head = procedural_head() if identity is None else _random_head(identity)
         motion = scripted_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
@@ -188,8 +193,8 @@ def write_head_capture(
             assert states.expression is not None
             truth = (states.vertices, true_cameras.world_to_camera, states.expression)
             write_truth(folder, *(tensor.numpy() for tensor in truth))
-    # Last, so that an interrupted capture is not mistaken for a complete one.
-    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+        # Last, so that an interrupted capture is not mistaken for a complete one.
+        write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     return folder
 
 
@@ -204,6 +209,29 @@ def _ceiling(image: UInt8[np.ndarray, "h w 4"], other: UInt8[np.ndarray, "h w 4"
         for name, mask in (("psnr", torch.ones_like(head)), ("psnr_head", head))
         if bool(mask.any())
     }
+
+
+@contextlib.contextmanager
+def _leaving_nothing(folder: Path) -> Iterator[None]:
+    """A folder, empty or missing, that is empty again after an error or Ctrl-C within the block, and is marked within
+    it, so that the next call can clear what a killed one has left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _UNFINISHED).write_text("This capture is being written, or its writer was killed.\n")
+    try:
+        yield
+    except BaseException:
+        _clear(folder)
+        raise
+    (folder / _UNFINISHED).unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is in a folder, the mark last, so that a kill meanwhile leaves it marked."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == _UNFINISHED):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _random_head(identity: int) -> FlameHead:

@@ -14,6 +14,7 @@ from headfields.data.load import load_capture
 from headfields.data.noise_ceiling import noise_ceiling
 from headfields.heads.mouth.closing import close_mouth
 from headfields.ops.triangle_bvh import TriangleBVH
+from headfields.synthetic import captures
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion
@@ -165,6 +166,27 @@ def test_a_finished_capture_is_kept(folder: Path, tmp_path: Path) -> None:
     assert (kept / "images" / "00000.png").read_bytes() == b"mine"
     with pytest.raises(FileExistsError, match="kept is not empty"):
         draw(kept, seed=9)
+
+
+@pytest.mark.parametrize("how", ["failed", "killed"])
+def test_a_try_that_did_not_end_refuses_no_other(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(BaseException):
+        pass
+
+    def draw(*arguments: object) -> None:
+        if how == "killed":
+            monkeypatch.setattr(captures, "_clear", lambda folder: None)  # what is killed does not clean up
+        raise Stop
+
+    out = tmp_path / "capture"
+    with monkeypatch.context() as patch:
+        patch.setattr(captures.Renderer, "draw", draw)
+        with pytest.raises(Stop):
+            captures.write_head_capture(out, frames=3, size=16, samples=1, progress=False)
+    assert bool(list(out.iterdir())) == (how == "killed")
+    monkeypatch.undo()
+    assert len(load_capture(captures.write_head_capture(out, frames=3, size=16, samples=1, progress=False))) == 3
+    assert not list(out.glob(".unfinished"))
 
 
 def test_refuses_other_folders(tmp_path: Path) -> None:
