@@ -15,7 +15,9 @@ from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_text
 from headfields.mesh.mesh import Mesh
+from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
+from headfields.synthetic.captures import CAMERAS, ORBIT_FRAMES
 from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.scene.rig_dress import Dress
 from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
@@ -28,6 +30,7 @@ _RECORD = "synthetic.json"
 _DISTANCE = 1.6  # meters from the camera to the chair's axis
 _MARGIN = 0.94  # fraction of the half image that the body may fill
 _VERSION = 1
+_ELEVATION = 20.0  # degrees of held-out cameras above the recording one
 
 
 def write_rig_capture(
@@ -43,6 +46,7 @@ def write_rig_capture(
     dressed: bool = False,
     lowest: float | int | None = None,
     noise: DetectorNoise | None = None,
+    cameras: int = 0,
 ) -> Path:
     """Renders a rigged scan on a turning chair and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -71,6 +75,8 @@ def write_rig_capture(
         lowest: height at rest down to which the subject must be in the images, meters, such as that of the collar; the
             images cut off the rest. None: all of it.
         noise: errors of landmarks and mattes; None for exact ones. Labels stay exact.
+        cameras: number of cameras 20 degrees above the recording one, at yaws evenly around the body in the room, that
+            see four test frames each; `out/cameras` is an exact capture of them, which training never sees. 0 for none.
 
     Returns:
         The folder.
@@ -89,6 +95,8 @@ def write_rig_capture(
         )
     if samples < 1 or round(samples**0.5) ** 2 != samples:
         raise ValueError(f"{op}: samples is {samples}; expected a square number of rays per pixel (1, 4, 9, ...)")
+    if cameras < 0:
+        raise ValueError(f"{op}: cameras is {cameras}; expected 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{op}: {folder} exists and is not empty; choose another folder or remove it")
     with torch.no_grad():
@@ -98,28 +106,44 @@ def write_rig_capture(
             if kind == "chair"
             else talk_motion(frames, tuple(rig.expression_names), width, rate, seed)
         )
+        if cameras and not motion.test.any():
+            raise ValueError(f"{op}: cameras is {cameras}, and none of {frames} frames is for testing; raise frames")
         states = rig_states(rig, motion)
-        cameras = _cameras(rig, motion, size, lowest)
+        recording = _cameras(rig, motion, size, lowest)
         scene = RigScene(rig, seed, samples, Dress(rig, seed) if dressed else None)
         template = rig.template()
         writer = InstaWriter(folder, Mesh(template.canonical_vertices, rig.faces), 0.001)
-        for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
-            state, camera = states[index], cameras[index]
+
+        def captured(index: int, camera: Camera, noise: DetectorNoise | None) -> CapturedFrame:
+            state = states[index]
             drawn = scene.draw(state, camera, motion.body_to_room[index])
             assert state.expression is not None and state.pose is not None
             values = torch.cat([state.pose[0, rig.jaw_joint], state.expression[0]])
             image, landmarks = drawn.image, drawn.landmarks
             if noise is not None:
                 image, landmarks = noise.detected(image, landmarks, index / rate)
-            frame = CapturedFrame(
+            return CapturedFrame(
                 image, state.vertices[0], camera, values, drawn.label, landmarks=landmarks,
                 pose=state.pose[0], joint_transforms=rig.from_template(state)[0],
             )  # fmt: skip
-            writer.add(f"{index:05d}", frame, np.linalg.inv(camera.world_to_camera.double().view(4, 4).numpy()))
+
+        for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
+            camera = recording[index]
+            writer.add(f"{index:05d}", captured(index, camera, noise), _camera_to_world(camera))
         rows = torch.arange(frames)
         test = rows[motion.test].tolist()
         writer.finish({"train": rows[~motion.test].tolist(), "test": test, "val": test[-20:]})
-    _write_truth(folder, rig, states, cameras, motion)
+        if cameras:
+            others = InstaWriter(folder / CAMERAS, Mesh(template.canonical_vertices, rig.faces), 0.001)
+            seen = [test[i] for i in torch.linspace(0, len(test) - 1, min(ORBIT_FRAMES, len(test))).round().int()]
+            for number in tqdm(range(cameras), desc="other cameras", unit="camera", disable=not progress):
+                around = _cameras(rig, motion, size, lowest, 360 * number / cameras, _ELEVATION)
+                for index in seen:
+                    camera = around[index]
+                    frame = captured(index, camera, None)
+                    others.add(f"{others.count:05d}", frame, _camera_to_world(camera))
+            others.finish({"train": [], "test": list(range(others.count)), "val": []})
+    _write_truth(folder, rig, states, recording, motion)
     record = {"version": _VERSION, "kind": kind, "frames": frames, "size": size, "seed": seed, "samples": samples,
               "rate": float(rate), "vertices": len(rig.template_vertices)}  # fmt: skip
     write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
@@ -146,9 +170,15 @@ def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
     )
 
 
-def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | int | None) -> Camera:
+def _camera_to_world(camera: Camera) -> np.ndarray:
+    return np.linalg.inv(camera.world_to_camera.double().view(4, 4).numpy())
+
+
+def _cameras(
+    rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | int | None, yaw: float = 0.0, height: float = 0.0
+) -> Camera:
     """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view,
-    or what is above `lowest`."""
+    or what is above `lowest`; `yaw` degrees around the chair's axis and `height` degrees above its middle."""
     rest = rig.template_vertices
     if lowest is not None:
         rest = rest[rest[:, 1] > lowest]
@@ -159,8 +189,11 @@ def _cameras(rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | 
     rotation = motion.body_to_room
     room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
     pose = torch.eye(4).repeat(len(rotation), 1, 1)
-    pose[:, :3, :3] = room @ rotation
-    shift = motion.shift - (rotation @ axis) - torch.tensor([0.0, 0.0, _DISTANCE])
+    around = rotation_from_euler(torch.tensor([-np.radians(yaw), 0.0, 0.0]).double(), "yxz").float()
+    above = rotation_from_euler(torch.tensor([0.0, np.radians(height), 0.0]).double(), "yxz").float()
+    orbit = above @ around
+    pose[:, :3, :3] = room @ orbit @ rotation
+    shift = (motion.shift - (rotation @ axis)) @ orbit.T - torch.tensor([0.0, 0.0, _DISTANCE])
     pose[:, :3, 3] = shift @ room.T
     offset = rest - axis
     radius = float(offset[:, [0, 2]].norm(dim=1).max())

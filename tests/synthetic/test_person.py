@@ -79,3 +79,17 @@ def test_a_dressed_person_has_what_its_mesh_lacks(person: RiggedTemplate, tmp_pa
     assert not torch.equal(noisy.landmarks(0).nan_to_num(), dressed.landmarks(0).nan_to_num())
     with pytest.raises(ValueError, match=r"lowest is 9\.0 m, above all of the rig"):
         write_rig_capture(person, tmp_path / "high", **{**draw, "lowest": 9.0})
+
+
+@pytest.mark.slow
+def test_held_out_cameras_see_a_rig_from_all_around_and_above(person: RiggedTemplate, tmp_path: Path) -> None:
+    draw = {"frames": 24, "size": 32, "samples": 1, "rate": 2.0, "progress": False}
+    write_rig_capture(person, tmp_path / "a", cameras=2, **draw)
+    own, views = load_capture(tmp_path / "a"), load_capture(tmp_path / "a" / "cameras")
+    seen = len(views) // 2
+    assert seen >= 1 and len(own) == 24
+    front, back = (views.camera(rows).center for rows in (range(seen), range(seen, 2 * seen)))
+    assert bool((front[:, 1] > own.camera([0]).center[0, 1] + 0.3).all())  # 1.6 m away and 20 degrees up: 0.5 m
+    assert bool(((front - back).norm(dim=-1) > 2.5).all())
+    with pytest.raises(ValueError, match="cameras is 2, and none of 1 frames is for testing"):
+        write_rig_capture(person, tmp_path / "b", cameras=2, **{**draw, "frames": 1})
