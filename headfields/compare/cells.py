@@ -214,7 +214,7 @@ def opened(study: Study, capture: str) -> tuple[Any, list[int]]:
     source.splits = source.splits | {
         "train": torch.tensor(kept, dtype=torch.long), "val": torch.tensor(validation, dtype=torch.long),
     }  # fmt: skip
-    source.validation = validation
+    source.validation = validation  # type: ignore[attr-defined]
     choose_training(source, study.share, study.held_out, study.front)
     return source, validation
 
@@ -332,16 +332,16 @@ def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
         name = study.model_of(row)
         recipe = recipe_of(name, study.recipe)  # type: ignore[arg-type]
         arguments = preset_arguments(name, study.arguments_of(row), source, recipe)
-        for shared, value in footing(study, source).items():
-            if shared in study.parameters_of(row) and shared not in {**study.arguments, **row.arguments}:
-                arguments[shared] = value
+        for argument, value in footing(study, source).items():
+            if argument in study.parameters_of(row) and argument not in {**study.arguments, **row.arguments}:
+                arguments[argument] = value
         avatar = build(name, arguments, source)
         whole = bool(getattr(avatar, "whole_images", False))
     of_base = recipe_of(study.model_of(base), study.recipe)  # type: ignore[arg-type]
     if not whole and of_base.options["rays"] > 1:  # both are fields of rays
         same = {"rays": of_base.options["rays"], "samples": 0, "frames": of_base.options["frames"]}
         recipe = dataclasses.replace(recipe, options={**recipe.options, **same}, sampling=of_base.sampling)
-    own = {"losses": row.losses, "sampling": row.sampling}
+    own: dict[str, Any] = {"losses": row.losses, "sampling": row.sampling}
     recipe = dataclasses.replace(recipe, **{what: part for what, part in own.items() if part is not None})
     further = row.regularizers
     if further is not None:

@@ -92,7 +92,8 @@ class _Processes:
     """Processes of this machine; new ones where one has died, a few times in a row."""
 
     def __init__(self, workers: int) -> None:
-        self.workers, self._pool = workers, None
+        self.workers = workers
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     def submit(self, function: Any, *arguments: Any) -> Any:
         if self._pool is None:

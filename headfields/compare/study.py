@@ -475,7 +475,7 @@ def _product(path: Path, said: Any) -> dict[str, Row]:
     _check_entries(path, " in product.options", options, {str(name) for names in lists for name in names})
     rows = {}
     for names in itertools.product(*lists):
-        given = dict(zip(parts, names, strict=True))
+        given = dict(zip(said["parts"], names, strict=True))
         title = ", ".join(map(str, names))
         own = {option: value for name in names for option, value in options.get(str(name), {}).items()}
         rows[title] = Row(
@@ -493,4 +493,4 @@ def _function(path: Path, where: str, source: Any) -> Callable[..., Any]:
     module = import_parts(place)
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path}: {where}: {place.name} has no function {function!r}")
-    return getattr(module, function)  # type: ignore[no-any-return]
+    return getattr(module, function)
