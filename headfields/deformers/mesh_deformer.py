@@ -36,6 +36,10 @@ def check_mesh(owner: str, canonical_vertices: Tensor, faces: Tensor) -> None:
     check_meters(owner, "canonical_vertices", canonical_vertices)
 
 
+_FARTHEST = 100
+"""Meters: a shell beyond this is one in another unit."""
+
+
 class MeshDeformer(Deformer):
     """A deformer on a tracked mesh: rays are sampled within a shell around its surface, and a short way behind it.
 
@@ -67,9 +71,11 @@ class MeshDeformer(Deformer):
     ) -> None:
         super().__init__()
         check_mesh(type(self).__name__, canonical_vertices, faces)
-        if not 0 < shell < math.inf:
-            raise ValueError(f"{type(self).__name__}: shell is {shell} m; it must be positive")
-        if behind is not None and behind < 0:
+        if not 0 < shell <= _FARTHEST:
+            raise ValueError(
+                f"{type(self).__name__}: shell is {shell} m; it must be positive, and at most {_FARTHEST} m"
+            )
+        if behind is not None and not 0 <= behind < math.inf:
             raise ValueError(f"{type(self).__name__}: behind is {behind} m; it must not be negative, or None")
         self.register_buffer("canonical_vertices", canonical_vertices.detach().float().clone())
         self.register_buffer("faces", faces.detach().long().clone())

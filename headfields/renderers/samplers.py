@@ -136,6 +136,8 @@ class OccupancySampler(Sampler):
             raise ValueError(f"OccupancySampler: grid is {grid!r}; expected 'canonical' or 'posed'")
         if resolution < 1 or step <= 0:
             raise ValueError(f"OccupancySampler: resolution is {resolution} and step {step}; both must be positive")
+        if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+            raise ValueError(f"OccupancySampler: budget is {budget!r}; expected a whole number of samples, 1 or more")
         self.space = grid
         self.step = step
         self.budget = budget
