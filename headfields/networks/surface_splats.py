@@ -51,10 +51,10 @@ def surface_splats(
     Raises:
         ValueError: a number is out of range, or the mesh has no area.
     """
-    if count < 1 or not (0 <= height < math.inf and 0 <= share_above < 1 and width > 0 and flatness > 0):
+    if count < 0 or not (0 <= height < math.inf and 0 <= share_above < 1 and width > 0 and flatness > 0):
         raise ValueError(
             f"surface_splats: count={count}, height={height}, share_above={share_above}, width={width}, flatness="
-            f"{flatness}; expected a count above 0, a height of 0 or more, a share below 1, and positive proportions"
+            f"{flatness}; expected a count and a height of 0 or more, a share below 1, and positive proportions"
         )
     vertices = vertices.detach()
     areas = triangle_areas(vertices, faces)

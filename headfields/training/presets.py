@@ -128,7 +128,13 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
 
 
 def build(model: str, arguments: Mapping[str, Any], capture: Any) -> Any:
-    """The avatar of a preset on a capture's template."""
+    """The avatar of a preset on a capture's template, to be trained.
+
+    Raises:
+        ValueError: it is to have no Gaussians, which is legal elsewhere, but nothing to train.
+    """
+    if arguments.get("count", 1) == 0:
+        raise ValueError(f"{model}: count is 0; expected 1 Gaussian or more to train")
     return preset(model)(capture.template, **arguments)
 
 
