@@ -18,7 +18,8 @@ def in_one_line(box: str, command: str) -> str:
     'unrecognized options: b; headfields synth --help lists what there is'
     """
     rows = [row.strip("╭╮╰╯│|+ ") for row in box.splitlines() if row.strip()]
-    title, sections = rows[0].strip("─- ") if rows else "", [[]]
+    title = rows[0].strip("─- ") if rows else ""
+    sections: list[list[str]] = [[]]
     for row in rows[1:]:
         if row and not row.strip("─-"):
             sections.append([])
@@ -35,13 +36,13 @@ def _reworded(said: str, sections: list[list[str]]) -> str:
     value = re.match(r"Error parsing (\S+): (.*)", said)
     if value:
         option, reason = value.groups()
-        given = re.search(r"\['(.*?)'\]|: '(.*?)'$", reason)
+        quoted = re.search(r"\['(.*?)'\]|: '(.*?)'$", reason)
         words = next((row.split() for rows in sections[1:] for row in rows if row.startswith(f"{option} ")), [])
         kind = next((name for key, name in _KINDS.items() if key in reason or f"{key.lower()}()" in reason), "")
         kind = kind or " ".join(_KINDS.get(word, word) for word in words[1:2])
-        if not given:
+        if not quoted:
             return f"{option}: {reason}"
-        return f"{option} is {next(filter(None, given.groups()), '')!r}; expected {kind}"
+        return f"{option} is {next(filter(None, quoted.groups()), '')!r}; expected {kind}"
     choice = re.match(r"invalid choice (.*?) for argument '(.*?)'\. Expected one of \((.*?)\)", said)
     if choice:
         given, option, choices = choice.groups()

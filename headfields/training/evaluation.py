@@ -71,7 +71,7 @@ def evaluate(
     check_avatar_and_capture("evaluate", avatar, capture)
     indices = choose_frames(capture, split, frames)
     device = device_of(avatar) if device is None else device_named("evaluate", device)
-    further = {"perceptual": metrics.load_lpips(device), "flip": metrics.load_flip()}
+    lpips, flip = metrics.load_lpips(device), metrics.load_flip()
     regions_of, surface = RegionMasks(capture), SurfaceScores(capture)
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
@@ -85,7 +85,7 @@ def evaluate(
         seconds = time.perf_counter() - started
         truth, alpha = ground_truth(capture, frame, background, device)
         masks = regions_of(frame, alpha, regions)
-        row = {"frame": frame, **region_scores(rendered, truth, masks, **further), "seconds": seconds}
+        row = {"frame": frame, **region_scores(rendered, truth, masks, lpips, flip), "seconds": seconds}
         if regions:
             row |= surface(frame, rendering, truth, masks)
         if refine is not False:
@@ -93,7 +93,7 @@ def evaluate(
             refined = refine_frame(
                 avatar, capture, frame, background=background, device=device, psnr_before=row["psnr"], **arguments
             )
-            better = region_scores(refined.rendering.rgb.clamp(0, 1), truth, masks, **further)
+            better = region_scores(refined.rendering.rgb.clamp(0, 1), truth, masks, lpips, flip)
             row |= {f"{key}_refined": value for key, value in better.items()}
             row |= {"refined_degrees": refined.rotation, "refined_mm": refined.translation,
                     "seconds_refining": refined.seconds}  # fmt: skip

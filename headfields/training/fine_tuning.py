@@ -23,7 +23,7 @@ from headfields.records import Batch, Camera, HeadState, ImageBatch
 
 __all__ = ["RELEASED_RATES", "TRACKING", "FineTunedCapture", "FineTuning", "TrackingCorrections", "beside"]
 
-RELEASED_RATES = {"expression": 1e-3, "joints": 1e-5, "turn": 1e-5, "shift": 1e-6}
+RELEASED_RATES: dict[str, Any] = {"expression": 1e-3, "joints": 1e-5, "turn": 1e-5, "shift": 1e-6}
 """Learning rates of GaussianAvatars' released code, arguments/__init__.py: `flame_expr_lr`; `flame_pose_lr` of the
 joints and of the root, radians; `flame_trans_lr`, meters. Over 600,000 steps of one image, with Adam and constant."""
 

@@ -55,7 +55,7 @@ class RegionMasks:
 
     def __init__(self, capture: Any) -> None:
         self.capture = capture
-        template = getattr(capture, "template", None)
+        template: Any = getattr(capture, "template", None)
         self._around_eyes = None if template is None else template.regions.get("eyes")
         self._tree = None if self._around_eyes is None else TriangleBVH(template.faces, template.canonical_vertices)
 
@@ -124,8 +124,8 @@ def region_scores(
     """
     if min(image.shape[:2]) < WINDOW:
         raise ValueError(f"region_scores: image has shape {tuple(image.shape)}; expected sides of {WINDOW} or more")
-    pair = (x.movedim(-1, 0)[None].float() for x in (image, truth))
-    maps = {"ssim": ssim_map(*pair)[0].mean(0)}
+    rendered, true = (x.movedim(-1, 0)[None].float() for x in (image, truth))
+    maps = {"ssim": ssim_map(rendered, true)[0].mean(0)}
     if flip is not None:
         maps["flip"] = flip(image, truth)
     scores: dict[str, float | None] = {}

@@ -37,7 +37,7 @@ class SurfaceScores:
 
     def __init__(self, capture: Any) -> None:
         self.capture = capture
-        template = getattr(capture, "template", None)
+        template: Any = getattr(capture, "template", None)
         self._template = template
         self._tree = None if template is None else TriangleBVH(template.faces, template.canonical_vertices)
         self._last: tuple[int, Tensor, Tensor] | None = None

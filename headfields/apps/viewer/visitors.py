@@ -71,8 +71,8 @@ def checked_visitors(host: str, allowed: Collection[str] = ()) -> Iterator[None]
 
         return serve(*arguments, process_request=process, **options)
 
-    server.serve = checked  # type: ignore[assignment, misc]
+    server.serve = checked  # type: ignore[assignment]
     try:
         yield
     finally:
-        server.serve = serve  # type: ignore[misc]
+        server.serve = serve
