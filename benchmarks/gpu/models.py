@@ -111,8 +111,9 @@ def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any
         chosen = [*SMALL[model]]
     torch.manual_seed(0)
     avatar = build(model, preset_arguments(model, parse_overrides(model, chosen), capture, recipe), capture)
-    options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small else {}
-    if settings.device == "cpu":
+    of_rays = not getattr(avatar, "whole_images", False)
+    options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small and of_rays else {}
+    if settings.device == "cpu" and recipe.options["precision"] != "32-true":
         options["precision"] = "32-true"
     arguments = recipe.trainer_arguments(avatar, capture, **options)
     arguments["callbacks"] = [*arguments["callbacks"], *callbacks]

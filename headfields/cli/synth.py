@@ -1,6 +1,5 @@
 """`headfields synth`: write a synthetic capture."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +55,6 @@ def synth(
     from headfields.synthetic.tracking_error import tracking_error
     from headfields.synthetic.tracking_noise import TrackingNoise
 
-    print(f"drawing {frames} frames of {size} x {size} pixels; the bar says how long it takes", file=sys.stderr)
     errors = TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
         write_head_capture(

@@ -216,7 +216,7 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
     """A folder, empty or missing, that is empty again after an error or Ctrl-C within the block, and is marked within
     it, so that the next call can clear what a killed one has left."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _UNFINISHED).write_text("This capture is being written, or its writer was killed.\n")
+    write_text(folder / _UNFINISHED, "This capture is being written, or its writer was killed.\n")
     try:
         yield
     except BaseException:

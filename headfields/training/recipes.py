@@ -113,6 +113,8 @@ class Recipe:
         idle = idle_options(self, avatar, chosen)
         refuse_idle("trainer_arguments", {n: v for n, v in options.items() if v != self.options[n]}, idle)
         own = {"rays_per_step": chosen["rays"], "samples_per_step": chosen["samples"] or None}
+        if chosen["samples"] and "most_rays" in self.trainer:  # without a number of samples, that of rays stays
+            own["most_rays"] = self.trainer["most_rays"]
         rays = {} if getattr(avatar, "whole_images", False) else own
         rates = ("learning_rate", "network_learning_rate")
         return {
@@ -122,7 +124,7 @@ class Recipe:
             **{name: chosen[name] for name in rates if name not in idle},
             **{name: chosen[name] for name in ("schedule", "precision")},
             "callbacks": self.callbacks(avatar, capture),
-            **self.trainer,
+            **{name: value for name, value in self.trainer.items() if name != "most_rays"},
             "learning_rates": self.scaled_rates(self.trainer.get("learning_rates", {}), capture),
             **self.sampling(capture),
         }

@@ -67,7 +67,7 @@ class RegionMasks:
             alpha: (H, W) its matte.
             names: False for the image and the head alone.
         """
-        label = self.capture.label(frame)
+        label = self._label(frame)
         head = alpha > 0.5
         if label is not None:
             label = label.to(alpha.device)
@@ -85,10 +85,15 @@ class RegionMasks:
             masks["lids"] = ring.reshape(head.shape).to(head.device) & ~masks["eyes"]
         return masks
 
+    def _label(self, frame: int) -> UInt8[Tensor, "h w"] | None:
+        """The labels of a frame; None of a capture that has none, or knows no labels."""
+        label = getattr(self.capture, "label", None)
+        return None if label is None else label(frame)
+
     def blinks(self, share: float = 0.6) -> list[int]:
         """The frames in which fewer pixels are an eye's than `share` of the median over the capture; none without
         labels."""
-        labels = [self.capture.label(frame) for frame in range(len(self.capture))]
+        labels = [self._label(frame) for frame in range(len(self.capture))]
         if any(label is None for label in labels):
             return []
         count = torch.tensor([float(_labeled(label, REGIONS["eyes"]).sum()) for label in labels])

@@ -50,7 +50,7 @@ def coefficients() -> BlendCoefficients:
 def seeds(deformer: Deformer, blendshapes: int = 0) -> Gaussians:
     start, face = surface_splats(VERTICES, FACES, 60, height=0.02)
     made = Gaussians.of(*deformer.attach(start, face), degree=1, blendshapes=blendshapes)
-    for name in BLENDED if blendshapes else ():
+    for name in ("position", "quaternion", "color") if blendshapes else ():
         torch.nn.init.normal_(getattr(made, f"blend_{name}"), std=0.1)
     return made
 

@@ -252,7 +252,9 @@ def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypa
 
     monkeypatch.setattr(headfields.synthetic.captures, "write_head_capture", write_head_capture)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
-    assert calls == [(tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None})]
+    assert calls == [
+        (tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None, "cameras": 0})
+    ]
     capsys.readouterr()
     (tmp_path / "x").touch()
     assert "is not empty" in fails(capsys, "synth", str(tmp_path))

@@ -252,4 +252,6 @@ def test_the_released_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert "was trained with recipe" in fails(capsys, *arguments, "--steps", "3", "--resume", "--recipe", "cpu")
     other = ["train", "vp360", "--capture", str(tmp_path / "tiny"), "--out", str(tmp_path / "b"), "--steps", "1"]
-    assert "vp360 has no recipe 'released'; insta, monoavatar have one" in fails(capsys, *other, "--recipe", "released")
+    assert "vp360 has no recipe 'released'; flash_avatar, gaussian_avatars, insta" in fails(
+        capsys, *other, "--recipe", "released"
+    )

@@ -191,6 +191,7 @@ APPENDED = {  # they grow by a line at a time
     "runs/folder.py": "log",
     "apps/priors/training_log.py": "after_step",
     "runs/lock.py": "run_lock",
+    "runs/memory.py": "__init__",  # no file, but a switch of the kernel
     "cli/streams.py": "open_closed_descriptors",  # no file, but a stream of the process
 }
 """Functions that may open a file for writing, by module."""

@@ -139,7 +139,8 @@ def train(
         avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
-        options = recipe.trainer_arguments(avatar, source, rays=128, samples=0)
+        rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": 0}
+        options = recipe.trainer_arguments(avatar, source, **rays)
         options["losses"] = [_from_the_start(loss) for loss in options["losses"]]
         if callbacks is not None:
             options["callbacks"] = callbacks()

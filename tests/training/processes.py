@@ -90,7 +90,7 @@ def codes_trainer(**options) -> Trainer:
     parts = Static(torch.tensor([[-0.15] * 3, [0.15] * 3])), Frequency(2), NeRFDecoder(8)
     codes = {"light": LatentTable(len(capture), 3)}
     avatar = Avatar(*parts, VolumeRenderer(UniformSampler(8)), FrameCode("light", 3), codes=codes)
-    return ball_trainer(64, avatar, **{"frames_per_step": 1, **options})
+    return ball_trainer(64, avatar, **{"frames_per_step": 1, "learning_rate": None, **options})
 
 
 def main() -> None:
