@@ -27,7 +27,7 @@ from headfields.runs.folder import RunFolder, read_json, versions, write_json
 from headfields.runs.lock import run_lock
 from headfields.runs.memory import PeakMemory
 from headfields.training.evaluation import evaluate, picture
-from headfields.training.idle_options import idle_options
+from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.opened_run import trainer_of
 from headfields.training.presets import build, parameters_of, preset, preset_arguments
 from headfields.training.recipes import Recipe, recipe_of
@@ -467,7 +467,8 @@ def misfits(study: Study) -> Mapping[str, str]:
     reasons = {}
     for name, row in study.rows.items():
         try:
-            avatar, _ = made(study, row, source)
+            avatar, recipe = made(study, row, source)
+            refuse_idle("options", row.options, idle_options(recipe, avatar, {**recipe.options, **row.options}))
             if hasattr(avatar, "field"):
                 with torch.no_grad():
                     avatar.field(state)

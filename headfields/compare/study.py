@@ -472,12 +472,15 @@ def _product(path: Path, said: Any) -> dict[str, Row]:
     make = _function(path, "product: make", said.get("make"))
     further = _function(path, "product: regularizers", said["regularizers"]) if "regularizers" in said else None
     options = said.get("options", {})
-    _check_entries(path, " in product.options", options, {str(name) for names in lists for name in names})
+    known = {str(name) for names in lists for name in names}
+    for key in options:  # of a part, or of several that meet in a row: "hash grid, NeuS"
+        _check_entries(path, " in product.options", dict.fromkeys(key.split(", ")), known)
     rows = {}
     for names in itertools.product(*lists):
         given = dict(zip(said["parts"], names, strict=True))
         title = ", ".join(map(str, names))
-        own = {option: value for name in names for option, value in options.get(str(name), {}).items()}
+        meeting = [values for key, values in options.items() if set(key.split(", ")) <= set(map(str, names))]
+        own = {option: value for values in meeting for option, value in values.items()}
         rows[title] = Row(
             options=own, build=Combination(make, given), source=f"{said['make']} {title}", regularizers=further
         )

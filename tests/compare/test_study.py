@@ -246,3 +246,20 @@ def test_a_study_is_data(folder: Path) -> None:
     rows = Study.product(lambda capture, a, b: None, {"a": {"x": 1, "y": 2}, "b": {"z": 3}})
     assert list(rows) == ["a x, b z", "a y, b z"]
     assert rows["a x, b z"].data()["code"] != rows["a y, b z"].data()["code"]
+
+
+def test_options_of_a_product_are_those_of_names_that_meet(tmp_path) -> None:
+    (tmp_path / "rows.py").write_text("def make(capture, **names):\n    return None\n")
+    (tmp_path / "study.toml").write_text(
+        "captures = ['a']\nsteps = 1\n[product]\nmake = 'rows.py:make'\nparts.encoder = ['hash grid', 'codes']\n"
+        "parts.decoder = ['NeRF', 'NeuS']\n[product.options.NeuS]\nnetwork_learning_rate = 0.5\n"
+        "[product.options.'hash grid, NeuS']\nlearning_rate = 0.25\n"
+    )
+    rows = Study.load(tmp_path / "study.toml").rows
+    assert dict(rows["codes, NeuS"].options) == {"network_learning_rate": 0.5}
+    assert dict(rows["hash grid, NeuS"].options) == {"network_learning_rate": 0.5, "learning_rate": 0.25}
+    assert not rows["hash grid, NeRF"].options
+    text = (tmp_path / "study.toml").read_text().replace("'hash grid, NeuS'", "'hash grid, NeuZ'")
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"no entry 'NeuZ' in product\.options"):
+        Study.load(tmp_path / "study.toml")
