@@ -30,7 +30,7 @@ rays = 16
 frames = 1
 [rows.affine]
 [rows.own]
-build = "rows_of_engines.py:mine"
+build = "{module}.py:mine"
 """
 ROWS = """
 import headfields as hf
@@ -43,9 +43,10 @@ def mine(capture):
 
 def written(place: Path, capture: Path, steps: int) -> Path:
     """A study's file with a row of its own beside it."""
-    (place / "rows_of_engines.py").write_text(ROWS)
+    module = f"rows_of_{place.name}"  # a process has one module of a name
+    (place / f"{module}.py").write_text(ROWS)
     file = place / "study.toml"
-    file.write_text(STUDY.format(folder=capture, steps=steps))
+    file.write_text(STUDY.format(folder=capture, steps=steps, module=module))
     return file
 
 
