@@ -200,6 +200,7 @@ def test_every_layer_of_a_capture_shows(browser, show, capture) -> None:
     assert np.array_equal(viewer._nodes["mesh"].vertices, capture.template.canonical_vertices.numpy())
 
 
+@pytest.mark.slow  # 16 s; test_files_of_the_panel shows in the default run that the page works
 def test_a_tab_that_closes_while_it_is_drawn_for(browser, show, capture, capsys) -> None:
     torch.manual_seed(0)
     avatar = insta(capture.template, expression_width=capture.state([0]).expression.shape[1], log2_table_size=10)
