@@ -8,7 +8,6 @@ from typing import Any
 
 from headfields.compare import charts
 from headfields.compare.study import HIGHER, kind_of
-from headfields.compare.yaw_curve import draw_yaw_curve
 
 COSTS = {
     "processor seconds": ("training, s", 1.0, "{:.0f}"),
@@ -53,7 +52,7 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "<p class=note>Gray: another row is at least as good in both. Costs are medians over cells.</p>"
         f"<div class=charts>{_scatters(found)}</div>{_costs(found)}",
         _curves(found),
-        f"<h2>Over yaw</h2><div class=charts>{draw_yaw_curve(found['over yaw'])}</div>" if found["over yaw"] else "",
+        _over_yaw(found),
         "<h2>By region and capture</h2>" + _regions(found),
         _pictures(pictures),
         _trials(found),
@@ -248,6 +247,16 @@ def _curves(found: Mapping[str, Any]) -> str:
         "<h2>While training</h2><p class=note>On validation frames, which no row trains on; mean over captures and "
         f"seeds.</p><div class=charts>{''.join(drawn)}</div>"
     )
+
+
+def _over_yaw(found: Mapping[str, Any]) -> str:
+    """Quality over the direction that the head is seen from."""
+    curve = found["over yaw"]
+    if not curve:
+        return ""
+    lines = {name: [(yaw, value) for yaw, value, _ in row] for name, row in curve["rows"].items()}
+    drawn = charts.curves(lines, "yaw of the camera around the head, degrees", curve["measure"], colors_of(found))
+    return f"<h2>Over yaw</h2><div class=charts>{drawn}</div>"
 
 
 def _regions(found: Mapping[str, Any]) -> str:
