@@ -84,7 +84,7 @@ tr.baseline td{background:#f8f9fa}
 .better span{background:#d3f9d8;color:#2b8a3e}.worse span{background:#ffe3e3;color:#c92a2a}
 .equivalent span{background:#d0ebff;color:#1864ab}
 .interval{width:140px;height:18px;vertical-align:middle}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(27rem,1fr));gap:1.2rem 1.6rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(27rem,1fr));gap:1.2rem 1.6rem}
 .charts + .scroll{margin-top:1.2rem}
 .charts svg{width:100%;overflow:visible}svg text{font:11px system-ui,"DejaVu Sans",sans-serif}
 td.bar{min-width:6.5rem;background-repeat:no-repeat;background-position:0 100%;background-size:var(--w) 3px;
