@@ -61,9 +61,9 @@ def compare(
         raise CommandError("--engine-options are those of --engine submitit or dask")
     asked = Study.load(study, capture)
     if figures_from is not None:
-        taken, unknown = import_figures(asked, figures_from, out, device)
+        imported, unknown = import_figures(asked, figures_from, out, device)
         rest = f"; {unknown} are of other code, options, data or versions" if unknown else ""
-        print(f"{taken} finished cells taken over from {figures_from}{rest}")
+        print(f"{imported} finished cells taken over from {figures_from}{rest}")
     if figures_to is not None:
         print(f"{export_figures(asked, out, figures_to, device)} finished cells written to {figures_to}")
         return

@@ -11,6 +11,7 @@ import tyro
 from headfields.cli import presets
 from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFloat, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError, Interrupted
+from headfields.cli.unused import refuse_unused
 from headfields.data.camera_axes import Convention
 
 _MODEL_HELP = f"""A preset of headfields.models. Each is listed with the arguments that --set takes, and their defaults:
@@ -119,9 +120,9 @@ def train(
     if live is not None and convention is not None:
         raise CommandError("--convention is for --capture; frames that --live reads decide for themselves")
     callbacks: list[Any] = []
-    if port != 8080 and not view:
-        raise CommandError(f"--port {port} does nothing without --view; leave it out")
-    if view:
+    if not view:
+        refuse_unused(train, {"port": port}, ("port",), "without --view")
+    else:
         from headfields.apps.viewer.listening import require_viser
         from headfields.apps.viewer.training_view import TrainingView
 

@@ -145,15 +145,15 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         InterruptedCell: Ctrl-C ended its training; a checkpoint is saved.
     """
     out = Path(out)
-    found = cell.done(out)
-    if found is not None:
-        return found
+    result = cell.done(out)
+    if result is not None:
+        return result
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):
-        found = cell.done(out)  # by another process, while this one waited
-        if found is not None:
-            return found
+        result = cell.done(out)  # by another process, while this one waited
+        if result is not None:
+            return result
         source, validation = opened(cell.study, cell.capture)
         trained = folder / "trained.json"
         if not trained.exists():

@@ -49,8 +49,8 @@ def log_ticks(low: float | int, high: float | int) -> list[float]:
     if high / low < 4:
         return ticks(low, high, 3)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [unit * 10.0**power for power in powers for unit in (1, 2, 5)]
-    within = [value for value in found if low * 0.999 <= value <= high * 1.001]
+    candidates = [unit * 10.0**power for power in powers for unit in (1, 2, 5)]
+    within = [value for value in candidates if low * 0.999 <= value <= high * 1.001]
     return within if len(within) <= 6 else [value for value in within if f"{value:e}"[0] == "1"]
 
 

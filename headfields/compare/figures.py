@@ -39,14 +39,14 @@ def import_figures(study: Study, folder: Path | str, out: Path | str, device: st
     folder, out = Path(folder), Path(out)
     if not (folder / "cells").is_dir():
         raise FileNotFoundError(f"{folder} has no folder cells; name one that --export wrote")
-    taken, keys = 0, set()
+    imported, keys = 0, set()
     for cells in (trials_of(study, device), None):  # which cells there are depends on what trials chose
         for cell in _cells(study, out, device) if cells is None else cells:
             keys.add(cell.key())
             if cell.done(out) is None and cell.done(folder) is not None:
                 _copy(cell, folder, out)
-                taken += 1
-    return taken, sum(path.parent.name not in keys for path in (folder / "cells").glob("*/result.json"))
+                imported += 1
+    return imported, sum(path.parent.name not in keys for path in (folder / "cells").glob("*/result.json"))
 
 
 def _cells(study: Study, out: Path, device: str) -> list[Cell]:

@@ -54,7 +54,7 @@ def differences_of(
 ) -> dict[str, np.ndarray]:
     """By capture, (seeds, frames): how much better a row is than the baseline, of the same capture, seed and frame."""
     sign = 1.0 if HIGHER[kind_of(measure)] else -1.0
-    found = {}
+    differences = {}
     for capture in dict.fromkeys(capture for capture, _ in row):
         seeds = sorted(seed for place, seed in row if place == capture and (capture, seed) in base)
         pairs = [[frame_scores(side[capture, seed], measure) for side in (row, base)] for seed in seeds]
@@ -65,8 +65,8 @@ def differences_of(
         ]
         if frames:
             gains = [[sign * (own[frame] - other[frame]) for frame in frames] for own, other in pairs]  # type: ignore[operator]
-            found[capture] = np.array(gains)
-    return found
+            differences[capture] = np.array(gains)
+    return differences
 
 
 def content(

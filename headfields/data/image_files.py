@@ -240,5 +240,6 @@ def images_of(path: Path) -> tuple[Path, list[Path]]:
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
+    """Sorts files by the numbers in their names: 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.stem)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -93,9 +93,9 @@ class RegionMasks:
     def blinks(self, share: float = 0.6) -> list[int]:
         """The frames in which fewer pixels are an eye's than `share` of the median over the capture; none without
         labels."""
-        found = [self._label(frame) for frame in range(len(self.capture))]
-        labels = [label for label in found if label is not None]
-        if len(labels) < len(found):
+        by_frame = [self._label(frame) for frame in range(len(self.capture))]
+        labels = [label for label in by_frame if label is not None]
+        if len(labels) < len(by_frame):
             return []
         count = torch.tensor([float(_labeled(label, REGIONS["eyes"]).sum()) for label in labels])
         return (count < share * count.median()).nonzero()[:, 0].tolist()
