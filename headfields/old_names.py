@@ -157,8 +157,10 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "heads.flame.assets": "FlameAssets",
         "apps.export.flame": "FlameConversion convert_flame",
         "heads.landmarks": "ContourLandmarks LandmarkEmbedding Landmarks",
-        "heads.mouth.closing": "boundary_loops close_mouth mouth_loop",
+        "heads.mouth.border": "mouth_loop",
+        "heads.mouth.closing": "close_mouth",
         "heads.mouth.inner": "FLAME_INNER_LIPS InnerMouth",
+        "ops.mesh_topology": "boundary_loops",
     },
     "headfields.interop": {
         "interop.cameras": (

@@ -31,7 +31,7 @@ from headfields.data.template import Mouth
 from headfields.data.untracked import is_untracked
 from headfields.data.video_frames import VIDEO_SUFFIXES
 from headfields.files.reading import reading
-from headfields.heads.mouth.closing import mouth_loop
+from headfields.heads.mouth.border import mouth_loop
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from headfields.data.errors import CaptureError, NoOpenMouthError
 from headfields.data.regions import LabeledView, vote_regions
-from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces
+from headfields.heads.mouth.border import mouth_loop_in_front
+from headfields.heads.mouth.closing import close_mouth
 from headfields.heads.mouth.inner import InnerMouth, inner_mouth
 from headfields.mesh.mesh import Mesh
+from headfields.ops.mesh_topology import folded_faces
 from headfields.records import Template
 
 __all__ = ["Mouth", "build_inner_mouth", "build_template"]
 
 Mouth = Literal["close", "interior", "none"]
 """Treatment of the open mouth of a tracked mesh; see `headfields.data.load_capture`."""
-
-_MOUTH_SPAN = 0.1  # meters: wider open borders are the neck's
 
 
 def build_template(
@@ -106,7 +106,7 @@ def build_inner_mouth(
     """
     vertices, faces = canonical.vertices, canonical.faces
     reasons: list[str] = []
-    loop = _mouth_border(vertices, faces[~folded_faces(faces)], reasons)
+    loop = mouth_loop_in_front(faces[~folded_faces(faces)], vertices, reasons)
     if loop is None:
         raise NoOpenMouthError(
             f'load_capture: mouth="interior" needs an open mouth, and {"; ".join(reasons)}. If the mesh has an inside '
@@ -132,34 +132,9 @@ def build_inner_mouth(
 def _mouth_faces(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]) -> Int[Tensor, "g 3"]:
     """Faces that close the mouth; none if no open border looks like one."""
     simple = faces[~folded_faces(faces)]
-    loop = _mouth_border(vertices, simple, report)
+    loop = mouth_loop_in_front(simple, vertices, report)
     if loop is None:
         return faces[:0]
     closed, new = close_mouth(simple, loop, vertices)
     report.append(f"mouth closed with {int(new.sum())} faces across a border of {len(loop)} vertices")
     return closed[new].to(faces.dtype)
-
-
-def _mouth_border(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], report: list[str]
-) -> Int[Tensor, " l"] | None:
-    """The widest open border in front, on the midline and less than 10 cm across, or None and a line in the report."""
-    try:
-        loops = boundary_loops(faces)
-    except ValueError as error:
-        report.append(f"mouth left as it is: {error}")
-        return None
-    middle = vertices[faces.unique()].amin(0).lerp(vertices[faces.unique()].amax(0), 0.5)
-    mouths = []
-    for loop in loops:
-        ring = vertices[loop]
-        low, high = ring.amin(0), ring.amax(0)
-        crosses = low[0] < middle[0] < high[0] and ring[:, 2].mean() > middle[2]
-        if crosses and (high - low).norm() < _MOUTH_SPAN:
-            mouths.append((float((high - low).norm()), loop))
-    if not mouths:
-        report.append(
-            f"mouth taken as closed: of {len(loops)} open borders none is in front, on the midline and under 10 cm"
-        )
-        return None
-    return max(mouths, key=lambda entry: entry[0])[1]

@@ -12,7 +12,8 @@ from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_names, checked_arrays, whole_numbers
 from headfields.files.reading import reading
 from headfields.files.unpickler import to_array
-from headfields.heads.mouth.closing import close_mouth, mouth_loop
+from headfields.heads.mouth.border import mouth_loop
+from headfields.heads.mouth.closing import close_mouth
 from headfields.ops._checks import check_floating, common_batch
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.heads.landmarks import ContourLandmarks, Landmarks, points_on_faces
-from headfields.heads.mouth.closing import close_mouth, mouth_loop
+from headfields.heads.mouth.border import mouth_loop
+from headfields.heads.mouth.closing import close_mouth
 from headfields.ops._checks import check_floating, common_batch
 from headfields.ops.skinning import (
     blend_shapes,

@@ -1,4 +1,7 @@
-"""Topology of a triangle mesh: its edges, the faces across them, its components, and the uniform Laplacian."""
+"""Topology of a triangle mesh: its edges, the faces across them, its open borders, its components, and the uniform
+Laplacian."""
+
+from collections import Counter
 
 import numpy as np
 import scipy.sparse
@@ -10,10 +13,12 @@ from headfields.ops._checks import MOST_VERTICES, check_index, check_integer, ch
 from headfields.ops.functorch_rules import array_of
 
 __all__ = [
+    "boundary_loops",
     "directed_edges",
     "edge_neighbors",
     "edges_as_arrays",
     "face_neighbors",
+    "folded_faces",
     "open_edges",
     "uniform_laplacian",
     "unique_edges",
@@ -114,6 +119,75 @@ def open_edges(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "f 3"]:
     """Whether the edge opposite each corner of each face is a border: a point with a barycentric coordinate of 0 at
     such a corner lies on the border."""
     return (edge_neighbors(faces) < 0).roll(-1, 1)
+
+
+def folded_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
+    """(F,) mask of faces that share all three vertices with another face, as decimation sometimes leaves them.
+
+    Their edges are used once in each direction, which hides borders: remove them before `boundary_loops`.
+
+    Args:
+        faces: (F, 3) vertex indices.
+    """
+    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
+    return count[inverse] > 1
+
+
+def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
+    """The open borders of a triangle mesh, longest first.
+
+    Args:
+        faces: (F, 3) vertex indices, consistently oriented.
+
+    Returns:
+        One tensor of vertex indices per border, each vertex once, in the direction in which the faces run along it,
+        starting at its smallest index; borders of equal length are ordered by that index. Empty for a closed mesh.
+        Borders that touch in a vertex are borders of their own.
+
+    Raises:
+        TypeError: `faces` is not an integer tensor.
+        ValueError: its shape is not (F, 3), or the faces are not consistently oriented. (Edges with four faces, as
+            decimation leaves them, are no border and are accepted.)
+
+    >>> import torch, headfields as hf
+    >>> [loop.tolist() for loop in hf.ops.mesh_topology.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
+    [[0, 1, 3, 2]]
+    """
+    check_integer("boundary_loops", "faces", faces)
+    check_shape("boundary_loops", "faces", faces, "F 3")
+    table = faces.detach().cpu().tolist()
+    directed = Counter(edge for a, b, c in table for edge in ((a, b), (b, c), (c, a)))
+    after: dict[int, list[int]] = {}
+    for (a, b), uses in sorted(directed.items()):
+        unmatched = uses - directed.get((b, a), 0)
+        if unmatched > 1:
+            raise ValueError(
+                f"boundary_loops: faces use the directed edge ({a}, {b}) {unmatched} times more than its reverse; "
+                "orient the faces consistently"
+            )
+        if unmatched == 1:
+            after.setdefault(a, []).append(b)
+    loops: list[list[int]] = []
+    while after:
+        path = [min(after)]
+        place = {path[0]: 0}
+        while path[-1] in after:
+            following = after[path[-1]]
+            vertex = following.pop(0)
+            if not following:
+                del after[path[-1]]
+            if vertex in place:  # a loop is closed; as many edges arrive at each vertex as leave it
+                loop = path[place[vertex] :]
+                loops.append(loop)
+                del path[place[vertex] + 1 :]
+                for other in loop[1:]:
+                    del place[other]
+            else:
+                place[vertex] = len(path)
+                path.append(vertex)
+    loops = [loop[loop.index(min(loop)) :] + loop[: loop.index(min(loop))] for loop in loops]
+    loops.sort(key=lambda loop: (-len(loop), loop[0]))
+    return [torch.tensor(loop, dtype=torch.int64, device=faces.device) for loop in loops]
 
 
 def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import headfields as hf
-from benchmarks import tracked_capture
+from benchmarks import retracked
 from headfields.compare import Study
 from headfields.compare.cells import misfits
 from headfields.data.formats.insta_writer import write_insta
@@ -35,7 +35,7 @@ def test_rows_can_be_built(name: str, tmp_path: Path) -> None:
 def test_a_tracked_capture_has_the_frames_of_the_exact_one(tmp_path: Path) -> None:
     hf.synthetic.write_head_capture(tmp_path / "a", frames=6, size=64, samples=1, progress=False)
     words = ["--capture", str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--every", "2", "--quick"]
-    tracked_capture.main(words)
+    retracked.main(words)
     exact, tracked = (hf.data.load_capture(tmp_path / "out" / name) for name in ("exact", "tracked"))
     assert len(exact) == len(tracked) == 3
     assert {name: rows.tolist() for name, rows in exact.splits.items()} == {

@@ -4,125 +4,15 @@ Head meshes end at the inner lips, so points inside the mouth have no surface ne
 al. 2023) closes FLAME's inner-lip loop of 32 vertices with 30 triangles; here the same is done for any mesh.
 """
 
-from collections import Counter
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.heads.mouth.border import mouth_loop
+from headfields.ops._checks import check_integer
+from headfields.ops.mesh_topology import boundary_loops
 
-__all__ = ["boundary_loops", "close_mouth", "folded_faces", "mouth_loop"]
-
-
-def folded_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
-    """(F,) mask of faces that share all three vertices with another face, as decimation sometimes leaves them.
-
-    Their edges are used once in each direction, which hides borders: remove them before `boundary_loops`.
-
-    Args:
-        faces: (F, 3) vertex indices.
-    """
-    _, inverse, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
-    return count[inverse] > 1
-
-
-def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
-    """The open borders of a triangle mesh, longest first.
-
-    Args:
-        faces: (F, 3) vertex indices, consistently oriented.
-
-    Returns:
-        One tensor of vertex indices per border, each vertex once, in the direction in which the faces run along it,
-        starting at its smallest index; borders of equal length are ordered by that index. Empty for a closed mesh.
-        Borders that touch in a vertex are borders of their own.
-
-    Raises:
-        TypeError: `faces` is not an integer tensor.
-        ValueError: its shape is not (F, 3), or the faces are not consistently oriented. (Edges with four faces, as
-            decimation leaves them, are no border and are accepted.)
-
-    >>> import torch, headfields as hf
-    >>> [loop.tolist() for loop in hf.heads.mouth.closing.boundary_loops(torch.tensor([[0, 1, 2], [2, 1, 3]]))]
-    [[0, 1, 3, 2]]
-    """
-    check_integer("boundary_loops", "faces", faces)
-    check_shape("boundary_loops", "faces", faces, "F 3")
-    table = faces.detach().cpu().tolist()
-    directed = Counter(edge for a, b, c in table for edge in ((a, b), (b, c), (c, a)))
-    after: dict[int, list[int]] = {}
-    for (a, b), uses in sorted(directed.items()):
-        unmatched = uses - directed.get((b, a), 0)
-        if unmatched > 1:
-            raise ValueError(
-                f"boundary_loops: faces use the directed edge ({a}, {b}) {unmatched} times more than its reverse; "
-                "orient the faces consistently"
-            )
-        if unmatched == 1:
-            after.setdefault(a, []).append(b)
-    loops: list[list[int]] = []
-    while after:
-        path = [min(after)]
-        place = {path[0]: 0}
-        while path[-1] in after:
-            following = after[path[-1]]
-            vertex = following.pop(0)
-            if not following:
-                del after[path[-1]]
-            if vertex in place:  # a loop is closed; as many edges arrive at each vertex as leave it
-                loop = path[place[vertex] :]
-                loops.append(loop)
-                del path[place[vertex] + 1 :]
-                for other in loop[1:]:
-                    del place[other]
-            else:
-                place[vertex] = len(path)
-                path.append(vertex)
-    loops = [loop[loop.index(min(loop)) :] + loop[: loop.index(min(loop))] for loop in loops]
-    loops.sort(key=lambda loop: (-len(loop), loop[0]))
-    return [torch.tensor(loop, dtype=torch.int64, device=faces.device) for loop in loops]
-
-
-def mouth_loop(
-    faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"], jaw_weights: Float[Tensor, " v"] | None = None
-) -> Int[Tensor, " l"]:
-    """The open border of a head mesh that is the mouth.
-
-    With `jaw_weights` it is the border along which they vary most: the mouth has a lip on the jaw and one on the skull,
-    neck and eye sockets do not. Without them it is the smallest border that crosses the plane x = 0, which eye sockets
-    do not cross; the largest one is the neck.
-
-    Args:
-        faces: (F, 3) vertex indices.
-        vertices: (V, 3) positions, meters, symmetric about x = 0 up to the head's own asymmetry.
-        jaw_weights: (V,) skinning weights of the jaw joint, in [0, 1].
-
-    Returns:
-        (L,) vertex indices, as `boundary_loops` gives them.
-
-    Raises:
-        ValueError: no border fits: the mouth is closed already, or `loop` has to be given by hand.
-    """
-    check_floating("mouth_loop", "vertices", vertices)
-    check_shape("mouth_loop", "vertices", vertices, "V 3")
-    loops = boundary_loops(faces)
-    spans = [float((vertices[loop].amax(0) - vertices[loop].amin(0)).norm()) for loop in loops]
-    chosen: int | None = None
-    if jaw_weights is not None:
-        varies = [float(jaw_weights[loop].max() - jaw_weights[loop].min()) for loop in loops]
-        if varies and max(varies) > 0.25:
-            chosen = varies.index(max(varies))
-    else:
-        crossing = [i for i, loop in enumerate(loops) if vertices[loop, 0].min() < 0 < vertices[loop, 0].max()]
-        if len(crossing) > 1 or (crossing and len(loops) == 1):
-            chosen = min(crossing, key=spans.__getitem__)
-    if chosen is None:
-        listing = "; ".join(f"{len(loop)} vertices spanning {s:.3f} m" for loop, s in zip(loops, spans, strict=True))
-        raise ValueError(
-            f"mouth_loop: none of the borders ({listing or 'there are none'}) looks like a mouth; pass loop"
-        )
-    return loops[chosen]
+__all__ = ["close_mouth"]
 
 
 def close_mouth(

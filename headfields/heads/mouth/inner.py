@@ -17,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.heads.mouth.affine_frames import affine_frame, connected, is_thick, jaw_share, skull_share
-from headfields.heads.mouth.closing import boundary_loops, close_mouth, folded_faces, mouth_loop
+from headfields.heads.mouth.border import mouth_loop
+from headfields.heads.mouth.closing import close_mouth
 from headfields.heads.mouth.shape import Lips, cavity, cavity_chart, cavity_faces, tooth_chart, tooth_row
 from headfields.heads.mouth.uv_packing import pack_chart
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.mesh_topology import boundary_loops, folded_faces
 from headfields.ops.vertex_geometry import vertex_areas
 from headfields.records import Record, Template
 

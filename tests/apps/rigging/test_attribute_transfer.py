@@ -12,7 +12,7 @@ from headfields.apps.rigging.attribute_transfer import (
     transfer_values,
     weld_groups,
 )
-from headfields.heads.mouth.closing import mouth_loop
+from headfields.heads.mouth.border import mouth_loop
 from tests.apps.rigging.test_registration import shuffled
 
 

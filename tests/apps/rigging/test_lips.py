@@ -6,8 +6,8 @@ import torch
 from headfields.apps.rigging.landmarks import find_scan_landmarks
 from headfields.apps.rigging.lips import cut_lips, lip_sides, lips_parted
 from headfields.apps.rigging.mesh_repair import close_pinholes
-from headfields.heads.mouth.closing import boundary_loops
 from headfields.mesh import Mesh
+from headfields.ops.mesh_topology import boundary_loops
 from tests.apps.rigging.conftest import sealed_scan
 
 

@@ -13,9 +13,9 @@ from headfields.apps.rigging.lips import LipCut
 from headfields.apps.rigging.pictures import rig_pictures
 from headfields.apps.rigging.rig import _close_lip_gaps
 from headfields.heads import FlameHead, SmplxHead
-from headfields.heads.mouth.closing import boundary_loops
 from headfields.mesh import Mesh
 from headfields.mesh.files import load_mesh
+from headfields.ops.mesh_topology import boundary_loops
 from headfields.synthetic.body.model import procedural_body
 from tests.shared_data import shared
 

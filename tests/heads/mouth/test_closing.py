@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headfields.heads.mouth.closing import boundary_loops, close_mouth, mouth_loop
+from headfields.heads.mouth.border import mouth_loop
+from headfields.heads.mouth.closing import close_mouth
+from headfields.ops.mesh_topology import boundary_loops
 
 
 def tube(rows, around):

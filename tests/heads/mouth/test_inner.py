@@ -7,8 +7,9 @@ import torch
 
 import headfields as hf
 from headfields.heads import inner_mouth
-from headfields.heads.mouth.closing import boundary_loops, mouth_loop
+from headfields.heads.mouth.border import mouth_loop
 from headfields.heads.mouth.inner import FLAME_INNER_LIPS, InnerMouth
+from headfields.ops.mesh_topology import boundary_loops
 from headfields.ops.triangle_bvh import TriangleBVH
 
 JAW = 2

@@ -6,7 +6,7 @@ import torch
 
 from headfields.files.arrays import save_arrays
 from headfields.heads import SmplxHead
-from headfields.heads.mouth.closing import boundary_loops
+from headfields.ops.mesh_topology import boundary_loops
 from headfields.synthetic.body.model import procedural_body, procedural_body_arrays
 from headfields.synthetic.body.rig import BODY_JOINTS
 from headfields.synthetic.body.texture import procedural_body_texture

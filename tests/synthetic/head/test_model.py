@@ -8,7 +8,7 @@ import trimesh
 
 from headfields.files.arrays import save_arrays
 from headfields.heads.flame.model import FlameHead
-from headfields.heads.mouth.closing import boundary_loops
+from headfields.ops.mesh_topology import boundary_loops
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.head.shape import EYE_RADIUS
 from headfields.synthetic.head.texture import procedural_head_texture

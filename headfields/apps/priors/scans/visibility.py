@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headfields.heads.mouth.closing import boundary_loops, folded_faces
-from headfields.ops.mesh_topology import unique_edges
+from headfields.ops.mesh_topology import boundary_loops, folded_faces, unique_edges
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_normals
 

@@ -10,9 +10,8 @@ from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_lan
 from headfields.apps.tracking.rig.body import TrackedBody
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.landmarks import LandmarkEmbedding, Landmarks
-from headfields.heads.mouth.closing import boundary_loops
 from headfields.heads.skinned import SkinnedHead
-from headfields.ops.mesh_topology import vertex_components
+from headfields.ops.mesh_topology import boundary_loops, vertex_components
 
 __all__ = ["HEAD_JOINTS", "HeadModel"]
 

@@ -1,6 +1,6 @@
 """A capture tracked from its own images, beside the exact one with the same frames, for studies of what tracking costs.
 
-`python -m benchmarks.tracked_capture --capture DIR --head HEAD --out OUT [--every 3]`
+`python -m benchmarks.retracked --capture DIR --head HEAD --out OUT [--every 3]`
 
 Takes a capture with exact meshes and cameras, and makes OUT/tracked from its images, mattes and labels and from its
 landmarks, moved by normal noise, with `headfields capture` and a head that does not know the person. OUT/exact has the
