@@ -20,6 +20,7 @@ def synth(
     noise_seed: int = 0,
     identity: OptionalInt = None,
     cameras: int = 0,
+    retargeted: OptionalInt = None,
 ) -> None:
     """Write a synthetic capture: a moving procedural head with images, mattes, labels, depth and meshes.
 
@@ -38,6 +39,8 @@ def synth(
         identity: Seed of the identity; the mean head if not given.
         cameras: Also write OUT/cameras, a capture of test frames seen by so many cameras that training never sees, at
             yaws from -90 to 90 degrees around the head: the stratum "cameras" of headfields compare.
+        retargeted: Also write OUT/retargeted, a capture of this person in the motion of the person with this seed, as
+            retargeting makes it of that person's meshes: the stratum "retargeted" of headfields compare.
     """
     target = folder or out
     if target is None or (folder and out):
@@ -50,21 +53,30 @@ def synth(
         raise CommandError(f"--cameras is {cameras} and --frames {frames}; expected 0 or more, of 6 frames or more")
     if identity is not None and identity < 0:
         raise CommandError(f"--identity is {identity}; expected 0 or more")
+    if retargeted is not None and (retargeted < 0 or retargeted == identity or frames < 6):
+        raise CommandError(
+            f"--retargeted is {retargeted}, --identity {identity} and --frames {frames}; expected the seed of another "
+            "identity, 0 or more, and 6 frames or more"
+        )
     from headfields.data import load_capture
-    from headfields.synthetic.captures import write_head_capture
+    from headfields.synthetic.captures import RETARGETED, write_head_capture
     from headfields.synthetic.tracking_error import tracking_error
     from headfields.synthetic.tracking_noise import TrackingNoise
 
     errors = TrackingNoise(seed=noise_seed).times(noise) if noise else None
     try:
         write_head_capture(
-            target, frames=frames, size=size, seed=seed, noise=errors, identity=identity, cameras=cameras
-        )
+            target, frames=frames, size=size, seed=seed, noise=errors, identity=identity, cameras=cameras,
+            retargeted=retargeted,
+        )  # fmt: skip
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {target}")
     if cameras:
         print(f"wrote test frames by {cameras} other cameras to {target / 'cameras'}")
+    if retargeted is not None:
+        error = tracking_error(load_capture(target / RETARGETED))
+        print(f"wrote the motion of person {retargeted} to {target / RETARGETED}, retargeted with errors: {error}")
     if noise:
         print(f"tracking error, mean over frames: {tracking_error(load_capture(target))}")
     print(f"next: headfields train insta --capture {target} --out RUN --minutes 10")

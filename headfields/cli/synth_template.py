@@ -14,6 +14,7 @@ def synth_template(
     size: int = 224,
     seed: int = 0,
     rate: float = 10.0,
+    cameras: int = 0,
 ) -> None:
     """Render a capture of a rigged scan on a turning chair: `headfields synth-template --rig RIG.npz --out DIR`.
 
@@ -30,13 +31,18 @@ def synth_template(
         size: Side of the square images, in pixels.
         seed: Seed of the motion, relief and folds.
         rate: Frames per second of talking.
+        cameras: Also write OUT/cameras, an exact capture of test frames seen by so many cameras all around the body, 20
+            degrees above the recording one, that training never sees: the stratum "cameras" of headfields compare.
     """
     from headfields.apps.rigging import RiggedTemplate
+    from headfields.synthetic.captures import CAMERAS
     from headfields.synthetic.rig_captures import write_rig_capture
 
     try:
-        write_rig_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate)
+        write_rig_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate, cameras=cameras)
     except FileExistsError as error:
         raise CommandError(str(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")
+    if cameras:
+        print(f"wrote test frames by {cameras} other cameras to {out / CAMERAS}")
     print(f"next: headfields track-template --rig {rig} --capture {out} --out RUN")

@@ -28,6 +28,7 @@ from headfields.metrics.image import decibels
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
+from headfields.synthetic.retargeted_motion import retargeted_states
 from headfields.synthetic.scans.sampler import HeadSampler
 from headfields.synthetic.scene.motion import JAW_OPEN, ScriptedMotion, scripted_motion
 from headfields.synthetic.scene.render import Renderer
@@ -47,6 +48,8 @@ _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
 CAMERAS = "cameras"
 """Folder of held-out cameras within a capture."""
+RETARGETED = "retargeted"
+"""Folder of motion retargeted from another person within a capture."""
 ORBIT_FRAMES = 4  # test frames that each of them sees
 
 
@@ -62,6 +65,7 @@ def write_head_capture(
     noise: TrackingNoise | None = None,
     identity: int | None = None,
     cameras: int = 0,
+    retargeted: int | None = None,
 ) -> Path:
     """Renders a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -90,6 +94,10 @@ def write_head_capture(
         cameras: number of cameras on an orbit around the head, at yaws evenly from −90 to 90 degrees in the room, that
             see four of the test frames each; `out/cameras` is a capture of them, with exact tracking. Training never
             sees them. 0 for none.
+        retargeted: seed of another identity that performs a motion of its own; None for none. `out/retargeted` is a
+            capture of `test_frames` frames of this person, drawn as they would look in that motion, with the states
+            that `headfields.apps.retargeting.Retargeter` makes of the other person's exact meshes, and the camera of
+            the drawing. Its `truth.npz` has the true states, so that `tracking_error` says what retargeting loses.
 
     Returns:
         The folder. A folder that has this capture already is left unchanged.
@@ -108,6 +116,13 @@ def write_head_capture(
         )
     if cameras:
         record["cameras"] = cameras
+    if retargeted is not None:
+        if retargeted < 0 or retargeted == identity or not test_frames:
+            raise ValueError(
+                f"write_head_capture: retargeted is {retargeted}, identity {identity} and test_frames {test_frames}; "
+                "expected the seed of another identity, at least 0, and test frames, whose number it has"
+            )
+        record["retargeted"] = retargeted
     if noise is not None:
         record["noise"] = asdict(noise)
     if identity is not None:
@@ -133,7 +148,6 @@ def write_head_capture(
         motion = scripted_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
-        rotation = _rotations(motion)
         lens = _lens(head, states, _poses(head, motion), size)
         true_cameras = Camera(_poses(head, motion), lens.expand(frames, 3, 3).contiguous(), (size, size))
         tracked, tracked_cameras = states, true_cameras
@@ -143,10 +157,12 @@ def write_head_capture(
         scene = Scene(head, seed)
         renderer = Renderer(scene, template.faces, size, samples, seed)
 
-        def drawn(index: int, camera: Camera, tracked_state: HeadState, tracked_camera: Camera) -> CapturedFrame:
-            state = states[index]
-            posed = scene.pose(state)
-            image, label = renderer.draw(posed, camera, Lights.in_frame(rotation[index]), _activity(motion, index))
+        def drawn(
+            made: ScriptedMotion, index: int, state: HeadState, camera: Camera, tracked_state: HeadState,
+            tracked_camera: Camera,
+        ) -> CapturedFrame:  # fmt: skip
+            lights = Lights.in_frame(_rotations(made)[index])
+            image, label = renderer.draw(scene.pose(state), camera, lights, _activity(made, index))
             landmarks = camera.project(head.landmarks(state.vertices))[0][0]
             assert tracked_state.expression is not None and tracked_state.pose is not None
             return CapturedFrame(
@@ -163,7 +179,8 @@ def write_head_capture(
 
         def recorded() -> Iterator[CapturedFrame]:
             for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
-                yield drawn(index, true_cameras[index], tracked[index], tracked_cameras[index])
+                truth = states[index], true_cameras[index]
+                yield drawn(motion, index, *truth, tracked[index], tracked_cameras[index])
 
         def orbiting() -> Iterator[CapturedFrame]:
             yaws = torch.linspace(-90, 90, cameras) if cameras > 1 else torch.zeros(1)
@@ -172,14 +189,31 @@ def write_head_capture(
                 poses = _poses(head, motion, yaw)[seen]
                 held_out = Camera(poses, _lens(head, states[seen], poses, size).expand(len(seen), 3, 3), (size, size))
                 for row, index in enumerate(seen.tolist()):
-                    yield drawn(index, held_out[row], states[index], held_out[row])
+                    yield drawn(motion, index, states[index], held_out[row], states[index], held_out[row])
+
+        def retarget(performer: FlameHead) -> None:
+            """Writes the capture of this person as the performer moves."""
+            made = scripted_motion(frames, rate, list(head.expression_names), seed + 1)
+            last = torch.arange(frames - test_frames, frames)
+            true, performed = _states(head, made)[last], _states(performer, made)[last]
+            moved = retargeted_states(head, performer, performed, tracked[torch.arange(frames - test_frames)])
+            poses = _poses(head, made)[last]
+            seen = Camera(poses, _lens(head, true, poses, size).expand(len(last), 3, 3).contiguous(), (size, size))
+
+            def performing() -> Iterator[CapturedFrame]:
+                for row in tqdm(range(len(last)), desc="retargeted", unit="frame", disable=not progress):
+                    yield drawn(made, int(last[row]), true[row], seen[row], moved[row], seen[row])
+
+            place = folder / RETARGETED
+            write_insta(place, performing(), template.canonical_vertices, template.faces, test_frames)
+            write_truth(place, *_true_tracking(true, seen))
 
         write_insta(folder, recorded(), template.canonical_vertices, template.faces, test_frames)
         middle = frames - max(test_frames, 1) // 2 - 1
         again = Renderer(scene, template.faces, size, samples, seed + 1)
         pair = [
             each.draw(
-                scene.pose(states[middle]), true_cameras[middle], Lights.in_frame(rotation[middle]),
+                scene.pose(states[middle]), true_cameras[middle], Lights.in_frame(_rotations(motion)[middle]),
                 _activity(motion, middle),
             )[0]
             for each in (renderer, again)
@@ -189,10 +223,10 @@ def write_head_capture(
         if cameras:
             views = cameras * min(ORBIT_FRAMES, test_frames)
             write_insta(folder / CAMERAS, orbiting(), template.canonical_vertices, template.faces, views)
+        if retargeted is not None:
+            retarget(_random_head(retargeted))
         if noise is not None:
-            assert states.expression is not None
-            truth = (states.vertices, true_cameras.world_to_camera, states.expression)
-            write_truth(folder, *(tensor.numpy() for tensor in truth))
+            write_truth(folder, *_true_tracking(states, true_cameras))
         # Last, so that an interrupted capture is not mistaken for a complete one.
         write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     return folder
@@ -209,6 +243,12 @@ def _ceiling(image: UInt8[np.ndarray, "h w 4"], other: UInt8[np.ndarray, "h w 4"
         for name, mask in (("psnr", torch.ones_like(head)), ("psnr_head", head))
         if bool(mask.any())
     }
+
+
+def _true_tracking(states: HeadState, cameras: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `write_truth` takes of states."""
+    assert states.expression is not None
+    return states.vertices.numpy(), cameras.world_to_camera.numpy(), states.expression.numpy()
 
 
 @contextlib.contextmanager

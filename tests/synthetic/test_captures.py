@@ -21,6 +21,7 @@ from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion
 from headfields.synthetic.scene.scene import HAIR, Scene
 from headfields.synthetic.scene.shading import Lights
 from headfields.synthetic.scene.wrinkles import Activity, crease, wrinkle
+from headfields.synthetic.tracking_error import tracking_error
 
 FRAMES, SIZE = 6, 32
 
@@ -272,15 +273,41 @@ def test_wrinkles_follow_the_expression() -> None:
     assert not Activity().active and Activity(frown=0.2).active
 
 
-def test_held_out_cameras_orbit_the_head_and_the_noise_ceiling_is_written(tmp_path: Path) -> None:
-    write_head_capture(tmp_path / "a", frames=4, test_frames=1, size=32, samples=1, cameras=3, progress=False)
-    views = load_capture(tmp_path / "a" / "cameras")
-    own = load_capture(tmp_path / "a")
-    yaw = view_yaw(views).rad2deg() - view_yaw(own, [3]).rad2deg()
-    assert len(views) == 3 and torch.allclose(yaw, torch.tensor([-90.0, 0.0, 90.0]), atol=8)  # the head also nods
-    assert torch.equal(views.state([0, 1, 2]).vertices, own.state([3, 3, 3]).vertices)
-    assert all(0.1 < float(views.image(frame)[..., 3].mean()) < 0.9 for frame in range(3))
-    ceiling = noise_ceiling(tmp_path / "a")
+@pytest.fixture(scope="module")
+def with_strata(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A capture with held-out cameras and another person's motion."""
+    draw = {"frames": 12, "test_frames": 3, "size": 32, "samples": 1, "progress": False}
+    return write_head_capture(tmp_path_factory.mktemp("strata") / "a", identity=1, cameras=3, retargeted=2, **draw)
+
+
+def test_held_out_cameras_orbit_the_head_and_the_noise_ceiling_is_written(with_strata: Path) -> None:
+    views, own = load_capture(with_strata / "cameras"), load_capture(with_strata)
+    yaw = (view_yaw(views).rad2deg() - view_yaw(own, [9, 10, 11] * 3).rad2deg()).view(3, 3)
+    assert len(views) == 9 and torch.allclose(yaw.mean(1), torch.tensor([-90.0, 0.0, 90.0]), atol=8)  # it also nods
+    assert torch.equal(views.state(range(9)).vertices, own.state([9, 10, 11] * 3).vertices)
+    assert all(0.1 < float(views.image(frame)[..., 3].mean()) < 0.9 for frame in range(9))
+    ceiling = noise_ceiling(with_strata)
     assert 10 < ceiling["psnr_head"] < ceiling["psnr"] < 60
+
+
+def test_retargeted_motion_is_another_persons_on_this_head(with_strata: Path) -> None:
+    own, moved = load_capture(with_strata), load_capture(with_strata / "retargeted")
+    assert len(moved) == 3 and moved.splits["test"].tolist() == [0, 1, 2]
+    assert torch.equal(moved.template.canonical_vertices, own.template.canonical_vertices)
+    error = tracking_error(moved)
+    assert 0.01 < error.surface.mean() < 0.5 and error.rotation.max() < 1e-3  # mm; the head's shape is its own
+    state, trained = moved.state([0, 1, 2]), own.state(own.splits["train"])
+    apart = (state.vertices[:, None] - own.state(range(12)).vertices).norm(dim=-1).amax(-1)
+    assert float(apart.min()) > 0.002, "a motion that training has not"
+    low, high = trained.expression.aminmax(dim=0)
+    within = (state.expression >= low.clamp_max(0) - 1e-5) & (state.expression <= high.clamp_min(0) + 1e-5)
+    assert bool(within.all()), "what an avatar was trained on"
+    assert state.pose is not None and state.joint_transforms is not None
+    assert all(0.1 < float(moved.image(frame)[..., 3].mean()) < 0.9 for frame in range(3))
+
+
+def test_what_held_out_cameras_and_retargeted_motion_need(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cameras is 2 and test_frames 0"):
         write_head_capture(tmp_path / "b", frames=4, test_frames=0, cameras=2, progress=False)
+    with pytest.raises(ValueError, match="retargeted is 1, identity 1"):
+        write_head_capture(tmp_path / "b", frames=6, identity=1, retargeted=1, progress=False)

@@ -12,12 +12,12 @@ from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.lids import find_lids
 from headfields.ops.mesh_topology import directed_edges
 from headfields.ops.vertex_geometry import vertex_normals
-from headfields.records import Camera
+from headfields.records import Camera, HeadState
 
 if TYPE_CHECKING:
     from headfields.data.capture import Capture
 
-__all__ = ["expressions_of_capture", "find_landmarks", "surface_of_capture", "surface_of_head"]
+__all__ = ["expressions_of_capture", "expressions_of_states", "find_landmarks", "surface_of_capture", "surface_of_head"]
 
 _FRAMES = 400  # most frames used, evenly spaced
 _MISS = 0.02  # of the image's height: a landmark with no vertex this near is left out
@@ -107,14 +107,29 @@ def expressions_of_capture(capture: "Capture", surface: HeadSurface, ridge: floa
         surface: surface of the same head, from `surface_of_capture`.
         ridge: regularization; see `ExpressionFit`.
     """
-    state = capture.state(_spread(capture))
+    mouth = capture.template.regions.get("mouth")
+    return expressions_of_states(
+        capture.state(_spread(capture)), None if mouth is None else capture.template.faces[mouth].unique(), ridge
+    )
+
+
+def expressions_of_states(
+    state: HeadState, mouth: Int[Tensor, " m"] | None = None, ridge: float = 1e-4
+) -> ExpressionFit | None:
+    """The fit of a head's expression coefficients, from states of it that an avatar was trained on; None without
+    coefficients or with fewer than three states.
+
+    Args:
+        state: the states.
+        mouth: vertices that count four times.
+        ridge: regularization; see `ExpressionFit`.
+    """
     if state.expression is None or not state.expression.shape[1] or len(state) < 3:
         return None
     neutral, basis = regress_expressions(state.expression, state.vertices)
     weights = torch.ones(len(neutral))
-    mouth = capture.template.regions.get("mouth")
     if mouth is not None:
-        weights[capture.template.faces[mouth].flatten()] = 4.0
+        weights[mouth] = 4.0
     low, high = state.expression.aminmax(dim=0)
     return ExpressionFit(neutral, basis, low.clamp_max(0), high.clamp_min(0), weights, ridge)
 
