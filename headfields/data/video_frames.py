@@ -1,8 +1,10 @@
 """Frames of videos by number: each video is decoded from its start, and its last frames are kept."""
 
 import contextlib
+import functools
 import logging
 import re
+import subprocess
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
@@ -26,7 +28,7 @@ def open_stream(path: Path) -> Generator[Any, None, None]:
     """ffmpeg's stream of a video: its first item is a dict that describes it, the others are the bytes of frames.
 
     Raises:
-        CaptureError: it cannot be decoded.
+        CaptureError: it cannot be decoded, is a picture under a video's name, or its frames change their size.
     """
     import imageio_ffmpeg
 
@@ -43,7 +45,45 @@ def open_stream(path: Path) -> Generator[Any, None, None]:
             f"{path} cannot be decoded as a video ({decoding_failure(error)}); copy it again or convert it to H.264 in "
             "mp4, or pass a folder of images"
         ) from error
+    status = path.stat()
+    fault = _fault(path, tuple(meta["size"]), status.st_mtime_ns, status.st_size)
+    if fault is not None:
+        stream.close()
+        raise CaptureError(f"{path} {fault}")
     return _chain(meta, stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _fault(path: Path, size: tuple[int, int], changed: int, length: int) -> str | None:
+    """What ffmpeg reads without a word and is no video of one size: it would stretch later frames to the first's size.
+
+    Only keyframes are decoded, where a size may change; a filter that takes no other size than the first fails there.
+
+    Args:
+        path: the video.
+        size: (width, height) of its first frame, as it is shown.
+        changed, length: of the file, for the cache.
+    """
+    import imageio_ffmpeg
+
+    only = f"if(eq(iw,{size[0]})*eq(ih,{size[1]}),iw,-1)"
+    said = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-skip_frame", "nokey", "-i", str(path),
+         "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", f"crop=w='{only}'", "-f", "null", "-"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+    ).stderr  # fmt: skip
+    container = re.search(r"^Input #0, (\S+),", said, re.MULTILINE)
+    kind = container[1] if container is not None else ""
+    if kind.endswith("_pipe") or kind in ("image2", "tty"):
+        return f"is no video but a single file of {kind.removesuffix('_pipe')}; pass a folder of images, or a video"
+    if kind in ("concat", "hls", "dash", "sdp"):
+        return f"is no video but a list of other files ({kind}); pass the video itself"
+    if re.search(r"Parsed_crop_0.*(size|Failed)", said):
+        return (
+            f"changes the size of its frames, which begin with {size[0]}x{size[1]} pixels; cut it where it changes, and "
+            "pass one part"
+        )
+    return None
 
 
 def _chain(meta: dict[str, Any], stream: Any) -> Generator[Any, None, None]:

@@ -104,6 +104,26 @@ def test_bad_sources_are_named(video, tmp_path):
     assert "frame 2 (2.png)" in third.fault and "is not a readable image" in third.fault
 
 
+def test_what_ffmpeg_would_stretch_or_hold_still_is_no_video(video, tmp_path):
+    wide, tall = tmp_path / "wide.ts", tmp_path / "tall.ts"
+    for path, size in ((wide, "64x36"), (tall, "36x64")):
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc=size={size}"]
+        subprocess.run([*command, "-frames:v", "3", "-c:v", "libx264", str(path)], check=True)
+    both = tmp_path / "both.ts"
+    both.write_bytes(wide.read_bytes() + tall.read_bytes())
+    with pytest.raises(CaptureError, match=r"both\.ts changes the size of its frames, which begin with 64x36 pixels"):
+        open_video(both)
+    assert len(list(open_video(tall))) == 3
+    picture, drawing, playlist = (tmp_path / name for name in ("picture.mp4", "drawing.mp4", "list.mp4"))
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"></svg>')
+    playlist.write_text(f"ffconcat version 1.0\nfile {video.name}\n")
+    (tmp_path / video.name).write_bytes(video.read_bytes())
+    for path, words in ((picture, "a single file of png"), (drawing, "no video"), (playlist, "a list of other files")):
+        with pytest.raises(CaptureError, match=rf"{path.name}.*{words}|{path.name} cannot be decoded"):
+            open_video(path)
+
+
 def test_the_size_is_that_of_most_images_and_opaque_alpha_is_no_matte(tmp_path):
     (tmp_path / "0.png").write_bytes(b"no image")
     Image.new("RGBA", (32, 32)).save(tmp_path / "1.png")
