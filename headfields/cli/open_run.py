@@ -137,8 +137,12 @@ def say_if_new(run: RunFolder, resume: bool, before: dict[str, Any]) -> None:
 
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     """A run folder and its config.json."""
+    from headfields.training.run_config import check_config
+
     run = RunFolder(path)
-    return run, run.config()
+    config = run.config()
+    check_config(run.path, config)
+    return run, config
 
 
 def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:

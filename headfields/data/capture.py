@@ -1,6 +1,7 @@
 """A captured head: images, cameras and the tracked mesh of every frame, whatever the layout on disk."""
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -36,6 +37,7 @@ from headfields.records.display import Displayed
 
 __all__ = ["Capture"]
 
+_LARGEST_COEFFICIENT = 100
 _VOTING_FRAMES = 40
 _WARNING = "warning: "
 
@@ -409,6 +411,7 @@ class _HeadDecoder:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.head_frame: HeadFrame | None = None
+        self.warned = False
         # Poses are small and kept for good, so that a camera needs its frame's mesh once and not each time.
         self.poses = torch.full((len(recording.frame_names), 4, 4), torch.nan, dtype=torch.float64)
 
@@ -430,6 +433,16 @@ class _HeadDecoder:
     def __call__(self, frame: int) -> dict[str, np.ndarray]:
         head = self.recording.decode_head(frame)
         arrays = {name: value for name, value in vars(head).items() if value is not None}
+        if head.expression is not None and len(head.expression) and not self.warned:
+            largest = int(np.abs(head.expression).argmax())
+            if abs(head.expression[largest]) > _LARGEST_COEFFICIENT:
+                self.warned = True
+                warnings.warn(
+                    f"frame {self.recording.frame_names[frame]}: expression coefficient {largest} "
+                    f"is {head.expression[largest]:g}; those of trackers stay below {_LARGEST_COEFFICIENT} (standard "
+                    "deviations, or weights up to 1). Leave out frames whose tracking failed",
+                    stacklevel=2,
+                )
         if self.head_frame is not None:
             posed = torch.from_numpy(head.vertices)[None]
             pose = self.head_frame.pose(posed)

@@ -80,8 +80,8 @@ def _fault(path: Path, size: tuple[int, int], changed: int, length: int) -> str 
         return f"is no video but a list of other files ({kind}); pass the video itself"
     if re.search(r"Parsed_crop_0.*(size|Failed)", said):
         return (
-            f"changes the size of its frames, which begin with {size[0]}x{size[1]} pixels; cut it where it changes, and "
-            "pass one part"
+            f"changes the size of its frames, which begin with {size[0]}x{size[1]} pixels; cut it where it changes "
+            "and pass one part"
         )
     return None
 

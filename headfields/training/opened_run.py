@@ -21,6 +21,7 @@ from headfields.training.frames import device_of, render_frame
 from headfields.training.presets import build
 from headfields.training.recipes import recipe_of
 from headfields.training.results import FitResult
+from headfields.training.run_config import check_config
 from headfields.training.trainer import Trainer
 
 __all__ = ["Run", "avatar_of_run", "check_unchanged", "load_run", "options_before", "start_or_resume", "trainer_of"]
@@ -150,6 +151,7 @@ def load_run(
             f"load_run: {folder.path} is no run of headfields train; headfields.priors.load_prior reads a prior, and a "
             "tracker continues the run of its own folder"
         )
+    check_config(folder.path, config)
     if isinstance(capture, str | Path):
         config, capture = {**config, "capture": str(capture)}, None
     run = Run(folder, config, capture, memory_mb, device)
@@ -258,6 +260,7 @@ def start_or_resume(out: Path | str, resume: bool, command: str, entry: str) -> 
     before = run.config()
     if entry not in before:
         raise ValueError(f"--resume: {run.path} holds no run of headfields {command}; pass another --out")
+    check_config(run.path, before)
     if before[entry] is None or before.get("capture", "") is None:
         what = "an avatar that no preset makes" if before[entry] is None else "a capture that has no folder"
         raise ValueError(

@@ -10,7 +10,62 @@ from torch import nn
 
 from headfields.models.preset import preset_of
 
-__all__ = ["run_config"]
+__all__ = ["check_config", "run_config"]
+
+_TEXT, _ENTRIES, _OR_NULL = "a string", "an object", " or null"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str, type(None)), _TEXT + _OR_NULL),
+    "arguments": ((dict, type(None)), _ENTRIES + _OR_NULL),
+    "capture": ((str, list, type(None)), "a folder, a list of folders" + _OR_NULL),
+    "capture_name": ((str,), _TEXT),
+    "mouth": ((str,), _TEXT),
+    "convention": ((str,), _TEXT),
+    "recipe": ((str,), _TEXT),
+    "fine_tune": ((str,), _TEXT),
+    "seed": ((int,), "an integer"),
+    "trainer": ((dict,), _ENTRIES),
+    "training": ((dict,), _ENTRIES),
+    "parts": ((dict,), _ENTRIES),
+}
+_TEXTS = ("schedule", "precision")  # of the options in "training"; the others are numbers
+
+
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a config.json, edited or damaged, whose entries are not of the kinds that `run_config` writes.
+
+    Args:
+        path: of the run's folder.
+        config: its entries.
+
+    Raises:
+        ValueError: names the entry, what it holds, and what is expected.
+    """
+    for name, (kinds, expected) in _KINDS.items():
+        if name in config:
+            value = config[name]
+            listed = not isinstance(value, list) or (value and all(isinstance(item, str) for item in value))
+            _require(path, name, value, isinstance(value, kinds) and not isinstance(value, bool) and listed, expected)
+    frame = config.get("head_frame", "keep")
+    _require(path, "head_frame", frame, frame in ("keep", "normalize"), '"keep" or "normalize"')
+    for name, value in config.get("training", {}).items():
+        if name == "learning_rates":
+            numbers = isinstance(value, dict) and all(_is_number(rate) for rate in value.values())
+            _require(path, f"training.{name}", value, numbers, "an object of numbers")
+        elif name in _TEXTS:
+            _require(path, f"training.{name}", value, isinstance(value, str | None), "a string")
+        else:
+            _require(path, f"training.{name}", value, value is None or _is_number(value), "a number or null")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _require(path: Path, name: str, value: Any, right: bool, expected: str) -> None:
+    if not right:
+        text = json.dumps(value)
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        raise ValueError(f"{path / 'config.json'}: {name} is {shown}; expected {expected}")
 
 
 def run_config(avatar: nn.Module, capture: Any, options: Mapping[str, Any]) -> dict[str, Any]:

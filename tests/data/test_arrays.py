@@ -179,6 +179,13 @@ def test_a_wrong_focal_length_is_called_one(factor: float, said: str) -> None:
         capture_from_arrays(**{**GIVEN, "cameras": GIVEN["cameras"].replace(intrinsics=lens)})
 
 
+def test_a_coefficient_that_no_tracker_gives_is_warned_of() -> None:
+    wild = GIVEN["expression"].clone()
+    wild[2, 1] = -9000.0
+    with pytest.warns(UserWarning, match="expression coefficient 1 is -9000; those of trackers stay below 100"):
+        capture_from_arrays(**{**GIVEN, "expression": wild}).state([0, 1, 2, 3])
+
+
 def test_millimeters_are_refused() -> None:
     pose = GIVEN["cameras"].world_to_camera.clone()
     pose[:, :3, 3] *= 1000

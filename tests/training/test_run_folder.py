@@ -123,3 +123,21 @@ def test_an_avatar_with_other_parts_is_no_preset(capture):
     assert preset_of(avatar.replace(renderer=renderer)) is None
     avatar.renderer.sampler = hf.renderers.UniformSampler(8)
     assert preset_of(avatar) is None
+
+
+def test_an_entry_of_another_kind_is_refused_by_its_name(capture, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(hf.models.insta(capture.template, expression_width=4, **SIZES), capture, run)
+    written = config(run) | {"training": {"rays": 64, "learning_rates": {}}}
+    wrong = [
+        ("capture", 5, "a folder"), ("capture", ["a", 3], "a folder"), ("arguments", [1], "an object"),
+        ("training", [1], "an object"), ("seed", True, "an integer"), ("mouth", {}, "a string"),
+        ("model", 7, "a string"), ("head_frame", "x", '"keep" or "normalize"'),
+        ("training", {"rays": [3]}, "a number"), ("training", {"learning_rates": {"decoder": "x"}}, "an object"),
+        ("training", {"precision": 3}, "a string"),
+    ]  # fmt: skip
+    for name, value, expected in wrong:
+        (run / "config.json").write_text(json.dumps(written | {name: value}))
+        with pytest.raises(ValueError, match=rf"config\.json: {name}.* is .*; expected {expected}"):
+            hf.load_run(run)
+    assert "config.json: training.precision is 3" in error(capsys, "evaluate", run, "--device", "cpu")
