@@ -5,8 +5,11 @@ host decides in a step (sizes of buffers, a schedule, the first step of a loss) 
 where the host would decide otherwise, the step is captured again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +22,9 @@ MOST_CAPTURES = 40
 WINDOW = 1000
 
 WARM = 2
-"""Steps without a graph before the step is captured, and after each change."""
+"""Steps without a graph before the step is captured, and after each change. The last shows whether the host waits."""
+WAITING = 3
+"""Steps in a row that wait for the GPU after which none is captured; one may wait for what is made at first use."""
 
 
 def host_state(holders: Iterable[Any]) -> dict[tuple[int, str], Any]:
@@ -77,12 +82,51 @@ def structure_of(value: Any) -> Any:
 
 
 def capture(body: Callable[[], None], stream: Any) -> Callable[[], None]:
-    """Captures what `body` launches, without running it; what repeats it."""
+    """Captures what `body` launches, without running it; what repeats it.
+
+    Where that fails, random numbers go on as if it had not been tried: PyTorch before 2.13 leaves the generator in its
+    capturing state, in which the next number is an error.
+    """
     graph = torch.cuda.CUDAGraph()
-    # Another thread (a viewer's, say) may allocate meanwhile.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        body()
+    generator = torch.cuda.default_generators[stream.device.index]
+    before = generator.clone_state()
+    try:
+        # Another thread (a viewer's, say) may allocate meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            body()
+    except BaseException:
+        generator.graphsafe_set_state(before)
+        raise
     return graph.replay
+
+
+@contextlib.contextmanager
+def waits() -> Iterator[list[str]]:
+    """Within the block, the places in the code where the host waits for the GPU, by PyTorch's own check."""
+    found: list[str] = []
+    if not torch.cuda.is_available():
+        yield found
+        return
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    for each in caught:
+        if "synchronizing CUDA operation" in str(each.message):
+            found.append(f"{Path(each.filename).name}:{each.lineno}")
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+def deepest_cause(error: BaseException) -> str:
+    """The first line of the error that began a chain: the end of a failed capture raises another one."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 class StepGraph:
@@ -110,7 +154,7 @@ class StepGraph:
         self._replay: Callable[[], None] | None = None
         self._captured_at: list[int] = []
         self._before: dict[tuple[int, str], Any] = {}
-        self._change, self._quiet = "", 0
+        self._change, self._quiet, self._waiting = "", 0, 0
         self.reason, self.captures = "", 0
 
     def run(self, batch: Any, state: Any, step: int) -> None:
@@ -124,8 +168,10 @@ class StepGraph:
             self.forget(self._difference(now))
             self._before = now
         if self._quiet < WARM:  # what is made at first use, as an optimizer's moments, is made outside of the graph
-            self._quiet += 1
-            return self._body(batch, state, step)
+            if self._quiet < WARM - 1:
+                self._quiet += 1
+                return self._body(batch, state, step)
+            return self._check(batch, state, step)
         if self._replay is None:
             self._capture(batch, state, step)
         if self._replay is None:
@@ -133,6 +179,17 @@ class StepGraph:
         torch._foreach_copy_(self._inputs, tensors_of(batch) + tensors_of(state))
         self._replay()
         return None
+
+    def _check(self, batch: Any, state: Any, step: int) -> None:
+        """A step that is not captured unless it waits for nothing: a capture that fails would spoil the stream."""
+        with waits() as places:
+            self._body(batch, state, step)
+        if not places:
+            self._quiet, self._waiting = WARM, 0
+            return
+        self._waiting += 1
+        if self._waiting == WAITING:
+            self.reason = f"a step waits for the GPU, at {places[0]}"
 
     def forget(self, change: str) -> None:
         """Has the step captured anew, after this change."""
@@ -156,6 +213,6 @@ class StepGraph:
         try:
             self._replay = capture(lambda: self._body(batch, state, step), self._stream)
         except Exception as error:  # of a part that reads the device, say; without a graph it may
-            self.reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            self.reason = deepest_cause(error)
             return
         self.captures += 1

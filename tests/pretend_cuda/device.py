@@ -42,11 +42,16 @@ NO_LAUNCH = _names(
 )
 """Views, allocations, and what reads a number, which is counted as waiting."""
 
+TAGGED = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""PyTorch's own marks of operations that give the host a number, or whose results have a size that it has to read. An
+index is among them for its masks, and a one-hot encoding for its number of classes, which ours give."""
+
 WAITING = _names(
-    "_linalg_eigh _linalg_svd _local_scalar_dense _unique2 bincount equal is_nonzero item masked_select "
-    "multinomial nonzero unique_consecutive unique_dim unique_dim_consecutive"
+    "_linalg_check_errors _linalg_eigh _linalg_eigvals _linalg_svd allclose equal histc is_nonzero linalg_eig "
+    "linalg_ldl_factor linalg_lstsq linalg_matrix_rank linalg_pinv multinomial"
 )
-"""Operations whose results have a size, or a check, that the host has to read."""
+"""Operations that PyTorch does not mark, and that check what the host has to read: those of `torch.linalg` whose
+documentation says that they synchronize reach it by one of these."""
 
 RESHAPING_IN_PLACE = _names("squeeze_ swapaxes_ t_ transpose_ unsqueeze_")
 
@@ -133,6 +138,14 @@ class PretendCuda(TorchDispatchMode):
 
         return replay
 
+    @contextlib.contextmanager
+    def new_waits(self) -> Iterator[list[str]]:
+        """In the place of `headfields.runs.step_graph.waits`."""
+        found: list[str] = []
+        before = self.waits.copy()
+        yield found
+        found += [f"{place} ({reason})" for reason, place in self.waits - before]
+
     @classmethod
     def current(cls) -> "PretendCuda":
         assert cls._current is not None, "a pretend tensor outlived its device"
@@ -144,6 +157,7 @@ class PretendCuda(TorchDispatchMode):
         self._stack.enter_context(_visible_device())
         self._stack.enter_context(_counted_warp_launches(self))
         self._stack.enter_context(unittest.mock.patch.object(step_graph, "capture", self.capture))
+        self._stack.enter_context(unittest.mock.patch.object(step_graph, "waits", self.new_waits))
         # The order in which a second thread of autograd runs is not that of the mode, which belongs to this thread.
         self._stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         super().__enter__()
@@ -207,7 +221,7 @@ class PretendCuda(TorchDispatchMode):
         if namespace == "headfields":
             results = self._run_registered(name, _mapped(_values, (args, kwargs)))
         else:
-            self._count(name, namespace, args, kwargs)
+            self._count(operation, args, kwargs)
             args, kwargs = _mapped(_values, (args, kwargs))
             if kwargs.get("pin_memory"):
                 kwargs["pin_memory"] = False
@@ -241,10 +255,8 @@ class PretendCuda(TorchDispatchMode):
             late = len(args) > 2 and bool(args[2])
         if here and not there:
             self.count_wait("copy to the host")
-        elif there and not here:
-            is_number = name == "copy_" and not source.ndim  # part of the launch
-            if not is_number and not (late and hasattr(source, "is_pretended_pinned")):
-                self.count_wait("copy to the device")
+        elif there and not here and not (late and hasattr(source, "is_pretended_pinned")):
+            self.count_wait("copy to the device")
         return there
 
     @staticmethod
@@ -261,16 +273,20 @@ class PretendCuda(TorchDispatchMode):
                 f"{[tuple(tensor.shape) for tensor in mixed]}, at {_place()}"
             )
 
-    def _count(self, name: str, namespace: str, args: Any, kwargs: Any) -> None:
-        if namespace != "aten":
+    def _count(self, operation: Any, args: Any, kwargs: Any) -> None:
+        if operation.namespace != "aten":
             return
-        if name in WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
-            self.count_wait(name)
-        elif name in INDEXING:
+        name, overload = operation.overloadpacket.__name__, operation._overloadname
+        if name in INDEXING:
             masks = [index for index in args[1] if isinstance(index, torch.Tensor) and not index.dtype.is_signed]
             fills = len(args) > 2 and args[2].numel() == 1  # one number into a mask is masked_fill
             if masks and not fills:
                 self.count_wait("boolean mask")
+        elif name == "repeat_interleave":
+            if kwargs.get("output_size") is None:
+                self.count_wait(name)
+        elif name in WAITING or TAGGED & set(operation.tags) or (name == "normal" and overload.endswith("_Tensor")):
+            self.count_wait(name)  # a tensor of deviations is checked for negative ones
         if name not in NO_LAUNCH:
             self.count_launch(name)
 
@@ -294,7 +310,7 @@ class _InsideOperation(TorchDispatchMode):
         if self.device._region is not None:
             leaves = _leaves((args, kwargs or {}))
             self.device._region.append((str(operation), *map(_kind, leaves), _place()))
-        self.device._count(operation.overloadpacket.__name__, operation.namespace, args, kwargs or {})
+        self.device._count(operation, args, kwargs or {})
         return operation(*args, **(kwargs or {}))
 
 

@@ -126,11 +126,15 @@ def replays(device: PretendCuda, reason: str) -> dict[str, Any]:
 
 
 def train(
-    model: str, change: Any = None, follows: tuple[str, ...] = ("evaluate", "mesh"), callbacks: Any = None
+    model: str,
+    change: Any = None,
+    follows: tuple[str, ...] = ("evaluate", "mesh"),
+    callbacks: Any = None,
+    losses: Any = None,
 ) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, of an image, and of what follows training.
 
-    `change` makes another avatar of the preset's, and `callbacks` others than the recipe's.
+    `change` makes another avatar of the preset's, and `callbacks` and `losses` are others than the recipe's.
     """
     source, recipe = capture(), recipe_of(model, "cpu")
     with PretendCuda() as device:
@@ -141,7 +145,7 @@ def train(
         headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
         rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": 0}
         options = recipe.trainer_arguments(avatar, source, **rays)
-        options["losses"] = [_from_the_start(loss) for loss in options["losses"]]
+        options["losses"] = losses or [_from_the_start(loss) for loss in options["losses"]]
         if callbacks is not None:
             options["callbacks"] = callbacks()
         trainer = _CountedTrainer(device, avatar, source, device="cuda:0", bar=False, **options)
@@ -298,6 +302,67 @@ class _StepCounts:
         return count
 
 
+PLANTED: dict[str, Callable[[torch.Tensor], Any]] = {
+    "item": lambda x: x[0, 0].item(),
+    "mask": lambda x: x[x > 0],
+    "nonzero": torch.nonzero,
+    "normal": lambda x: torch.normal(x, x.abs()),
+    "unique": torch.unique,
+    "bincount": lambda x: torch.bincount(x.long().abs().flatten()),
+    "repeat_interleave": lambda x: torch.repeat_interleave(x, x.long().abs()[0], dim=0),
+    "allclose": lambda x: torch.allclose(x, x),
+    "multinomial": lambda x: torch.multinomial(x.abs(), 1),
+    "number from the host": lambda x: x[0, 0].copy_(torch.tensor(1.0)),
+    "to the host": lambda x: x.cpu(),
+}
+"""Operations for which the host waits on a GPU, of a matrix; and those of `torch.linalg` that say so themselves."""
+PLANTED |= {
+    name: getattr(torch.linalg, name)
+    for name in dir(torch.linalg)
+    if "synchronizes that device" in (getattr(torch.linalg, name).__doc__ or "") and name != "solve"
+}
+PLANTED["solve"] = lambda x: torch.linalg.solve(x, x)
+FREE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "fill": lambda x: x.fill_(2.0),
+    "inv_ex": lambda x: torch.linalg.inv_ex(x),
+    "normal": lambda x: torch.normal(0.0, 1.0, x.shape, device=x.device),
+    "repeat_interleave": lambda x: torch.repeat_interleave(x, x.long().abs()[0], dim=0, output_size=1),
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "select": lambda x: x.index_select(0, x.long()[0].abs().clamp_max(2)),
+}
+
+
+def planted() -> dict[str, Any]:
+    """How often the host waits for operations that do, and for some that do not."""
+    with PretendCuda() as device:
+
+        def waits(operation: Callable[[torch.Tensor], Any]) -> int:
+            x = (torch.eye(3) + 0.1 * torch.ones(3, 3)).to(DEVICE)
+            device.reset()
+            operation(x)
+            return sum(device.waits.values())
+
+        return {
+            "planted": {name: waits(operation) for name, operation in PLANTED.items()},
+            "free": {name: waits(operation) for name, operation in FREE.items()},
+        }
+
+
+def reading() -> dict[str, Any]:
+    """Trains with a loss of one's own that reads a number in each step."""
+
+    class Reading:
+        name, weight = "reading", 1.0
+
+        def phase(self, step: int) -> bool:
+            return True
+
+        def __call__(self, rendering: Any, *_: Any) -> torch.Tensor:
+            return rendering.rgb.mean() * rendering.rgb.detach().mean().item()
+
+    return train("gaussian_avatars", follows=(), losses=[Reading()])
+
+
 EVERYTHING = ("evaluate", "refine", "mesh")
 
 PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -306,6 +371,8 @@ PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "vp360": functools.partial(train, "vp360"),
     "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
     "mcmc": functools.partial(train, "gaussian_avatars", follows=(), callbacks=lambda: [MCMC()]),
+    "planted": planted,
+    "reading": reading,
     "command": command,
     "prior": prior,
     "track": track,

@@ -99,6 +99,18 @@ def check_graph(found: dict[str, Any], program: str) -> None:
     assert 0 < found["step"]["captured"] <= CAPTURED[program]
 
 
+def test_the_device_waits_where_a_gpu_does(counts: dict[str, Any]) -> None:
+    """Each put into a step would keep it from being captured: operations that PyTorch marks, and its linear algebra."""
+    found = counts["planted"]
+    assert len(found["planted"]) > 20 and min(found["planted"].values()) >= 1, found["planted"]
+    assert not any(found["free"].values()), found["free"]
+
+
+def test_a_loss_that_reads_the_device_is_named_and_not_captured(counts: dict[str, Any]) -> None:
+    graph = counts["reading"]["graph"]
+    assert "a step waits for the GPU, at training/objective.py" in graph["reason"] and not graph["replays"]
+
+
 def test_the_priors_device_learns_what_a_cpu_learns(counts: dict[str, Any]) -> None:
     """Codes in rows that are padded, rates in tensors; and three steps that are not finite leave all as it is."""
     found = counts["prior"]
