@@ -127,7 +127,7 @@ def capture(
     video: Any
     files: Any
     if posed is not None:
-        from headfields.data.formats.posed_images import read_posed_frames
+        from headfields.apps.capturing.posed_images import read_posed_frames
 
         video, files = read_posed_frames(source, posed), _files(source, landmarks, mattes, labels)
         further |= {"every": every, "limit": frames}
@@ -168,7 +168,7 @@ def capture(
 
 def _posed(source: Path, cameras: Path | None) -> tuple[list[Path] | None, Path | None]:
     """The transforms files of plain images, and the calibration of several cameras; at most one of the two."""
-    from headfields.data.formats.posed_images import posed_transforms
+    from headfields.apps.capturing.posed_images import posed_transforms
 
     if cameras is not None and cameras.name.startswith("transforms"):
         if not source.is_dir():

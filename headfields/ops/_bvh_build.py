@@ -1,14 +1,21 @@
-"""Topology of the bounding volume hierarchy: built in C++, or in NumPy where the compiled module is not installed."""
+"""Bounding volume hierarchies that are refitted as vertices move, and their topology: built in C++, or in NumPy where
+the compiled module is not installed."""
+
+import abc
+import copy
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.dispatch import native
 from headfields.ops.functorch_rules import constant
 
 EMPTY = -(2**31)
+_Tree = TypeVar("_Tree", bound="PosedTree")
 
 
 def build_topology(
@@ -73,3 +80,68 @@ def balanced_topology(
         torch.tensor(slot, dtype=torch.int32),
         levels,
     )
+
+
+class PosedTree(abc.ABC):
+    """A tree over B meshes (or point sets) of one topology: built once, for the first of them, and refitted.
+
+    Queries use the vertices of the last refit, and their gradients flow to those.
+    """
+
+    vertices: Float[Tensor, "b v 3"]
+    _tree: tuple[Tensor, ...]
+
+    def _build(self, faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "b v 3"], topology: Any) -> None:
+        """Builds the tree with `topology` (of `build_topology`) for the first mesh, and fits it to all."""
+        initial = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        children, order, slot, self._levels = topology(faces, initial)
+        self._topology = tuple(part.to(vertices.device) for part in (children, order, slot))
+        self.refit(vertices)
+
+    @abc.abstractmethod
+    def _fitted(self, packed: Float[Tensor, "b v 3"]) -> tuple[Tensor, ...]:
+        """What queries are given, for float32 vertices."""
+
+    @classmethod
+    def _as_batch(cls, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "b v 3"]:
+        check_floating(cls.__name__, "vertices", vertices)
+        if vertices.ndim == 2:
+            vertices = vertices[None]
+        check_shape(cls.__name__, "vertices", vertices, "B V 3")
+        return vertices
+
+    def __len__(self) -> int:
+        """Number of meshes."""
+        return self.vertices.shape[0]
+
+    def refit(self: _Tree, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> _Tree:
+        """Moves the tree to new vertices, in place. The number of meshes may change, the number of vertices may not.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), meters. Kept with its graph, for the gradients of later queries.
+
+        Returns:
+            The tree itself.
+
+        Raises:
+            TypeError, ValueError: as the constructor; or another number of vertices, or another device.
+        """
+        name = type(self).__name__
+        vertices = self._as_batch(vertices)
+        check_same_device(f"{name}.refit", tree=self._topology[0], vertices=vertices)
+        if hasattr(self, "vertices") and vertices.shape[1] != self.vertices.shape[1]:
+            raise ValueError(
+                f"{name}.refit: vertices has shape {tuple(vertices.shape)}, but the tree was built for "
+                f"{self.vertices.shape[1]} vertices; build a new {name} for another number"
+            )
+        self.vertices = vertices
+        self._tree = self._fitted(vertices.detach().float().contiguous())
+        return self
+
+    def posed(self: _Tree, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> _Tree:
+        """A tree at new vertices that shares the topology; this one stays as it is.
+
+        Args:
+            vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
+        """
+        return copy.copy(self).refit(vertices)

@@ -1,13 +1,12 @@
 """The k nearest vertices of a mesh or point set, and weights by inverse distance."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._bvh_build import build_topology
+from headfields.ops._bvh_build import PosedTree, build_topology
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
@@ -82,7 +81,7 @@ register(_refit, _refit_shapes, None, remedy=_CONSTANT)
 register(_nearest, _nearest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
 
 
-class VertexTree:
+class VertexTree(PosedTree):
     """A tree over the vertices of B meshes (or point sets) of one size, refitted as they move.
 
     An eight-wide bounding volume hierarchy, built once, for the first of the meshes given to the constructor; `refit`
@@ -102,60 +101,14 @@ class VertexTree:
         ValueError: their shape does not fit.
     """
 
-    vertices: Float[Tensor, "b v 3"]
-
     def __init__(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
-        vertices = self._as_batch("VertexTree", vertices)
-        initial = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
+        vertices = self._as_batch(vertices)
         # To the builder, each vertex is a triangle without extent.
         faces = torch.arange(vertices.shape[1], dtype=torch.int32)[:, None].expand(-1, 3)
-        children, order, slot, self._levels = build_topology(faces, initial)
-        self._topology = tuple(part.to(vertices.device) for part in (children, order, slot))
-        self.refit(vertices)
+        self._build(faces, vertices, build_topology)
 
-    @staticmethod
-    def _as_batch(name: str, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "b v 3"]:
-        check_floating(name, "vertices", vertices)
-        if vertices.ndim == 2:
-            vertices = vertices[None]
-        check_shape(name, "vertices", vertices, "B V 3")
-        return vertices
-
-    def __len__(self) -> int:
-        """Number of meshes."""
-        return self.vertices.shape[0]
-
-    def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
-        """Moves the tree to new vertices, in place. The number of meshes may change, the number of vertices may not.
-
-        Args:
-            vertices: (B, V, 3) or (V, 3), meters. Kept with its graph, for the gradients of later queries.
-
-        Returns:
-            The tree itself.
-
-        Raises:
-            TypeError, ValueError: as the constructor; or another number of vertices, or another device.
-        """
-        vertices = self._as_batch("VertexTree.refit", vertices)
-        check_same_device("VertexTree.refit", tree=self._topology[0], vertices=vertices)
-        if hasattr(self, "vertices") and vertices.shape[1] != self.vertices.shape[1]:
-            raise ValueError(
-                f"VertexTree.refit: vertices has shape {tuple(vertices.shape)}, but the tree was built for "
-                f"{self.vertices.shape[1]} vertices; build a new VertexTree for another number"
-            )
-        self.vertices = vertices
-        packed = vertices.detach().float().contiguous()
-        self._tree = (packed, *self._topology, *_refit(packed, *self._topology, self._levels))
-        return self
-
-    def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "VertexTree":
-        """A tree at new vertices that shares the topology; this one stays as it is.
-
-        Args:
-            vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
-        """
-        return copy.copy(self).refit(vertices)
+    def _fitted(self, packed: Float[Tensor, "b v 3"]) -> tuple[Tensor, ...]:
+        return packed, *self._topology, *_refit(packed, *self._topology, self._levels)
 
     def nearest(
         self,

@@ -4,14 +4,13 @@ The registered operations below find faces in float32 and have no gradient; the 
 face what is differentiable, in PyTorch.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._bvh_build import build_topology
+from headfields.ops._bvh_build import PosedTree, build_topology
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
@@ -181,7 +180,7 @@ register(
 )  # fmt: skip
 
 
-class TriangleBVH:
+class TriangleBVH(PosedTree):
     """A bounding volume hierarchy over the triangles of B meshes that share their faces, refitted as they move.
 
     The tree (eight children a node, eight triangles a leaf, surface area heuristic) is built once, for the first mesh
@@ -208,7 +207,6 @@ class TriangleBVH:
     """
 
     faces: Int[Tensor, "f 3"]
-    vertices: Float[Tensor, "b v 3"]
 
     def __init__(self, faces: Int[Tensor, "f 3"], vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> None:
         check_integer("TriangleBVH", "faces", faces)
@@ -222,54 +220,11 @@ class TriangleBVH:
             )
         self.faces = faces.long().contiguous()
         self._faces = faces.int().contiguous()
-        initial = vertices.detach()[0] if len(vertices) else vertices.new_zeros(vertices.shape[1], 3)
-        children, order, slot, levels = build_topology(self._faces, initial)
-        self._topology = (children.to(faces.device), order.to(faces.device), slot.to(faces.device))
-        self._levels = levels
         self._edges: Int[Tensor, "f 3"] | None = None
-        self.refit(vertices)
+        self._build(self._faces, vertices, build_topology)
 
-    @staticmethod
-    def _as_batch(vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "b v 3"]:
-        check_floating("TriangleBVH", "vertices", vertices)
-        if vertices.ndim == 2:
-            vertices = vertices[None]
-        check_shape("TriangleBVH", "vertices", vertices, "B V 3")
-        return vertices
-
-    def __len__(self) -> int:
-        """Number of meshes."""
-        return self.vertices.shape[0]
-
-    def refit(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
-        """Moves the tree to new vertices, in place. The number of meshes may change, the number of vertices may not.
-
-        Args:
-            vertices: (B, V, 3) or (V, 3), meters. Kept with its graph, for the gradients of later queries.
-
-        Returns:
-            The tree itself.
-        """
-        vertices = self._as_batch(vertices)
-        check_same_device("TriangleBVH.refit", faces=self.faces, vertices=vertices)
-        if hasattr(self, "vertices") and vertices.shape[1] != self.vertices.shape[1]:
-            raise ValueError(
-                f"TriangleBVH.refit: vertices has shape {tuple(vertices.shape)}, but the tree was built for "
-                f"{self.vertices.shape[1]} vertices; build a new TriangleBVH for another topology"
-            )
-        self.vertices = vertices
-        packed = vertices.detach().float().contiguous()
-        bounds, triangles = _refit(packed, self._faces, *self._topology, self._levels)
-        self._tree = (packed, self._faces, *self._topology, bounds, triangles)
-        return self
-
-    def posed(self, vertices: Float[Tensor, "v 3"] | Float[Tensor, "b v 3"]) -> "TriangleBVH":
-        """A tree at new vertices that shares the topology; this one stays as it is.
-
-        Args:
-            vertices: (B, V, 3) or (V, 3), meters, as `refit` takes them.
-        """
-        return copy.copy(self).refit(vertices)
+    def _fitted(self, packed: Float[Tensor, "b v 3"]) -> tuple[Tensor, ...]:
+        return packed, self._faces, *self._topology, *_refit(packed, self._faces, *self._topology, self._levels)
 
     def closest(
         self,

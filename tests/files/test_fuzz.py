@@ -153,7 +153,7 @@ NOT_OF_A_USER = {
     "cli.view.load_head": "calls readers of heads, rigs and meshes",
     "data.formats.eyelids.read_eyelids": "load_npy",
     "data.formats.insta.open_insta": "the reader of captures, before a convention is chosen",
-    "data.formats.posed_images.read_posed_frames": "read_transforms and images; readers.py has it as posed images",
+    "apps.capturing.posed_images.read_posed_frames": "read_transforms and images; readers.py has it as posed images",
     "data.formats.metrical_folder.open_jaw": "a pose of a head",
     "data.formats.metrical_folder.read_metrical_folder": "load_arrays and images; test_metrical_folder.py breaks it",
     "data.formats.nerface.load_nerface": "read_transforms and images; tests/data/formats/test_nerface.py breaks it",

@@ -31,8 +31,8 @@ from headfields.apps.rigging.lips import LipCut, cut_lips, lip_sides, lips_parte
 from headfields.apps.rigging.mesh_repair import close_pinholes, join_seams
 from headfields.apps.rigging.mouth_interior import add_inner_mouth, hidden_faces, inner_mouth_faces, paint_inner_mouth
 from headfields.apps.rigging.registration import DEFAULT_STAGES, Registration, Stage, register
+from headfields.apps.rigging.regressors import affine_regressor
 from headfields.apps.rigging.rigged_template import RiggedTemplate, triangle_landmarks
-from headfields.heads.regressors import affine_regressor
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.icp import align_to_surface
 from headfields.mesh.mesh import Mesh

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from headfields.apps.capturing.posed_images import PosedFrames, read_posed_frames
 from headfields.data.camera_axes import CONVENTIONS, Convention, Evidence, decide_convention, named_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.insta import is_insta
-from headfields.data.formats.posed_images import PosedFrames, read_posed_frames
 from headfields.data.image_files import decode_image
 from headfields.data.load import load_capture
 from headfields.data.undistortion import Undistortion

@@ -110,7 +110,7 @@ def open_insta(folder: Path, convention: Convention = "auto") -> "OpenedInsta":
         raise CaptureError(f"canonical.obj: {canonical_path} has no faces; it is cut short: export it again")
     frames, splits = read_frames(folder, report)
     files = _existing_files(folder, frames, report)
-    size, header = _sizes(frames, files, report)
+    size, header = _sizes(frames, files)
     matrices = np.stack([matrix_of(frame) for frame in frames])
     intrinsics = np.stack([intrinsics_of(frame, size, report) for frame in frames])
     scale = _depth_scale(frames, report)
@@ -203,7 +203,7 @@ class OpenedInsta:
         missing = [name for name, path in vars(files).items() if path is None and first[name] is not None]
         if missing:
             raise CaptureError(f"{frame.where}: no file of {', '.join(missing)}, which the frames before have")
-        size, _ = _sizes([frame], [files], [])
+        size, _ = _sizes([frame], [files])
         if size != recording.size:
             raise CaptureError(
                 f"{frame.where}: the image is {size[1]}x{size[0]} pixels; those before are "
@@ -281,9 +281,7 @@ def _existing_files(folder: Path, frames: list[TransformsFrame], report: list[st
     return files
 
 
-def _sizes(
-    frames: list[TransformsFrame], files: list[_Files], report: list[str]
-) -> tuple[tuple[int, int], ImageHeader]:
+def _sizes(frames: list[TransformsFrame], files: list[_Files]) -> tuple[tuple[int, int], ImageHeader]:
     """The one (height, width) of all images, label and depth maps, read from headers alone."""
     first = image_header(files[0].image, frames[0].where, "file_path", "rgba")
     size = first.size

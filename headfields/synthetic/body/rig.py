@@ -8,7 +8,7 @@ import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 
-from headfields.heads.regressors import affine_regressor
+from headfields.apps.rigging.regressors import affine_regressor
 from headfields.ops.mesh_topology import uniform_laplacian
 from headfields.synthetic.body.torso import ARM_AXIS, ELBOW, SHOULDER, torso
 from headfields.synthetic.head.identities import identity_fields

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from headfields.heads.regressors import affine_regressor
+from headfields.apps.rigging.regressors import affine_regressor
 from headfields.synthetic.head.expressions import lid_closing
 from headfields.synthetic.head.mesh import MOUTH
 from headfields.synthetic.head.parts import HeadParts, head_parts

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.detectors.protocol import Detector
 from headfields.apps.capturing.posed import prepare_posed
+from headfields.apps.capturing.posed_images import PosedFrames
 from headfields.apps.capturing.prepare import prepare_recording
 from headfields.apps.capturing.prepare_cameras import prepare_cameras
 from headfields.apps.capturing.video import VideoSource
@@ -20,7 +21,6 @@ from headfields.apps.tracking.file_formats import CAPTURE_RUN
 from headfields.apps.tracking.head.identity import HeadIdentity, fit_identity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
-from headfields.data.formats.posed_images import PosedFrames
 from headfields.data.untracked import UntrackedRecording, is_untracked
 from headfields.files.arrays import load_arrays
 from headfields.files.reading import check_file, reading

@@ -22,7 +22,7 @@ def affine_regressor(
         bands: J masks (V,) of the vertices that each joint may use.
 
     >>> import numpy as np
-    >>> from headfields.heads.regressors import affine_regressor
+    >>> from headfields.apps.rigging.regressors import affine_regressor
     >>> vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     >>> rows = affine_regressor(vertices, np.array([[0.5, 0.25, 0]]), [np.ones(4, bool)])
     >>> (rows @ vertices).round(6).tolist()
