@@ -27,6 +27,7 @@ from tests.avatar.test_composition import (
     blendfield,
     state,
 )
+from tests.covering import covering
 
 CAMERAS = type(CAMERA).stack([CAMERA, CAMERA])
 DEFORMERS: dict[str, Callable[[], Deformer]] = {
@@ -71,13 +72,11 @@ def check(avatar: SplatAvatar, folder: Path) -> None:
     torch.testing.assert_close(load_avatar(folder / "avatar.safetensors").render(CAMERA, state()[1]).rgb, image.rgb)
 
 
-def thinned() -> list[Any]:
-    """The whole product, of which the default run takes one in five."""
-    product = enumerate(itertools.product(DEFORMERS, ENCODERS, MORE_CONDITIONS, RENDERERS))
-    return [pytest.param(*names, marks=pytest.mark.slow if number % 5 else ()) for number, names in product]
+MATRIX = list(itertools.product(DEFORMERS, ENCODERS, MORE_CONDITIONS, RENDERERS))
+TESTED = covering(MATRIX, [(0, 2), (1, 2), (3,)])
 
 
-@pytest.mark.parametrize(("deformer", "encoder", "condition", "renderer"), thinned())
+@pytest.mark.parametrize(("deformer", "encoder", "condition", "renderer"), TESTED)
 def test_every_composition(deformer: str, encoder: str, condition: str, renderer: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = DEFORMERS[deformer]()

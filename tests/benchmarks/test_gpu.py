@@ -20,7 +20,8 @@ from headfields.training.step_kinds import why_synchronous
 FEW = ["INSTA, released", "GaussianAvatars, fast"]
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(list(gpu_models.CONFIGURATIONS), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [FEW, list(gpu_models.CONFIGURATIONS)])
 def test_models_and_ceilings_are_measured_and_put_on_a_page(
     names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ class Wrong(BallRecording):
         return super().landmarks(frame) + 8 * (frame + 1)
 
 
+@pytest.mark.slow
 def test_without_landmarks_none_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = tiny_options(stage2=None, mesh_resolution=0)
     options = replace(options, stage1=replace(options.stage1, steps=4, pace=(0.5, 0.5, 0.5)))

@@ -59,7 +59,6 @@ _ALL = (OURS, "Open3D", "fcpw", "libigl", "trimesh", "trimesh + embreex", "Warp"
     ("what", "names"),
     [
         ("closest", (OURS, "trimesh")),
-        ("refit", (OURS, "trimesh")),
         *(pytest.param(what, _ALL, marks=pytest.mark.slow) for what in ("closest", "refit", "raycast")),
     ],
 )
@@ -95,6 +94,7 @@ def test_a_library_without_the_method_gives_the_reason() -> None:
     assert rows[1].note == "runs on CUDA only"
 
 
+@pytest.mark.slow
 def test_skinning_agrees_with_smplx() -> None:
     pytest.importorskip("smplx")
     import headfields as hf
@@ -116,6 +116,7 @@ def test_nearest_vertices_agree_with_scipy() -> None:
         assert row.difference is not None and row.difference < 1e-6, row
 
 
+@pytest.mark.slow
 def test_vertex_features_agree_with_the_layers() -> None:
     from benchmarks.operations import vertex_features
 
@@ -125,6 +126,7 @@ def test_vertex_features_agree_with_the_layers() -> None:
         assert rows[1].difference is not None and rows[1].difference < 1e-2, rows[1]
 
 
+@pytest.mark.slow
 def test_hash_grid_agrees_with_its_reference() -> None:
     from benchmarks.operations import hash_grid
     from headfields.ops import HashGridLayout
@@ -210,6 +212,7 @@ def test_compositing_and_sampling_agree_with_nerfacc() -> None:
         assert peer.difference is not None and peer.difference < 1e-4 and peer.unmatched <= 2, peer
 
 
+@pytest.mark.slow
 def test_a_soft_rasterizer_has_nearly_our_derivative_of_the_area() -> None:
     from benchmarks.operations import mesh_rendering
 
@@ -220,6 +223,7 @@ def test_a_soft_rasterizer_has_nearly_our_derivative_of_the_area() -> None:
         assert measure(Case("c", {}, "pixels", 1600, scene.picture()), _BRIEF)[0].milliseconds
 
 
+@pytest.mark.slow
 def test_inverse_skinning_finds_nearly_all() -> None:
     from benchmarks.operations import inverse_skinning
 
@@ -231,6 +235,7 @@ def test_inverse_skinning_finds_nearly_all() -> None:
     assert float(rows["roots"].note.split("; ")[1].split(" mm")[0]) < 0.01, rows["roots"].note
 
 
+@pytest.mark.slow
 def test_loops_over_local_networks_agree_with_ours() -> None:
     from benchmarks.operations.anchored import Ensemble
 

@@ -54,6 +54,18 @@ def interrupting(monkeypatch, target, call):
     monkeypatch.setattr(target, replacement)
 
 
+def test_a_folder_becomes_a_capture(folder, tmp_path, capsys):
+    out = tmp_path / "me"
+    assert run(folder, out) == 0
+    said = capsys.readouterr()
+    assert "frame 1 (00001.png) is black" in said.err and "1 of 4 frames failed" in said.err
+    assert f"next: headfields train insta --capture {out}" in said.out
+    capture = load_capture(out)
+    assert len(capture) == 3 and max(capture.size) <= 64
+    assert run(folder, out) == 1 and "--resume continues it" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_folder_becomes_a_capture_through_interruptions_and_resumes(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "me"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
@@ -70,11 +82,6 @@ def test_a_folder_becomes_a_capture_through_interruptions_and_resumes(folder, tm
         signal.signal(signal.SIGINT, before)
     assert len(list((out / "tracking" / "run" / "fits" / "stage1").iterdir())) >= 1
     assert run(folder, out, "--resume") == 0
-    said = capsys.readouterr()
-    assert "frame 1 (00001.png) is black" in said.err and "1 of 4 frames failed" in said.err
-    assert f"next: headfields train insta --capture {out}" in said.out
-    capture = load_capture(out)
-    assert len(capture) == 3 and max(capture.size) <= 64
     errors = json.loads((out / "errors.json").read_text())
     assert set(errors["frames"]) == {"0", "2", "3"} and set(errors["failed"]) == {"1"}
     before = (out / "transforms.json").read_bytes()
@@ -192,6 +199,7 @@ def test_cameras_interrupted_anywhere_end_in_the_same_capture(cameras, tmp_path,
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_cameras_of_a_calibration_become_one_capture(cameras, tmp_path, capsys):  # noqa: F811
     """VHAP's time steps from the capture; what the trackers open."""
     calibrated(cameras, tmp_path / "in")
@@ -245,6 +253,7 @@ def test_options_of_posed_images_are_refused_elsewhere(folder, tmp_path, capsys,
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_nerfstudio_becomes_a_capture_with_its_cameras(folder, drawn, tmp_path, capsys):  # noqa: F811
     """Lenses that differ from what would be fitted; the head moves, so that each image has a pose of its own."""
     posed = tmp_path / "posed"

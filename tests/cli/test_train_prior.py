@@ -30,6 +30,7 @@ def rig(tmp_path: Path) -> Path:
     return tmp_path / "rig.npz"
 
 
+@pytest.mark.slow
 def test_a_prior_from_a_rig(
     rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_impossible_arguments(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_prior_from_registered_meshes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scans(tiny_scans(anchors=False), tmp_path / "mine")
     folders = ["--out", str(tmp_path / "run"), "--data", str(tmp_path / "mine")]

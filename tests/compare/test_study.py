@@ -170,7 +170,7 @@ def test_the_command(done, folder, tmp_path, capsys) -> None:
     file.write_text(
         f'captures = ["{folder}"]\nsteps = 2\nseeds = 1\n'
         "[arguments]\nlevels = 2\nfeatures = 2\nlog2_table_size = 8\n[options]\nrays = 16\nsamples = 0\nframes = 1\n"
-        '[rows.affine]\n[rows.length]\narguments = { scaling = "length" }\n[rows.own]\nbuild = "own_rows.py:mine"\n'
+        '[rows.length]\narguments = { scaling = "length" }\n[rows.own]\nbuild = "own_rows.py:mine"\n'
     )
     (tmp_path / "own_rows.py").write_text(
         "import headfields as hf\n\ndef mine(capture):\n"
@@ -178,10 +178,10 @@ def test_the_command(done, folder, tmp_path, capsys) -> None:
     )
     out = tmp_path / "out"
     assert main(["compare", str(file), "--out", str(out), "--plan"]) == 0
-    assert "3 of 3 cells to run, 2 steps each" in capsys.readouterr().out and not out.exists()
+    assert "2 of 2 cells to run, 2 steps each" in capsys.readouterr().out and not out.exists()
     assert main(["compare", str(file), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "length: psnr" in said and "undetermined" in said and (out / "report.html").exists()
+    assert "own: psnr" in said and "undetermined" in said and (out / "report.html").exists()
     assert main(["compare", str(file), "--out", str(out), "--workers", "0"]) == 1
     assert "--workers is 0" in capsys.readouterr().err
 

@@ -120,9 +120,9 @@ def of_spheres() -> Moving:
     [
         of_spheres,
         lambda: of_model(hf.synthetic.procedural_head()),
-        lambda: of_model(hf.synthetic.procedural_head(), subset=True, shape=3),
-        lambda: of_model(hf.synthetic.procedural_body(), shape=1),
-        lambda: of_model(hf.synthetic.procedural_body(), subset=True, shape=2),
+        pytest.param(lambda: of_model(hf.synthetic.procedural_head(), subset=True, shape=3), marks=pytest.mark.slow),
+        pytest.param(lambda: of_model(hf.synthetic.procedural_body(), shape=1), marks=pytest.mark.slow),
+        pytest.param(lambda: of_model(hf.synthetic.procedural_body(), subset=True, shape=2), marks=pytest.mark.slow),
     ],
     ids=["spheres", "head", "head, other topology", "body", "body, other topology"],
 )

@@ -87,6 +87,7 @@ def test_it_does_not_depend_on_where_head_motion_is_kept(tmp_path: Path) -> None
     assert int((difference > 1e-5).sum()) <= 2 and float(difference.median()) == 0
 
 
+@pytest.mark.slow
 def test_ict_a_has_the_depth_of_its_files() -> None:
     """Equal to the rounding of its unit, but for edges."""
     capture = load_capture(shared("captures/ict_a"))

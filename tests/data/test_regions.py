@@ -137,6 +137,7 @@ def test_only_the_near_side_is_visible() -> None:
     assert len(nothing) == 0
 
 
+@pytest.mark.slow
 def test_ict_a_regions() -> None:
     template = load_capture(shared("captures/ict_a")).template
     center = template.canonical_vertices[template.faces].mean(dim=1)

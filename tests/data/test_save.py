@@ -101,6 +101,7 @@ def test_procedural(head_folder: Path, tmp_path: Path) -> None:
     assert differences(snapshot(first), snapshot(load_capture(tmp_path / "again"))) == []
 
 
+@pytest.mark.slow
 def test_ict_a(tmp_path: Path) -> None:
     first = load_capture(shared("captures/ict_a"))
     frames = list(range(0, 180, 12))

@@ -109,7 +109,9 @@ def test_what_is_not_within_the_shell_is_not_sought_and_what_has_no_root_is_not_
     assert bool((out.face[~out.valid] == -1).all())  # type: ignore[index]
 
 
-@pytest.mark.parametrize("kind", ["one pass", "roots", "roots, twice"])
+@pytest.mark.parametrize(
+    "kind", ["roots, twice", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("one pass", "roots"))]
+)
 def test_derivatives(kind: str) -> None:
     """Against finite differences, in float64, of the posed point, the transforms and the field."""
     weights = field(learned=True)

@@ -3,7 +3,10 @@
 A block that cannot run (a signature, a few lines out of a context) is fenced as ```python fragment; it is compiled.
 """
 
+import ast
 import dataclasses
+import importlib
+import operator
 import pickle
 import re
 import shutil
@@ -95,6 +98,9 @@ avatar = hf.models.insta(hf.data.load_capture("captures/someone").template, expr
 RIGS = {"template_tracking.md": ["captures/talk"], "vp360.md": ["tracking/capture"]}
 """Pages that read rig.npz, and the captures of it that they read."""
 SMALLER = {
+    r'"runs/nobody", minutes=\d+': '"runs/nobody", steps=2, arguments={"log2_table_size": 10, "levels": 4}',
+    r"(insta\(capture.template, expression_width=\d+)\)": r"\1, levels=2, features=2, log2_table_size=8)",
+    r"log2_table_size=1[7-9]": "log2_table_size=10",
     r"minutes=\d+": "steps=2",
     r"steps=\d{2,}": "steps=2",
     r"seeds=\d": "seeds=1",
@@ -226,8 +232,8 @@ INPUTS = {
     "texturing.md": write_texture_set, "tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
-LONG = ("rigging.md",)
-"""Pages that take more than a few seconds: a scan is registered."""
+LONG = ("rigging.md", "compare.md", "your_own_video.md")
+"""Pages that take seconds (a scan is registered, a study run, a video tracked), of which the names are checked."""
 
 
 @pytest.mark.parametrize(
@@ -257,6 +263,19 @@ def test_the_python_of_a_page_runs(page: Path, folder: Path, unchecked: None, mo
         for pattern, replacement in SMALLER.items():
             code = re.sub(pattern, replacement, code)
         exec(compiled(page, line, code), namespace)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_page_compiles_and_names_what_there_is(name: str) -> None:
+    page = ROOT / "docs" / name
+    for line, _, code in blocks(page):
+        compiled(page, line, code)
+        for dotted in set(re.findall(r"\bhf((?:\.\w+)+)", code)):
+            operator.attrgetter(dotted[1:])(hf)
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), f"{name}:{line}"
 
 
 def test_a_page_that_breaks_is_noticed(tmp_path: Path) -> None:

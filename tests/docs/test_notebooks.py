@@ -179,6 +179,7 @@ def test_pages_lead_to_every_notebook() -> None:
         assert f"(tutorials/{notebook.name})" in overview, f"docs/README.md does not name {notebook.name}"
 
 
+@pytest.mark.slow
 def test_insta_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
     names = run(DOCS / "tutorials" / "insta.ipynb", tmp_path, monkeypatch)
     assert names["result"].step == 3 and 0 < names["figures"]["psnr"] < 50

@@ -1,5 +1,6 @@
 """Files that ask for memory that they do not hold, that nest without end, or that send a reader out of its arrays."""
 
+import functools
 import io
 import json
 import pickle
@@ -120,6 +121,7 @@ def archive(data, compression=zipfile.ZIP_DEFLATED, copies=1):
     return file.getvalue()
 
 
+@functools.cache
 def zeros(gigabytes):
     """An npz of zeros, of a thousandth of their size."""
     file = io.BytesIO()

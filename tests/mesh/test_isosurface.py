@@ -34,7 +34,7 @@ def test_the_same_as_the_dense_grid(function, lipschitz):
     assert not found.cap.any() and found.grid_points == 65**3
 
 
-@pytest.mark.parametrize("lipschitz", [None, 1.0])
+@pytest.mark.parametrize("lipschitz", [None, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_a_few_per_cent_are_asked(lipschitz):
     asked = []
 

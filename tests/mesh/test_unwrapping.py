@@ -58,7 +58,10 @@ def test_weights_are_by_region_and_names_that_are_missing_have_no_effect() -> No
     assert nowhere.uv is not None and plain.uv is not None and torch.equal(nowhere.uv, plain.uv)
 
 
-@pytest.mark.parametrize("head", ["procedural", "procedural, unwrapped", "ict_a"])
+@pytest.mark.parametrize(
+    "head",
+    ["procedural", *(pytest.param(head, marks=pytest.mark.slow) for head in ("procedural, unwrapped", "ict_a"))],
+)
 def test_the_map_of_the_cpu_sizes_holds_mouth_and_eyes(head: str) -> None:
     """At most 15 % of what free features of the anchors could be, anchors between tracked vertices included."""
     if head == "ict_a":

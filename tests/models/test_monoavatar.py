@@ -70,7 +70,12 @@ def test_its_steps_can_be_set_and_its_source_exchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"variant": "D"}, {"variant": "C", "pose_width": 6}, {"small": True}, {"sizes": "cpu"}], ids=str
+    "options",
+    [
+        {"variant": "C", "pose_width": 6},
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({"variant": "D"}, {"small": True}, {"sizes": "cpu"})),
+    ],
+    ids=str,
 )
 def test_a_step_reaches_every_parameter(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With both networks, the warp and its regularizers; the vertex source is asked once for both networks."""

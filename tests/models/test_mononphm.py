@@ -14,6 +14,7 @@ from headfields.models.mononphm import PAPER
 from headfields.networks import Anchors
 from headfields.renderers import SurfaceRenderer, UniformSampler
 from tests.avatar.test_composition import BOX, CAMERA, DEFORMERS, ENCODERS, anchors, hyper, state
+from tests.covering import covering
 
 
 @functools.cache
@@ -100,10 +101,7 @@ def test_the_eikonal_term_reaches_every_part_and_the_codes() -> None:
     assert bool(given.codes["geometry"].grad.any()) and bool(given.codes["expression_code"].grad.any())
 
 
-PAIRS = [
-    pytest.param(*pair, marks=[] if index % 5 == 0 else pytest.mark.slow)
-    for index, pair in enumerate(itertools.product(DEFORMERS, [*ENCODERS, "coordinates"]))
-]
+PAIRS = covering(list(itertools.product(DEFORMERS, [*ENCODERS, "coordinates"])), [(0,), (1,)])
 
 
 @pytest.mark.parametrize(("deformer", "encoder"), PAIRS)

@@ -49,7 +49,13 @@ def test_parts(unchecked: None) -> None:
         vp360(TEMPLATE, expression_width=0)
 
 
-@pytest.mark.parametrize("variant", [{}, {"kind": "mlp"}, {"blend": "color"}, {"fields": 0}])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({"kind": "mlp"}, {"blend": "color"}, {"fields": 0})),
+    ],
+)
 def test_each_variant_trains_with_its_recipe(variant: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     capture = BallCapture()

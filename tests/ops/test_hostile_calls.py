@@ -23,7 +23,7 @@ def test_every_registered_operation_is_tried():
 @pytest.mark.parametrize(
     ("backend", "seed", "calls"),
     [
-        pytest.param("native", 0, 400, marks=only_native),
+        pytest.param("native", 0, 200, marks=only_native),
         pytest.param("warp", 0, 1000, marks=pytest.mark.slow),
         *(pytest.param("native", seed, 20000, marks=[only_native, pytest.mark.slow]) for seed in (1, 2, 3)),
         *(pytest.param("warp", seed, 20000, marks=pytest.mark.slow) for seed in (1, 2, 3)),

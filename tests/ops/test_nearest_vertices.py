@@ -34,7 +34,7 @@ def assert_nearest(result, points, vertices, k, index=None, max_distance=torch.i
     torch.testing.assert_close(result.distance.cpu().double(), distance, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 4, 5, 16])
+@pytest.mark.parametrize("k", [1, 16, *(pytest.param(k, marks=pytest.mark.slow) for k in (4, 5))])
 @pytest.mark.parametrize("max_distance", [torch.inf, 0.12])
 def test_batch_of_clouds_matches_brute_force(device, k, max_distance):
     vertices = cloud(700, meshes=3)

@@ -104,6 +104,7 @@ def test_a_head_gets_a_chart_for_the_skin_and_one_for_each_eye() -> None:
     assert float(at[int(crown)][1]) > float(at[int(nose)][1]) + 0.2, "the face is not upright"
 
 
+@pytest.mark.slow
 def test_weighted_regions_get_more_of_the_map() -> None:
     """Without folds, overlaps, or faces that shear without bound."""
     head = hf.synthetic.procedural_head()

@@ -367,17 +367,18 @@ EVERYTHING = ("evaluate", "refine", "mesh")
 
 PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "insta": functools.partial(train, "insta", follows=EVERYTHING),
-    "coarse_to_fine": functools.partial(train, "monoavatar", coarse_to_fine, ("mesh",)),
-    "vp360": functools.partial(train, "vp360"),
     "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
     "mcmc": functools.partial(train, "gaussian_avatars", follows=(), callbacks=lambda: [MCMC()]),
     "planted": planted,
     "reading": reading,
     "command": command,
     "prior": prior,
-    "track": track,
 }
 LONG_PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
-    f"{model}, everything": functools.partial(train, model, follows=EVERYTHING)
-    for model in ("monoavatar", "vp360", "flash_avatar", "rgb_avatar")
+    **{
+        f"{model}, everything": functools.partial(train, model, follows=EVERYTHING)
+        for model in ("monoavatar", "vp360", "flash_avatar", "rgb_avatar")
+    },
+    "coarse_to_fine, everything": functools.partial(train, "monoavatar", coarse_to_fine, EVERYTHING),
+    "track": track,
 }

@@ -32,7 +32,7 @@ def aimed(points: list[list[float]]) -> Rays:
     return Rays(origins, directions, torch.zeros(len(origins), dtype=torch.long))
 
 
-@pytest.mark.parametrize("forward", [-0.004, 0.0, 0.004])
+@pytest.mark.parametrize("forward", [*(pytest.param(each, marks=pytest.mark.slow) for each in (-0.004, 0.0)), 0.004])
 def test_the_image_near_a_surface_that_moved_is_that_of_whole_rays(forward: float) -> None:
     avatar = ball("neus", NeuSAlpha(sharp())).eval()
     mesh = extract(avatar.field(STATE), resolution=48, colors=False, progress=False)

@@ -140,6 +140,7 @@ def test_error_is_measured(folders: dict[str, Path], noisy: Capture) -> None:
     assert "rotation " in str(found) and " mm, pixels " in str(found)
 
 
+@pytest.mark.slow
 def test_no_error_is_no_error(tmp_path: Path, folders: dict[str, Path]) -> None:
     capture = load_capture(draw(tmp_path / "none", NONE))
     assert not differences(snapshot(load_capture(folders["exact"])), snapshot(capture))

@@ -6,6 +6,7 @@ import torch
 from headfields.losses import L1DSSIM, SplatExtent, SplatOpacity
 from headfields.training import MCMC, DensityControl, Trainer
 from tests.avatar.test_splat_avatar import Colored, avatar
+from tests.training.test_asynchronous_steps import CAPTURED_ALONE
 from tests.training.test_asynchronous_steps import late as late
 
 
@@ -45,6 +46,7 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(name, tmp_path):
         assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"])
 
 
+@pytest.mark.parametrize("late", CAPTURED_ALONE, indirect=True)
 @pytest.mark.parametrize("name", CONTROLS)
 def test_late_steps_are_those_that_are_waited_for(name, late):
     """Gaussians that grow and are reset between steps of which the host has read nothing."""

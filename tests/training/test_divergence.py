@@ -36,6 +36,7 @@ def test_a_rate_that_is_far_too_high_is_reported(tmp_path):
     assert [line["what"] for line in log if line.get("event") == "diverged"] == [result.diverged]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-4, 3e-2])
 def test_usable_rates_are_not(rate):
     trainer = ball_trainer(32, learning_rate=rate, network_learning_rate=rate / 10)

@@ -13,7 +13,8 @@ from tests.training.killing import STEPS
 from tests.training.test_processes import ROOT, environment
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 25])
 def test_a_killed_training_reaches_what_an_unbroken_one_reaches(tmp_path, kills):
     command = [sys.executable, "-m", "tests.training.killing", str(tmp_path), str(kills)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)

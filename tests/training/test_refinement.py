@@ -239,6 +239,7 @@ def test_correct_pose_turns_about_the_heads_middle() -> None:
     assert float(shifted.project(CENTER[None])[1] - seen.project(CENTER[None])[1]) == pytest.approx(0.01, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_reports_both(avatar: Avatar, capture: Tracked) -> None:
     plain = evaluate(avatar, capture)
     both = evaluate(avatar, capture, refine={**QUICK, "expression": True})

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from headfields.data import load_capture
@@ -44,6 +45,7 @@ def write_noisy(folder: Path) -> None:
     np.savez(folder / "blendshapes.npz", expression=BASIS.numpy().astype(np.float16))
 
 
+@pytest.mark.slow
 def test_tracking_noise_is_removed(tmp_path: Path) -> None:
     write_noisy(tmp_path / "noisy")
     capture = load_capture(tmp_path / "noisy")

@@ -59,6 +59,7 @@ def shaken_trainer(
     return Trainer(avatar, capture, losses, **options)
 
 
+@pytest.mark.slow
 def test_per_frame_misalignment_is_found_and_the_image_gets_sharp() -> None:
     capture, quality = ShakenBall(), {}
     for corrected in (False, True):

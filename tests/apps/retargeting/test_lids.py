@@ -89,7 +89,7 @@ def test_heads_without_an_open_eye_have_no_lids(head):
     assert find_lids(HeadSurface(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long))) == ()
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["sliding", "own_basis"])
+@pytest.mark.parametrize("own", [pytest.param(False, marks=pytest.mark.slow), True], ids=["sliding", "own_basis"])
 def test_a_blink_shuts_eyes_of_another_shape(narrow, wide, own):
     source, meshes = narrow
     target, blink, basis = wide
@@ -112,6 +112,7 @@ def test_a_blink_shuts_eyes_of_another_shape(narrow, wide, own):
         assert away.mean() < 5e-4 and away.max() < 2e-3
 
 
+@pytest.mark.slow
 def test_gradients_go_through_lids(narrow, wide):
     source, meshes = narrow
     target, _, basis = wide

@@ -50,6 +50,7 @@ def test_register_recovers_a_smooth_deformation(head):
     assert (folded.sum(-1) < 0).float().mean() < 0.01
 
 
+@pytest.mark.slow
 def test_anchors_alone_turn_the_mesh_rigidly(head):
     vertices = head.template_vertices.double()
     turn = torch.linalg.matrix_exp(torch.tensor([[0, 0.1, 0.05], [-0.1, 0, 0.02], [-0.05, -0.02, 0]]).double())

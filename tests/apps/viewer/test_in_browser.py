@@ -222,6 +222,7 @@ def test_a_tab_that_closes_while_it_is_drawn_for(browser, show, capture, capsys)
     assert len(viewer.server.get_clients()) == 1 and "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_files_of_the_panel(browser, show, capture) -> None:
     viewer = show(capture_scene(capture), 64)
     settled(viewer, browser)

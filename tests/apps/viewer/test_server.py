@@ -33,6 +33,8 @@ class FakeClient:
     def __init__(self) -> None:
         self.client_id = 7
         self.background: list[np.ndarray | None] = []
+        self.told: list[tuple[str, str]] = []
+        self.files: list[tuple[str, bytes]] = []
         self.scene = self.camera = self
         self.wxyz, self.position = np.array([0.0, 1.0, 0, 0]), np.array([0.0, 0, 1.0])  # looks along -z, y up
         self.fov, self.aspect, self.image_height = 0.4, 1.5, 60
@@ -42,6 +44,16 @@ class FakeClient:
 
     def flush(self) -> None:
         pass
+
+    def add_notification(self, title: str, body: str, **_: Any) -> "FakeClient":
+        self.told.append((title, body))
+        return self
+
+    def remove(self) -> None:
+        pass
+
+    def send_file_download(self, name: str, content: bytes) -> None:
+        self.files.append((name, content))
 
 
 def small_viewer() -> Viewer:
@@ -105,7 +117,12 @@ def test_a_tab_gets_pictures_of_what_it_cannot_draw(viewer: Viewer, monkeypatch)
     assert viewer.idle(10) and client.background[-1] is None
     viewer.set(layers=frozenset({"avatar"}))
     assert viewer.idle(10)
-    assert viewer.screenshot(client)[:4] == b"\x89PNG"
+    viewer._save_screenshot(client)
+    viewer._save_video(client, "the motion", 1)
+    (shot, png), (clip, video) = client.files
+    assert shot.endswith(".png") and png[:4] == b"\x89PNG"
+    assert clip.endswith((".mp4", ".gif")) and len(video) > 500
+    assert [title for title, _ in client.told] == ["screenshot", "video"]
     monkeypatch.undo()
     viewer._disconnected(client)
 

@@ -72,7 +72,10 @@ def folder(written, tmp_path):
     return Path(shutil.copytree(written, tmp_path / "one"))
 
 
-@pytest.mark.parametrize(("scale", "old"), [(4.0, False), (4.0, True), (1.0, False)])
+@pytest.mark.parametrize(
+    ("scale", "old"),
+    [(1.0, False), *(pytest.param(4.0, old, marks=pytest.mark.slow) for old in (False, True))],
+)
 def test_meshes_and_cameras_are_those_written(tmp_path, head, scale, old):
     capture = load_capture(write(tmp_path / "a", head, scale, old), head=head, head_frame="keep", mouth="none")
     assert {key: len(value) for key, value in capture.splits.items()} == {"train": 5, "test": 1, "val": 1, "all": 6}

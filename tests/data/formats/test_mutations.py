@@ -132,7 +132,7 @@ PATH_FORMS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part", GROUPS)
 def test_refused_by_name_or_tolerated_for_a_reason(base: Path, tmp_path: Path, part: str, every: int) -> None:
     order = {mutation.name: place for place, mutation in enumerate(mutations(base))}

@@ -54,7 +54,11 @@ def test_joint_transforms_lead_from_the_canonical_mesh(written, head):
 
 
 @pytest.mark.parametrize(
-    ("row", "flip", "counts"), [(24.0, True, "lower"), (24.0, False, "upper"), (40.0, True, "lower")]
+    ("row", "flip", "counts"),
+    [
+        (24.0, True, "lower"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((24.0, False, "upper"), (40.0, True, "lower"))),
+    ],
 )
 def test_the_principal_point_is_told_by_the_mattes(tmp_path, head, row, flip, counts):
     vhap_folder.write(tmp_path / "a", head, principal_row=row, flip=flip)

@@ -180,6 +180,7 @@ def test_a_template_tracked_without_labels_gets_those_of_its_mesh(drawn, tracked
     assert int(Label.SKIN) in capture.label(0).unique().tolist()
 
 
+@pytest.mark.slow
 def test_landmarks_that_a_detector_puts_elsewhere_leave_the_focal_length_alone(model, drawn, options):
     """Each landmark lies some millimeters, always the same, from the head's own point."""
     generator = np.random.default_rng(5)

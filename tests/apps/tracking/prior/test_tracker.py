@@ -74,6 +74,7 @@ def test_the_truth_is_found(tracked: tuple[Tracking, Path], recording: BallRecor
     assert float((first.light - light)[1:4].norm()) < 0.7 * float((start - light)[1:4].norm())
 
 
+@pytest.mark.slow
 def test_shape_is_found_without_landmarks() -> None:
     other = BallRecording(1, shape=(0.5, -0.8))
     options = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=90))
@@ -84,6 +85,7 @@ def test_shape_is_found_without_landmarks() -> None:
     assert fit.codes["geometry"][1] == pytest.approx(-0.8, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_held_pose_stays_where_it_was() -> None:
     other = BallRecording(1, shape=(0.5, -0.8))
     free = replace(tiny_options(), stage1=replace(tiny_options().stage1, steps=30))
@@ -153,6 +155,7 @@ class Killed(Exception):
     """Ends a run abruptly."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_ends_the_same(
     tracked: tuple[Tracking, Path], recording: BallRecording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +276,7 @@ def test_a_gradient_that_is_not_finite_costs_a_step_and_ten_in_a_row_the_frame(
     assert failed.reason == "diverged" and "step 12: the energy or a gradient is not finite" in str(failed)
 
 
+@pytest.mark.slow
 def test_a_joint_fit_skips_steps_that_are_not_finite_and_ends_by_name(
     recording: BallRecording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
