@@ -70,7 +70,10 @@ def compiled(names, architecture: int, kind: str, folder: Path, grids=GRIDS) -> 
 
 @pytest.mark.parametrize(
     ("architecture", "names"),
-    [(90, ("nearest_vertices",)), *(pytest.param(each, NAMES, marks=pytest.mark.slow) for each in (75, 80, 86, 89, 90, 100, 120))],
+    [
+        (90, ("nearest_vertices",)),
+        *(pytest.param(each, NAMES, marks=pytest.mark.slow) for each in (75, 80, 86, 89, 90, 100, 120)),
+    ],
     ids=str,
 )
 def test_kernels_compile_to_ptx(architecture, names, tmp_path):
