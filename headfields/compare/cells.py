@@ -124,17 +124,18 @@ class Cell:
             return None
         result = read_json(path, "run the study again")
         FORMAT.check(path, result)
-        return self._named(result) if result.get("measured") == digest(self.measuring()) else None
+        return named(result, self.condition) if result.get("measured") == digest(self.measuring()) else None
 
-    def _named(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The result with the names of its strata and condition in those of its measures."""
-        frames = []
-        for row in result["frames"]:
-            place = row.get("stratum", "test"), self.condition
-            scores = {name: value for name, value in row.items() if kind_of(name) in HIGHER}
-            rest = {name: value for name, value in row.items() if name not in scores}
-            frames.append(rest | {measure_in(name, *place): value for name, value in scores.items()})
-        return {**result, "frames": frames}
+
+def named(result: dict[str, Any], condition: str) -> dict[str, Any]:
+    """What a cell's result.json has, with the names of its strata and condition in those of its measures."""
+    frames = []
+    for row in result["frames"]:
+        place = row.get("stratum", "test"), condition
+        scores = {name: value for name, value in row.items() if kind_of(name) in HIGHER}
+        rest = {name: value for name, value in row.items() if name not in scores}
+        frames.append(rest | {measure_in(name, *place): value for name, value in scores.items()})
+    return {**result, "frames": frames}
 
 
 def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
@@ -177,24 +178,31 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
             seconds.append(scores["seconds_per_frame"])
         result = FORMAT.stamp({
             "row": cell.row, "capture": cell.capture, "seed": cell.seed, "factor": cell.factor, "trial": cell.trial,
+            "condition": cell.condition, "pair": cell.pair or cell.capture,
             "measured": digest(cell.measuring()), "frames": frames, "curve": curve,
             "cost": {**cost, "seconds per frame": seconds[0]},
         })  # fmt: skip
         write_json(folder / "result.json", result)
-    return cell._named(result)
+    return named(result, cell.condition)
 
 
 def gathered(cells: Iterable[Cell], out: Path) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
     """The results of finished cells by row and by the study's capture and seed, those of all conditions in one."""
+    results = ((cell, cell.done(out)) for cell in cells)
+    return joined((cell.row, cell.pair or cell.capture, cell.seed, result) for cell, result in results if result)
+
+
+def joined(
+    results: Iterable[tuple[str, str, int, dict[str, Any]]],
+) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
+    """Results by row and by capture and seed, from (row, capture, seed, result): those of all conditions in one."""
     found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
-    for cell in cells:
-        result = cell.done(out)
-        if result is None:
-            continue
-        runs, place = found.setdefault(cell.row, {}), (cell.pair or cell.capture, cell.seed)
-        if place in runs:
-            result = {**runs[place], "frames": [*runs[place]["frames"], *result["frames"]]}
-        runs[place] = result
+    for row, capture, seed, result in results:
+        runs = found.setdefault(row, {})
+        if (capture, seed) in runs:
+            before = runs[capture, seed]
+            result = {**before, "frames": [*before["frames"], *result["frames"]]}
+        runs[capture, seed] = result
     return found
 
 

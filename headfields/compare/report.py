@@ -69,22 +69,20 @@ def differences_of(
     return differences
 
 
-def content(
-    study: Study,
-    cells: Sequence[Cell],
-    out: Path,
-    without: Mapping[str, str],
-    trials: Sequence[Cell] = (),
-    failed: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """What report.json holds.
+def findings(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the figures of finished cells say, whatever code made them and wherever their captures are.
+
+    Args:
+        study: what was asked: its baseline, primary measure, margin and level.
+        done: results of cells by row, and by capture and seed.
+
+    Returns:
+        Scores, costs, differences and verdicts of the rows, curves, and quality over yaw.
 
     Raises:
         ValueError: no cell has the primary measure.
     """
-    done = gathered(cells, out)
-    results = [result for row in done.values() for result in row.values()]
-    measures = measures_of(results)
+    measures = measures_of([result for row in done.values() for result in row.values()])
     if study.primary not in measures:
         raise ValueError(
             f"the primary measure {study.primary!r} is in no cell; they have {', '.join(measures)} (regions need a "
@@ -128,16 +126,35 @@ def content(
         if decided[name] == "undetermined" and found.deviation > 0:
             wanted = study.margin or 0.2
             rows[name]["seeds to see it"] = _needed(found.deviation, wanted, found.captures, len(primary), level)
-    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
     return {
         "name": study.name, "study": study.data(), "key": study.key(), "baseline": baseline, "primary": study.primary,
-        "level": study.level, "margin": study.margin, "rows": rows, "left out": dict(without), "measures": measures,
-        "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
+        "level": study.level, "margin": study.margin, "rows": rows, "measures": measures, "looks": study.looks,
         "over yaw": yaw_curve(done, study.primary) or yaw_curve(done, study.primary, "test"),
+        "curves": {name: mean_curve(runs.values()) for name, runs in done.items()},
+    }  # fmt: skip
+
+
+def content(
+    study: Study,
+    cells: Sequence[Cell],
+    out: Path,
+    without: Mapping[str, str],
+    trials: Sequence[Cell] = (),
+    failed: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What report.json holds.
+
+    Raises:
+        ValueError: no cell has the primary measure.
+    """
+    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
+    return {
+        **findings(study, gathered(cells, out)),
+        "left out": dict(without),
+        "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
         "footing": {"mouth": study.mouth, **footing(study, source), "split": study.split,
                     "background": study.background, "budget": f"{study.budget[1]} {study.budget[0]}"},
-        "seeds": max((cell.seed for cell in cells), default=-1) + 1, "looks": study.looks,
-        "curves": {name: mean_curve(runs.values()) for name, runs in done.items()},
+        "seeds": max((cell.seed for cell in cells), default=-1) + 1,
         "trials": tried(study, trials, out), "failed": dict(failed or {}),
         "machine": {**versions(), "processor": platform.machine(), "threads": torch.get_num_threads(),
                     "device": cells[0].device if cells else ""},

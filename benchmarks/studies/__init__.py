@@ -1,0 +1,1 @@
+"""Studies of the repository, the figures of those that have run, and the pages that are made of them."""

@@ -1,0 +1,112 @@
+"""Figures that the repository keeps of a study that has run: `STUDY.json` beside `STUDY.toml`.
+
+One line a cell: costs, the curve, and of every frame the measures that pages need, to four digits. What pages say of
+them is computed anew, so that the figures stay what they are when the library's code changes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headfields.compare import Study
+from headfields.compare.cells import joined, named
+from headfields.compare.report import findings
+from headfields.data.noise_ceiling import noise_ceiling
+from headfields.files.atomic import write_text
+
+FOLDER = Path(__file__).parent
+KEPT = ("psnr", "psnr_head", "psnr_face", "psnr_hair", "psnr_mouth", "ssim_head", "flip_head", "lpips", "depth")
+"""Measures that are kept, beside the study's primary one."""
+
+
+def keep(study: Study, out: Path, target: Path, commit: str) -> int:
+    """Writes the figures of the finished cells below a study's folder, or below one that `--export` wrote.
+
+    Args:
+        study: what has run.
+        out: has `cells/*/result.json`.
+        target: the file to write.
+        commit: of the code that ran.
+
+    Returns:
+        The number of cells.
+
+    Raises:
+        ValueError: no cell is finished, cells are of two versions of the code, or of rows that the study lacks.
+    """
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/result.json"))]
+    results = [result for result in results if not result["trial"]]
+    unknown = sorted({result["row"] for result in results} - set(study.rows))
+    if unknown or not results:
+        raise ValueError(f"{out} has {len(results)} finished cells, of rows that {study.name!r} lacks: {unknown}")
+    described = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/cell.json"))]
+    made = {json.dumps([each["code"], each["versions"], each["device"]]) for each in described}
+    if len(made) > 1:
+        raise ValueError(f"{out} has cells of {len(made)} versions of the code or of libraries; keep those of one")
+    measures = [*dict.fromkeys((study.primary.partition("@")[0], *KEPT))]
+    lines = []
+    for result in results:
+        strata: dict[str, list[Any]] = {}
+        for frame in result["frames"]:
+            row = [frame["frame"], frame["yaw"], *(_short(frame.get(measure)) for measure in measures)]
+            strata.setdefault(frame["stratum"], []).append(row)
+        lines.append({
+            "row": result["row"], "capture": Path(result.get("pair", result["capture"])).name, "seed": result["seed"],
+            "condition": result.get("condition", ""), "factor": result["factor"],
+            "cost": {what: _short(value, 7) for what, value in result["cost"].items()},
+            "curve": [[_short(value, 6) for value in point] for point in result["curve"]], "frames": strata,
+        })  # fmt: skip
+    lines.sort(key=lambda line: (list(study.rows).index(line["row"]), line["capture"], line["seed"], line["condition"]))
+    head = {
+        "commit": commit, "measures": measures, "noise ceiling": {Path(f).name: _ceiling(f) for f in study.captures},
+        "versions": described[0]["versions"] if described else {}, "cells in all": len(study),
+    }  # fmt: skip
+    cells = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+    write_text(target, f'{json.dumps(head)[:-1]}, "cells": [\n{cells}\n]}}\n')
+    return len(lines)
+
+
+def _ceiling(folder: str) -> dict[str, Any]:
+    return noise_ceiling(folder) if Path(folder).is_dir() else {}
+
+
+def _short(value: Any, digits: int = 4) -> Any:
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def kept_findings(path: Path) -> dict[str, Any]:
+    """What the kept figures of a study say: `headfields.compare.report.findings`, with their commit and versions.
+
+    Args:
+        path: `STUDY.json`, beside `STUDY.toml`.
+
+    Raises:
+        ValueError: a cell is of a row that the study lacks.
+    """
+    study, kept = Study.load(path.with_suffix(".toml")), json.loads(path.read_text())
+    unknown = sorted({cell["row"] for cell in kept["cells"]} - set(study.rows))
+    if unknown:
+        raise ValueError(f"{path.name} has rows that {study.name!r} lacks: {', '.join(unknown)}; keep its figures anew")
+    found = findings(study, joined(_result(cell, kept["measures"]) for cell in kept["cells"]))
+    found["rows"] = {name: found["rows"][name] for name in study.rows if name in found["rows"]}
+    about = {what: kept[what] for what in ("commit", "noise ceiling", "versions", "cells in all")}
+    seeds = {(cell["capture"], cell["seed"]) for cell in kept["cells"]}
+    return {**found, **about, "cells": len(kept["cells"]), "pairs in all": len(seeds), "all rows": list(study.rows),
+            "budget": "{1:g} {0}".format(*study.budget), "strata": list(study.strata)}  # fmt: skip
+
+
+def _result(cell: Mapping[str, Any], measures: list[str]) -> tuple[str, str, int, dict[str, Any]]:
+    """A cell's row, capture and seed, and its figures as a cell of a study has them."""
+    frames = [
+        {"stratum": stratum, "frame": row[0], "yaw": row[1], **dict(zip(measures, row[2:], strict=True))}
+        for stratum, rows in cell["frames"].items()
+        for row in rows
+    ]
+    result = {**cell, "frames": frames}
+    return cell["row"], cell["capture"], cell["seed"], named(result, cell["condition"])
+
+
+def all_kept() -> dict[str, Path]:
+    """Files of kept figures, by the name of their study."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.json"))}

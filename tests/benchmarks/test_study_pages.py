@@ -1,0 +1,128 @@
+"""Pages made from the figures of studies: they say what the kept figures say, of whole and of unfinished studies."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.studies import figures, pages, picture
+from headfields.compare import Study
+
+STUDY = """
+name = "Parts"
+captures = ["one", "two"]
+steps = 3
+seeds = 4
+primary = "psnr_head"
+margin = 0.2
+strata = ["test", "cameras"]
+
+[rows."surface, grid"]
+[rows."none, grid"]
+arguments = { scaling = "length" }
+[rows."surface, codes"]
+arguments = { scaling = "none" }
+[rows."same, grid"]
+arguments = { levels = 3 }
+[rows."never, run"]
+arguments = { levels = 2 }
+"""
+GAINS = {"surface, grid": 0.0, "none, grid": 1.0, "surface, codes": -1.0, "same, grid": 0.0}
+
+
+def write_cells(out: Path, only: int | None = None) -> None:
+    """result.json of every cell of four rows: scores with their gain beside the baseline, and little noise."""
+    for row, gain in GAINS.items():
+        for capture in ("one", "two"):
+            for seed in range(4):
+                if only is not None and (capture, seed) != ("one", 0):
+                    continue
+                noise = np.random.default_rng([len(row), len(capture), seed])
+                frames = [
+                    {"stratum": stratum, "frame": frame, "yaw": 5.0 * frame, "psnr": 26.0,
+                     "psnr_head": 20 + gain - 3 * (stratum == "cameras") + 0.02 * float(noise.standard_normal())}
+                    for stratum in ("test", "cameras") for frame in range(5)
+                ]  # fmt: skip
+                cost: dict[str, Any] = {"processor seconds": 9.0, "seconds per frame": 0.1 * (2 + gain), "steps": 3,
+                                        "peak memory, bytes": 5e8, "diverged": None}  # fmt: skip
+                result = {"row": row, "capture": f"/somewhere/{capture}", "seed": seed, "factor": 1.0, "trial": False,
+                          "frames": frames, "cost": cost,
+                          "curve": [[1, 9, 1.0, 2.0, 15.0], [3, 27, 3.0, 9.0, 20.0 + gain]]}  # fmt: skip
+                folder = out / "cells" / f"{row}{capture}{seed}"
+                folder.mkdir(parents=True)
+                (folder / "result.json").write_text(json.dumps(result))
+
+
+def kept(folder: Path, **which: Any) -> dict[str, Any]:
+    (folder / "parts.toml").write_text(STUDY)
+    write_cells(folder / "out", **which)
+    study = Study.load(folder / "parts.toml")
+    figures.keep(study, folder / "out", folder / "parts.json", "abc123")
+    assert "/somewhere" not in (folder / "parts.json").read_text()
+    return figures.kept_findings(folder / "parts.json")
+
+
+def test_the_repositorys_pages_say_what_its_figures_say() -> None:
+    findings = {name: figures.kept_findings(path) for name, path in figures.all_kept().items()}
+    blocks = pages.pages()
+    for path in blocks:
+        text = path.read_text()
+        assert pages.written(text, findings) == text, f"{path}: run python -m benchmarks.studies.pages"
+    shown = {match[1] for path in blocks for match in pages.BLOCK.findall(path.read_text())}
+    assert set(findings) <= shown, "figures that no page shows"
+
+
+def test_verdicts_and_tables_of_kept_figures(tmp_path: Path) -> None:
+    found = kept(tmp_path)
+    said = pages.verdicts(found)
+    assert "32 of 40 cells have run, of 4 of 5 rows, on 2 captures" in said and "code of abc123" in said
+    assert re.search(r"\*\*Decided: better\*\* are none, grid \(\+(0\.9|1\.0)", said)
+    assert re.search(r"\*\*Decided: worse\*\* are surface, codes \(−(0\.9|1\.0)", said)
+    assert "**Decided: equivalent**, within ±0.2 dB, are same, grid" in said
+    assert "**Not run yet**: never, run." in said and "Undetermined" not in said
+    lines = pages.table(found).splitlines()
+    assert lines[2].startswith("| none, grid | 2") and "| **surface, grid** | " in lines[3] + lines[4]
+    assert "psnr_head@cameras" in lines[0] and lines[2].endswith("| 8 |")
+    page = 'a <!-- figures parts difference psnr_head "none, grid" -->old<!-- end of figures --> b'
+    once = pages.written(page, {"parts": found})
+    assert ", better<!--" in once and ">old<" not in once and pages.written(once, {"parts": found}) == once
+    block = "<!-- figures parts table -->\nold\n<!-- end of figures -->"
+    assert "| none, grid |" in pages.written(block, {"parts": found})
+
+
+def test_one_pair_decides_nothing(tmp_path: Path) -> None:
+    found = kept(tmp_path, only=1)
+    said = pages.verdicts(found)
+    assert "**Nothing is decided yet.**" in said and "on 1 capture," in said
+    assert "**Undetermined with one pair, which decides nothing**, are 3 rows" in said
+    picture.draw(found, tmp_path / "parts.png")
+    assert (tmp_path / "parts.png").read_bytes().startswith(b"\x89PNG")
+    mean, low, _ = picture.quality(found, "none, grid", "psnr_head@cameras")
+    assert mean == pytest.approx(18.0, abs=0.1) and np.isnan(low)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    found = kept(tmp_path, only=1)
+    for block, says in (
+        ("<!-- figures other table --><!-- end of figures -->", "figures are kept of parts"),
+        ("<!-- figures parts chart --><!-- end of figures -->", "kinds are table"),
+        ("<!-- figures parts difference psnr nobody --><!-- end of figures -->", "kept figures have"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            pages.written(block, {"parts": found})
+    study = Study.load(tmp_path / "parts.toml")
+    with pytest.raises(ValueError, match="has 0 finished cells"):
+        figures.keep(study, tmp_path, tmp_path / "x.json", "abc")
+    (tmp_path / "parts.toml").write_text(STUDY.replace('"none, grid"', '"other, grid"'))
+    with pytest.raises(ValueError, match="has rows that 'Parts' lacks: none, grid"):
+        figures.kept_findings(tmp_path / "parts.json")
+    for number in range(2):
+        (tmp_path / "out" / "cells" / f"{number}").mkdir()
+        (tmp_path / "out" / "cells" / f"{number}" / "cell.json").write_text(
+            json.dumps({"code": number, "versions": {}, "device": "cpu"})
+        )
+    with pytest.raises(ValueError, match="cells of 2 versions of the code"):
+        figures.keep(study, tmp_path / "out", tmp_path / "x.json", "abc")
