@@ -131,8 +131,8 @@ def summary(found: Mapping[str, Any], _: str = "") -> str:
             said.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} {verdict}{example}")
     missing = len(found["all rows"]) - len(rows)
     return (
-        f"{found['cells']} of {found['cells in all']} cells have run, {found['budget']} each. Of {len(others)} rows beside "
-        f"*{found['baseline']}*, by {primary}: {'; '.join(said) or 'none'}."
+        f"{found['cells']} of {found['cells in all']} cells have run, {found['budget']} each. Of {len(others)} rows "
+        f"beside *{found['baseline']}*, by {primary}: {'; '.join(said) or 'none'}."
         + (f" {missing} rows have not run yet." if missing else "")
     )
 
