@@ -305,7 +305,13 @@ def _prepare(cell: Cell, recipe: Recipe, avatar: Any, source: Any, folder: RunFo
 
 
 def _warm_up(cell: Cell, source: Any) -> None:
-    """One step of an avatar that is thrown away: what a process does once, such as loading kernels, is no training."""
+    """One step of an avatar that is thrown away, and all frames decoded: what a process does once is no training.
+
+    So a cell that was killed, and does it again, has as much time to train as any other.
+    """
+    for frame in source.splits["train"].tolist():
+        source.image(frame)
+        source.state([frame])
     torch.manual_seed(cell.seed)
     avatar, recipe = made(cell.study, cell.spec, source)
     options = training_options(cell, recipe, avatar)

@@ -13,6 +13,7 @@ from headfields.compare.cells import Cell, cells_of, chosen_factors, made, opene
 from headfields.compare.figures import export_figures, import_figures
 from headfields.compare.running import run_study
 from headfields.compare.study import trial_factors
+from headfields.runs.folder import RunFolder
 from headfields.training.opened_run import trainer_of
 from tests.compare.test_study import OPTIONS, SIZES, folder, study_of  # noqa: F401
 
@@ -63,6 +64,53 @@ def test_a_budget_of_rays_or_processor_seconds_ends_the_schedule(folder: Path, t
     assert 0.6 <= cost["processor seconds"] < 1.5 and cost["steps"] > 1 and cost["rays"] == 16 * cost["steps"]
     rates = [entry["learning_rate"] for entry in hf.load_run(cell.folder(tmp_path) / "run").log if "loss" in entry]
     assert rates[-1] < 0.02 * 0.16  # the recipe's rate falls to a tenth
+
+
+class Killed(BaseException):
+    """What no handler of an error takes."""
+
+
+def test_a_killed_cell_on_seconds_has_the_whole_budget_and_the_same_draws(folder: Path, tmp_path, monkeypatch) -> None:  # noqa: F811
+    """Seconds up to the last checkpoint count, and those that were lost do not; draws go on where they were."""
+    spent: dict[int, float] = {}
+    drawn: dict[int, str] = {}
+
+    def watched(recipe: Any, avatar: Any, *rest: Any) -> Any:
+        trainer = trainer_of(recipe, avatar, *rest[:-1], {**rest[-1], "checkpoint_seconds": 0.05})
+        draw = trainer._batches.draw
+
+        def noted(*arguments: Any) -> Any:
+            batch, *others = draw(*arguments)
+            bits = batch.rays.origins.numpy().tobytes() + batch.rgb.numpy().tobytes()
+            drawn[trainer.progress.step] = hashlib.sha256(bits).hexdigest()
+            spent[trainer.progress.step] = trainer.progress.processor_seconds
+            if limit is not None and trainer.progress.processor_seconds > limit and folder_of.checkpoints:
+                raise Killed
+            return batch, *others
+
+        if rest[-1].get("out") is not None:  # not the step that only warms up
+            trainer._batches.draw = noted
+        return trainer
+
+    monkeypatch.setattr(cells, "trainer_of", watched)
+    cell = cells_of(study_of(folder, steps=None, seconds=1.5))[0]
+    folder_of, limit = RunFolder(cell.folder(tmp_path) / "run"), 0.8
+    with pytest.raises(Killed):
+        run_cell(cell, tmp_path)
+    first, before = dict(drawn), dict(spent)
+    drawn.clear()
+    spent.clear()
+    limit = None
+    cost = run_cell(cell, tmp_path)["cost"]
+    began = min(drawn)
+    assert 0 < began <= max(first) and spent[began] == pytest.approx(before[began], abs=0.3)
+    assert all(drawn[step] == first[step] for step in drawn if step in first)
+    assert 1.5 <= cost["processor seconds"] < 2.5 and cost["steps"] == max(drawn) + 1
+    assert max(spent.values()) < 1.5  # no step began after the budget, with nothing counted twice
+    folder_of, limit = RunFolder(cell.folder(tmp_path / "whole") / "run"), None
+    drawn.clear()
+    run_cell(cell, tmp_path / "whole")
+    assert all(drawn[step] == first[step] for step in first if step in drawn)
 
 
 def test_curves_are_on_frames_that_no_row_trains_on(folder: Path, tmp_path) -> None:  # noqa: F811
