@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -228,6 +229,33 @@ class Composition(nn.Module, Displayed):
             parts.pop("codes")
         records = {"template": parts.pop("template"), "preview": self.preview, "trained_on": self.trained_on}
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
+
+    def to_html(self, path: str | Path, motion: Any = None, head: Any = None, **options: Any) -> Path:
+        """Writes the avatar as one HTML page, which poses and draws it in any browser: no server, no network.
+
+        For avatars of Gaussians on triangles (`gaussian_avatars`, `rgb_avatar`, `flash_avatar`); `headfields distill`
+        makes one of a field of rays.
+
+        Args:
+            path: the file; its folder is created.
+            motion: what it plays: a `HeadState` of T frames, or a `headfields.data.Capture`; None: the avatar's
+                preview.
+            head: the head model that the avatar was built on, whose shapes and joints get sliders; None: the linear
+                rig that fits the motion best.
+            options: `camera`, `fps`, `title` and `about`, as for `headfields.viz.page.page.page_html`.
+
+        Returns:
+            The path.
+
+        Raises:
+            TypeError: the avatar is a field of rays, or has a part that a page cannot compute; the message says which.
+            ValueError: motion, head or options do not fit the avatar or each other.
+            OSError: the file cannot be written.
+        """
+        written: Path = importlib.import_module("headfields.viz.page.page").write_page(
+            path, self, motion, head, **options
+        )
+        return written
 
     @classmethod
     def load(cls: type[C], path: str | Path) -> C:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from headfields.apps.export.heads import frame_times
 from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
-from headfields.apps.retargeting.expression_fit import regress_expressions
 from headfields.data.capture import Capture
-from headfields.data.expression_basis import BASIS, expression_basis
+from headfields.data.expression_basis import BASIS, expression_basis, motion_components, regress_expressions
 from headfields.data.joint_fit import fit_joint_transforms
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_names
@@ -26,8 +25,6 @@ __all__ = ["fit_motion", "head_poses", "rig_of_capture"]
 _FRAMES = 300
 """Most frames that a basis is learned from; further ones are skipped evenly."""
 _COMPONENTS = 24
-_GOAL = 2e-4
-"""Meters, root mean square: components are added until less is left."""
 
 
 def rig_of_capture(
@@ -76,7 +73,7 @@ def rig_of_capture(
     left = vertices - neutral
     if codes is not None and len(basis):
         left = left - torch.einsum("te,evk->tvk", codes, basis)
-    more = _components(left, components)
+    more = motion_components(left, components)
     names += [f"expression_{i:03d}" for i in range(len(names), len(basis))]
     names = names[: len(basis)] + [f"motion_{i:02d}" for i in range(len(more))]
     template = capture.template
@@ -109,24 +106,6 @@ def _held(middle: Tensor, vertices: Tensor) -> Float[Tensor, "t v 3"]:
     """Meshes without their rigid motion relative to one."""
     turn = rigid_transform(*fit_rigid(middle, vertices))
     return (vertices - turn[:, None, :3, 3]) @ turn[:, :3, :3]
-
-
-def _components(left: Tensor, most: int) -> Float[Tensor, "k v 3"]:
-    """Principal directions (K, V, 3) of what is left of meshes, each of the size of one standard deviation."""
-    flat = left.double().flatten(1)
-    if not len(flat):
-        return left[:0]
-    gram = flat @ flat.T  # T is small beside V
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    points = left.shape[0] * left.shape[1]
-    rest = ((values.sum() - values.cumsum(0)).clamp_min(0) / points).sqrt()
-    if float((values.sum() / points).sqrt()) < _GOAL:
-        return left[:0]
-    enough = int((rest < _GOAL).int().argmax()) + 1 if bool((rest < _GOAL).any()) else len(values)
-    count = min(enough, most, int((values > 1e-12 * values[0]).sum()))
-    directions = vectors[:, :count].T @ flat  # of the length of a singular value
-    return (directions / len(flat) ** 0.5).reshape(count, *left.shape[1:]).to(left)
 
 
 def fit_motion(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.heads.blendshapes import BlendshapeHead
+from headfields.heads.flame.model import FLAME_JOINTS
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.ops.rigid import fit_rigid, rigid_transform
@@ -13,7 +14,6 @@ from headfields.records import HeadState
 
 __all__ = ["frame_times", "motion_of_head", "rig_of_head"]
 
-FLAME_JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
 _HAND = tuple(f"{finger}{i}" for finger in ("index", "middle", "pinky", "ring", "thumb") for i in (1, 2, 3))
 SMPLX_JOINTS = (
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",

@@ -1,9 +1,10 @@
-"""Expression coefficients fitted to a mesh by bounded least squares, and a basis regressed from examples."""
+"""Expression coefficients fitted to a mesh by bounded least squares."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headfields.data.expression_basis import regress_expressions
 from headfields.ops._checks import check_floating, check_shape
 
 __all__ = ["ExpressionFit", "regress_expressions"]
@@ -124,53 +125,3 @@ class ExpressionFit(nn.Module):
             ahead = after + (momentum - 1) / following * (after - current)
             current, momentum = after, following
         return current / scale
-
-
-def regress_expressions(
-    codes: Float[Tensor, "n e"], vertices: Float[Tensor, "n v 3"]
-) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "e v 3"]]:
-    """Neutral mesh and expression basis by ridge regression over examples.
-
-    Captures store meshes and coefficients, but not the head model. For blendshapes the relation is linear, and this
-    recovers the part of the basis that the examples span; otherwise it is the best linear approximation. The
-    leave-one-out error, which has a closed form (Golub, Heath and Wahba 1979), chooses the ridge.
-
-    Args:
-        codes: (N, E); N ≥ 3.
-        vertices: (N, V, 3) meters.
-
-    Returns:
-        neutral (V, 3) and basis (E, V, 3), meters. A coefficient that never varies has a zero displacement.
-
-    Raises:
-        TypeError, ValueError: a dtype or shape does not fit, or there are fewer than three examples.
-    """
-    check_floating("regress_expressions", "codes", codes)
-    check_shape("regress_expressions", "codes", codes, "N E")
-    check_floating("regress_expressions", "vertices", vertices)
-    check_shape("regress_expressions", "vertices", vertices, "N V 3")
-    if len(codes) != len(vertices) or len(codes) < 3:
-        raise ValueError(
-            f"regress_expressions: {len(codes)} rows of codes and {len(vertices)} meshes; pass three of both or more"
-        )
-    x, y = codes.double(), vertices.double().flatten(1)
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    x, y = x - mean_x, y - mean_y
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    significant = s > 1e-9 * s.amax().clamp_min(1e-300) if len(s) else s > 0
-    u, s, vh = u[:, significant], s[significant], vh[significant]
-    if not len(s):
-        return mean_y.reshape(-1, 3).to(vertices), codes.new_zeros(codes.shape[1], *vertices.shape[1:])
-    along = u.transpose(0, 1) @ y
-    best, chosen = torch.inf, 0.0
-    for exponent in torch.linspace(-8, 1, 19).tolist():
-        penalty = float(s[0]) ** 2 * 10**exponent
-        share = s**2 / (s**2 + penalty)
-        leverage = 1 / len(x) + ((u * u) * share).sum(1)
-        residual = y - u @ (share[:, None] * along)
-        error = float(((residual / (1 - leverage).clamp_min(1e-6)[:, None]) ** 2).sum())
-        if error < best:
-            best, chosen = error, penalty
-    slopes = vh.transpose(0, 1) @ ((s / (s**2 + chosen))[:, None] * along)
-    neutral = mean_y - mean_x @ slopes
-    return neutral.reshape(-1, 3).to(vertices), slopes.reshape(codes.shape[1], *vertices.shape[1:]).to(vertices)

@@ -14,7 +14,10 @@ from headfields.heads.flame.files import FlameArrays, FlameAssets, load_flame_ar
 from headfields.heads.landmarks import ContourLandmarks, Landmarks
 from headfields.heads.skinned import SkinnedHead
 
-__all__ = ["FlameHead"]
+__all__ = ["FLAME_JOINTS", "FlameHead"]
+
+FLAME_JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
+"""Names of FLAME's joints, in order."""
 
 
 class FlameHead(SkinnedHead):
@@ -66,7 +69,7 @@ class FlameHead(SkinnedHead):
     @property
     def joints(self) -> dict[str, int]:
         """Index of each joint that `pose` accepts, by FLAME's names: its neck carries the skull, its root the neck."""
-        return {"root": 0, "neck": 1, "jaw": 2, "left_eye": 3, "right_eye": 4}
+        return {name: joint for joint, name in enumerate(FLAME_JOINTS)}
 
     @classmethod
     def from_file(

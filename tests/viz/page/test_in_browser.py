@@ -1,0 +1,139 @@
+"""The page in headless Chromium: what it poses and draws is what `SplatRenderer` draws of the same Gaussians."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.browser import chromium
+from headfields.records import Camera, HeadState
+from headfields.viz.page.rigs import fitted_rig, rig_vertices
+from tests.viz.page.avatars import PRESETS, moving_states, varied_avatar
+
+ENOUGH = 40.0
+"""dB between the page's picture and the library's."""
+READ = """
+const [state, camera, done] = arguments, page = window.headfields;
+(async () => {
+  await page.ready;
+  if (state) page.setState(state);
+  page.setCamera(camera);
+  page.setBackground([0.3, 0.6, 0.9]);
+  const { width, height, pixels } = await page.read();
+  let text = "";
+  for (let i = 0; i < pixels.length; i += 32768) text += String.fromCharCode(...pixels.subarray(i, i + 32768));
+  return { width, height, pixels: btoa(text) };
+})().then(done, (error) => done({ error: `${error} ${error.stack}` }));
+"""
+BACKGROUND = torch.tensor([0.3, 0.6, 0.9])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    try:
+        running = chromium(tmp_path_factory.mktemp("profile"), (480, 400))
+        with running as opened:
+            opened.execute_cdp_cmd("Network.enable", {})
+            opened.execute_cdp_cmd("Network.emulateNetworkConditions", {
+                "offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0,
+            })  # fmt: skip
+            yield opened
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        pytest.skip(f"the page's tests in a browser need selenium and Chromium: {error}")
+
+
+def shown(browser: Any, state: HeadState | None, camera: Camera) -> np.ndarray:
+    """The page's picture (H, W, 3) of a frame, by a camera."""
+    values = None
+    if state is not None:
+        values = {"codes": {name: code[0].tolist() for name, code in state.codes.items()}}
+        values |= {} if state.expression is None else {"expression": state.expression[0].tolist()}
+        values |= {} if state.pose is None else {"pose": state.pose[0].tolist()}
+    view = {
+        "world_to_camera": camera.world_to_camera.tolist(), "intrinsics": camera.intrinsics.tolist(),
+        "size": list(camera.size),
+    }  # fmt: skip
+    picture = browser.execute_async_script(READ, values, view)
+    assert "error" not in picture, picture["error"]
+    pixels = np.frombuffer(base64.b64decode(picture["pixels"]), np.uint8)
+    return pixels.reshape(picture["height"], picture["width"], 4)[..., :3] / 255.0
+
+
+def nearness(browser: Any, avatar: Any, state: HeadState, camera: Camera, own: HeadState | None = None) -> float:
+    """dB between the page and the library; `own`: what the library poses in place of the page's state."""
+    library = avatar.render(camera, state if own is None else own, BACKGROUND).rgb.clamp(0, 1).numpy()
+    assert np.abs(library - BACKGROUND.numpy()).max(-1).mean() > 0.05  # there is a head
+    return float(-10 * np.log10(((shown(browser, state, camera) - library) ** 2).mean()))
+
+
+def complaints(browser: Any) -> list[str]:
+    """What the console has, but for the driver's note that a test reads pixels back."""
+    return [
+        line["message"] for line in browser.get_log("browser") if "GPU stall due to ReadPixels" not in line["message"]
+    ]
+
+
+def cameras(size: int) -> list[Camera]:
+    skewed = Camera.orbit((0.0, 0.0, 0.02), 0.35, -70, -15, size=(size, size + 10), fov=40)  # near: some are cut off
+    lens = skewed.intrinsics.clone()
+    lens[0, 1], lens[0, 2] = 3.0, lens[0, 2] + 7
+    return [
+        Camera.orbit((0.0, 0.0, 0.02), 0.9, 0, 0, size=(size, size), fov=24),
+        Camera.orbit((0.0, 0.05, 0.02), 0.8, 140, 20, size=(size, size), fov=22),
+        skewed.replace(intrinsics=lens),
+    ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_page_draws_what_the_library_draws(browser, tiny_head, tmp_path: Path, preset: str) -> None:
+    head = tiny_head
+    avatar = varied_avatar(preset, head, 700, **({"degree": 3} if preset == "gaussian_avatars" else {}))
+    states = moving_states(head, 2)
+    browser.get(avatar.to_html(tmp_path / "head.html", states, head).as_uri())
+    for frame, camera in ((0, cameras(96)[0]), (1, cameras(96)[2])):
+        assert nearness(browser, avatar, states[frame], camera) > ENOUGH
+    assert not complaints(browser)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_twenty_states_by_three_cameras(browser, head, tmp_path: Path, preset: str) -> None:
+    avatar = varied_avatar(preset, head, 24000 if preset == "gaussian_avatars" else 14000)
+    states = moving_states(head, 20)
+    path = avatar.to_html(tmp_path / "head.html", states, head)
+    assert path.stat().st_size < 5_000_000
+    browser.get(path.as_uri())
+    worst = min(nearness(browser, avatar, states[i], camera) for i in range(20) for camera in cameras(256))
+    print(f"{preset}: at least {worst:.1f} dB, {path.stat().st_size / 1e6:.2f} MB")
+    assert worst > ENOUGH
+    assert not complaints(browser)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [
+    {"preset": "gaussian_avatars", "antialiased": True}, {"preset": "rgb_avatar", "centered": False},
+    {"preset": "rgb_avatar", "degree": 1}, {"preset": "flash_avatar", "bounded": True, "round_start": True},
+    {"preset": "flash_avatar", "follows": "translation"},
+])  # fmt: skip
+def test_variants_of_the_presets(browser, tiny_head, tmp_path: Path, options: dict[str, Any]) -> None:
+    avatar = varied_avatar(head=tiny_head, count=1500, **options)
+    states = moving_states(tiny_head, 2)
+    browser.get(avatar.to_html(tmp_path / "head.html", states, tiny_head).as_uri())
+    assert nearness(browser, avatar, states[1], cameras(128)[1]) > ENOUGH
+    assert not complaints(browser)
+
+
+@pytest.mark.slow
+def test_a_fitted_rig_moves_as_it_says(browser, head, tmp_path: Path) -> None:
+    """Without the head model the page has the linear rig: it draws what the library draws of the rig's vertices."""
+    avatar, states = varied_avatar("rgb_avatar", head, 3000), moving_states(head, 40)
+    rig, known = fitted_rig(states)
+    assert 0 < rig.error < 1.5e-3
+    browser.get(avatar.to_html(tmp_path / "head.html", states).as_uri())
+    own = known[7].replace(vertices=rig_vertices(rig, known[7]))
+    assert nearness(browser, avatar, known[7], cameras(128)[0], own) > ENOUGH
+    assert not complaints(browser)
