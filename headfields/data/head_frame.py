@@ -7,8 +7,9 @@ same reason). A pose is a matrix from the head's frame, which is the canonical m
 the rigid part is found, and when motion is moved, are our own choices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -182,6 +183,11 @@ class HeadMotion:
     rotation: float
     translation: float
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it is less than a capture's vertices keep: 2 degrees and 5 mm. Own choice."""
+        return self.rotation < _STILL[0] and self.translation < _STILL[1]
+
     def __str__(self) -> str:
         return f"{self.rotation:.3g} degrees and {self.translation:.3g} mm"
 
@@ -275,11 +281,8 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
 
     frames = sorted(recording.decoded_vertices) or _evenly(count, 8)
     if isinstance(choice, str) and choice == "auto":
-        subset = slice(None, None, 1 + len(canonical) // _VERTICES)
-        posed = meshes(frames)[:, subset]
-        rough = HeadFrame(canonical[subset], rigid_vertices(posed, canonical[subset], area[subset]), area[subset])
-        motion = head_motion(rough.pose(posed), rough.center)
-        if motion.rotation < _STILL[0] and motion.translation < _STILL[1]:
+        motion = _rough_motion(meshes(frames), canonical, area)
+        if motion.is_still:
             report.append(
                 f"head pose: in the cameras (between {len(frames)} frames looked at the head moves by {motion} in the "
                 "vertices, which are left as they are)"
@@ -301,6 +304,27 @@ def choose_head_frame(recording: Recording, choice: HeadFrameChoice, report: lis
             f"{1000 * residual:.2g} mm, so the pose is rough: pass load_capture a mask of its vertices as head_frame"
         )
     return frame
+
+
+def motion_in_vertices(capture: Any, frames: Sequence[int]) -> HeadMotion:
+    """How the head moves in the vertices of a capture's states, estimated from at most 8 of these frames.
+
+    Args:
+        capture: with `template` and `state`.
+        frames: its frames.
+    """
+    chosen = [frames[row] for row in _evenly(len(frames), 8)]
+    canonical = capture.template.canonical_vertices
+    return _rough_motion(capture.state(chosen).vertices, canonical, vertex_areas(canonical, capture.template.faces))
+
+
+def _rough_motion(
+    posed: Float[Tensor, "b v 3"], canonical: Float[Tensor, "v 3"], area: Float[Tensor, " v"]
+) -> HeadMotion:
+    subset = slice(None, None, 1 + len(canonical) // _VERTICES)
+    posed, canonical, area = posed[:, subset], canonical[subset], area[subset]
+    rough = HeadFrame(canonical, rigid_vertices(posed, canonical, area), area)
+    return head_motion(rough.pose(posed), rough.center)
 
 
 def _evenly(count: int, most: int) -> list[int]:

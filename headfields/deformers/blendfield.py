@@ -59,6 +59,7 @@ class Blendfield(Deformer):
 
     corrects = True
     poses = True
+    follows_head = False
     rate_group = "blendfield"
     box: Tensor
 

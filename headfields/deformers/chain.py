@@ -39,6 +39,7 @@ class Chain(Deformer):
         self.deformers = nn.ModuleList(deformers)
         self.poses = all(deformer.poses for deformer in deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
+        self.follows_head = any(deformer.follows_head for deformer in deformers)
         self.corrects = any(deformer.corrects for deformer in deformers)
         giving = [deformer for deformer in deformers if deformer.gives_faces]
         self.gives_faces = bool(giving)

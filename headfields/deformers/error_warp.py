@@ -76,6 +76,7 @@ class ErrorWarp(Deformer):
     """
 
     corrects = True
+    follows_head = False
     rate_group = "warp"
     merged_over_processes: tuple[str, ...] = ()
     box: Tensor

@@ -43,6 +43,8 @@ class NearSurface(MeshDeformer):
     choice.
     """
 
+    follows_head = False
+
     def __init__(
         self,
         canonical_vertices: Float[Tensor, "v 3"],

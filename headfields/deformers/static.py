@@ -22,6 +22,7 @@ class Static(Deformer):
     """
 
     box: Tensor
+    follows_head = False
 
     def __init__(self, box: Float[Tensor, "2 3"]) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from headfields.data.head_frame import motion_in_vertices
 from headfields.data.live import LiveCapture
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
@@ -298,6 +299,7 @@ class Trainer:
             trained = beside(self.avatar, self.corrections.to(self.device))
         self.capture, self.losses, self.background, self.bar = capture, losses, background, bar
         self._warn_without_labels()
+        self._warn_of_motion(frames)
         idle = idle_rates(groups, learning_rates, networks_differ=network_learning_rate is not None)
         if not any(group.get("weight_decay") for group in groups):
             idle["weight_decay"] = "no part is a network, and tables have none"
@@ -568,6 +570,19 @@ class Trainer:
             warn(
                 f"Trainer: the depth prior is zero, because capture {self.capture.name!r} has no segmentation labels "
                 "that say where the mesh is the surface; add labels, or leave the loss out"
+            )
+
+    def _warn_of_motion(self, frames: Tensor) -> None:
+        """A part whose space does not follow the head learns each of its poses as another head."""
+        deformer = getattr(self.avatar, "deformer", None)
+        if deformer is None or deformer.follows_head or getattr(self.capture, "head_frame", None) is not None:
+            return
+        motion = motion_in_vertices(self.capture, frames.tolist())
+        if not motion.is_still:
+            warn(
+                f"Trainer: the head moves by {motion} in the vertices of capture {self.capture.name!r}, and "
+                f"{type(deformer).__name__} does not follow it: load_capture(..., head_frame='normalize') moves the "
+                "head's motion into the cameras"
             )
 
     def _record_limits(self, limits: Mapping[str, Any], **further: Any) -> None:
