@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headfields.compare import Study
-from headfields.compare.cells import joined, named
+from headfields.compare.cells import cells_of, joined, named
 from headfields.compare.report import findings
 from headfields.data.noise_ceiling import noise_ceiling
 from headfields.files.atomic import write_text
@@ -22,6 +22,8 @@ KEPT = ("psnr", "psnr_head", "psnr_face", "psnr_hair", "psnr_mouth", "ssim_head"
 
 def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     """Writes the figures of the finished cells below a study's folder, or below one that `--export` wrote.
+
+    Cells of another budget, split or options than the study's, of an earlier version of it, are left out.
 
     Args:
         study: what has run.
@@ -35,15 +37,23 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     Raises:
         ValueError: no cell is finished, cells are of two versions of the code, or of rows that the study lacks.
     """
-    results = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/result.json"))]
-    results = [result for result in results if not result["trial"]]
+    results, described = [], []
+    shared = json.loads(json.dumps(cells_of(study, seeds=1)[0].shared(), default=str))
+    for path in sorted(out.glob("cells/*/result.json")):
+        result, about = json.loads(path.read_text()), path.with_name("cell.json")
+        if about.exists() and not result.get("condition"):  # figures alone have none
+            made = json.loads(about.read_text())
+            if made["shared"] != shared:
+                continue  # of another budget, or other options: an earlier version of the study
+            described.append(made)
+        if not result["trial"]:
+            results.append(result)
     unknown = sorted({result["row"] for result in results} - set(study.rows))
     if unknown or not results:
         raise ValueError(f"{out} has {len(results)} finished cells, of rows that {study.name!r} lacks: {unknown}")
-    described = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/cell.json"))]
-    made = {json.dumps([each["code"], each["versions"], each["device"]]) for each in described}
-    if len(made) > 1:
-        raise ValueError(f"{out} has cells of {len(made)} versions of the code or of libraries; keep those of one")
+    origins = {json.dumps([each["code"], each["versions"], each["device"]]) for each in described}
+    if len(origins) > 1:
+        raise ValueError(f"{out} has cells of {len(origins)} versions of the code or of libraries; keep those of one")
     measures = [*dict.fromkeys((study.primary.partition("@")[0], *KEPT))]
     lines = []
     for result in results:

@@ -19,6 +19,8 @@ from headfields.compare.study import measure_in
 COLORS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#b08800", "#5c3d2e", "#c2255c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 GRAY, INK = "#c4cad0", "#343a40"
+DEPTH = 8.0
+"""dB below the best row that a chart shows; rows below are counted."""
 ROOM = 0.35
 """For labels at the right, as a share of the points' logarithmic range."""
 
@@ -116,6 +118,7 @@ def _scatter(
                   zorder=above)  # fmt: skip
     steps = sorted((points[name][0], points[name][1]) for name in best)
     axis.step([x for x, _ in steps], [y for _, y in steps], where="post", color="#ced4da", lw=1, zorder=1)
+    _cut(axis, [points[name][1] for name in points])
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     axis.set_xlim(low, high * (high / low) ** ROOM)
@@ -144,10 +147,25 @@ def _curves(axis: Axes, found: Mapping[str, Any], colors: Mapping[str, str]) -> 
     axis.spines[["top", "right"]].set_visible(False)
     if lines:
         end = max(x for line in lines.values() for x, _ in line)
-        axis.set_xlim(0, end * 1.75)
+        axis.set_xlim(0, end * 1.9)
         axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= end * 1.05])
+    _cut(axis, [line[-1][1] for line in lines.values()])
     spots = [(*lines[name][-1], name, colors[parts_of(name)[0]]) for name in best]
+    base = found["baseline"]
+    if base in lines and base not in best:
+        axis.plot(*zip(*lines[base], strict=True), color="#868e96", lw=1.4, zorder=2)
+        spots.append((*lines[base][-1], f"{base} (baseline)", "#868e96"))
     _label(axis, spots)
+
+
+def _cut(axis: Axes, values: Sequence[float]) -> None:
+    """Leaves what is far below the best value out of a chart, and says how many rows that are."""
+    least = max(values, default=0.0) - DEPTH
+    below = sum(value < least for value in values)
+    if below:
+        axis.set_ylim(least - 0.3, axis.get_ylim()[1])
+        rows = f"{below} row{'s' if below > 1 else ''}"
+        axis.text(0.02, 0.015, f"{rows} below {least:.0f} dB", transform=axis.transAxes, color="#868e96", fontsize=8)
 
 
 def leading(lines: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
@@ -176,14 +194,17 @@ def _at(line: Sequence[tuple[float, float]], x: float) -> float:
 def _label(axis: Axes, spots: Sequence[tuple[float, float, str, str]]) -> None:
     """Names to the right of points, moved up where they would lie on one another."""
     axis.figure.draw_without_rendering()
+    own = [axis.transData.transform((x, y)) for x, y, _, _ in spots]
     placed: list[tuple[float, float, float]] = []
     height = 12 * axis.figure.dpi / 72
     for x, y, name, color in sorted(spots, key=lambda spot: spot[1]):
         across, up = axis.transData.transform((x, y))
         width = 5.2 * len(name) * axis.figure.dpi / 72
         at = up
+        points = [(a - 6, a + 6, b) for a, b in own if (a, b) != (across, up)]
         while any(
-            across < right and across + width > left and abs(at - other) < height for left, right, other in placed
+            across < right and across + width > left and abs(at - other) < height
+            for left, right, other in [*placed, *points]
         ):
             at += 2
         placed.append((across, across + width, at))

@@ -23,6 +23,7 @@ from headfields.compare.strata import TEST, choose_training, evenly_spaced, fram
 from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, trial_factors
 from headfields.data.balance import view_yaw
 from headfields.files.versions import FileFormat
+from headfields.metrics.image import instruments
 from headfields.runs.folder import RunFolder, read_json, versions, write_json
 from headfields.runs.lock import run_lock
 from headfields.runs.memory import PeakMemory
@@ -85,14 +86,19 @@ class Cell:
     def spec(self) -> Row:
         return self.study.rows[self.row]
 
+    def shared(self) -> dict[str, Any]:
+        """What all cells under the cell's condition share."""
+        study = self.study
+        return {"arguments": dict(study.arguments), "options": dict(study.options), "recipe": study.recipe,
+                "mouth": study.mouth, "budget": study.budget, "split": study.split,
+                "share": study.share, "held_out": study.held_out, "front": study.front}  # fmt: skip
+
     def training(self) -> dict[str, Any]:
         """What decides the trained avatar, as JSON has it."""
         study, base = self.study, self.study.rows[self.study.baseline or ""]
         return {
             "row": {**self.spec.data(), "model": study.model_of(self.spec)},
-            "shared": {"arguments": dict(study.arguments), "options": dict(study.options), "recipe": study.recipe,
-                       "mouth": study.mouth, "budget": study.budget, "split": study.split,
-                       "share": study.share, "held_out": study.held_out, "front": study.front},
+            "shared": self.shared(),
             "baseline": base.data() | {"model": study.model_of(base)},
             "capture": capture_digest(self.capture),
             "seed": self.seed,
@@ -179,7 +185,7 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         result = FORMAT.stamp({
             "row": cell.row, "capture": cell.capture, "seed": cell.seed, "factor": cell.factor, "trial": cell.trial,
             "condition": cell.condition, "pair": cell.pair or cell.capture,
-            "measured": digest(cell.measuring()), "frames": frames, "curve": curve,
+            "measured": digest(cell.measuring()), "instruments": instruments(), "frames": frames, "curve": curve,
             "cost": {**cost, "seconds per frame": seconds[0]},
         })  # fmt: skip
         write_json(folder / "result.json", result)

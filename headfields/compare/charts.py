@@ -14,17 +14,27 @@ _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 26, 42
 
 
+SAME_COST = 0.02
+"""Costs that differ by a smaller share count as equal: cells of one budget in seconds end within a step of it."""
+
+
 def dominated(points: Mapping[str, tuple[float, float]]) -> set[str]:
-    """Names of the points (cost, quality) that another one equals or beats in both, and beats in one.
+    """Names of the points (cost, quality) that another one equals or beats in both, and beats in one; costs that differ
+    by less than `SAME_COST` are equal.
 
     >>> from headfields.compare.charts import dominated
     >>> dominated({"cheap": (1.0, 20.0), "good": (2.0, 30.0), "neither": (2.0, 20.0)})
     {'neither'}
+    >>> dominated({"a step later": (60.2, 21.0), "a step less": (60.0, 20.0)})
+    {'a step less'}
     """
     return {
         name
         for name, (cost, quality) in points.items()
-        if any(a <= cost and b >= quality and (a, b) != (cost, quality) for a, b in points.values())
+        if any(
+            a <= cost * (1 + SAME_COST) and b >= quality and (b > quality or a * (1 + SAME_COST) < cost)
+            for a, b in points.values()
+        )
     }
 
 

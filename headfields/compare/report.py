@@ -148,17 +148,34 @@ def content(
         ValueError: no cell has the primary measure.
     """
     source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
+    done = gathered(cells, out)
+    found = findings(study, done)
     return {
-        **findings(study, gathered(cells, out)),
+        **found,
         "left out": dict(without),
         "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
         "footing": {"mouth": study.mouth, **footing(study, source), "split": study.split,
-                    "background": study.background, "budget": f"{study.budget[1]} {study.budget[0]}"},
+                    "background": study.background, "budget": f"{study.budget[1]} {study.budget[0]}",
+                    **measured_by(done, found["measures"])},
         "seeds": max((cell.seed for cell in cells), default=-1) + 1,
         "trials": tried(study, trials, out), "failed": dict(failed or {}),
         "machine": {**versions(), "processor": platform.machine(), "threads": torch.get_num_threads(),
                     "device": cells[0].device if cells else ""},
     }  # fmt: skip
+
+
+def measured_by(
+    done: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]], measures: Sequence[str]
+) -> dict[str, str]:
+    """What has taken FLIP and LPIPS, where they were measured: packages, versions, network; all there are."""
+    results = [result for row in done.values() for result in row.values()]
+    kinds = [kind for kind in ("flip", "lpips") if any(kind_of(measure) == kind for measure in measures)]
+    return {
+        kind.upper(): "; ".join(
+            dict.fromkeys(r["instruments"][kind] for r in results if kind in r.get("instruments", {}))
+        )
+        for kind in kinds
+    }
 
 
 def tried(study: Study, trials: Sequence[Cell], out: Path) -> list[dict[str, Any]]:

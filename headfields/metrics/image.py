@@ -3,7 +3,9 @@
 Images are (H, W, 3) sRGB in [0, 1]. Each function returns a Python float, without a gradient.
 """
 
+import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import math
 import warnings
@@ -174,6 +176,19 @@ def load_flip() -> Callable[[Tensor, Tensor], Float[Tensor, "h w"]] | None:
         return torch.from_numpy(np.asarray(found)[..., 0]).to(image.device)
 
     return errors
+
+
+def instruments() -> dict[str, str]:
+    """By "flip" and "lpips" where they are installed: package and version, network, viewing distance."""
+    known = {
+        "flip": ("flip-evaluator", f"low dynamic range, {PIXELS_PER_DEGREE:g} pixels per degree"),
+        "lpips": ("lpips", "version 0.1 on AlexNet, torchvision's weights"),
+    }
+    found = {}
+    for measure, (package, how) in known.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[measure] = f"{package} {importlib.metadata.version(package)}, {how}"
+    return found
 
 
 def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> None:

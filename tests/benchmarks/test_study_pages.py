@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.studies import figures, pages, picture
 from headfields.compare import Study
+from headfields.compare.cells import cells_of
 
 STUDY = """
 name = "Parts"
@@ -119,10 +120,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "parts.toml").write_text(STUDY.replace('"none, grid"', '"other, grid"'))
     with pytest.raises(ValueError, match="has rows that 'Parts' lacks: none, grid"):
         figures.kept_findings(tmp_path / "parts.json")
-    for number in range(2):
-        (tmp_path / "out" / "cells" / f"{number}").mkdir()
-        (tmp_path / "out" / "cells" / f"{number}" / "cell.json").write_text(
-            json.dumps({"code": number, "versions": {}, "device": "cpu"})
-        )
+    shared = {**cells_of(study)[0].shared(), "budget": ["steps", 3]}
+    for number, path in enumerate(sorted((tmp_path / "out" / "cells").iterdir())):
+        about = {"code": min(number, 1), "versions": {}, "device": "cpu", "shared": shared}
+        (path / "cell.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="cells of 2 versions of the code"):
         figures.keep(study, tmp_path / "out", tmp_path / "x.json", "abc")
+    (path / "cell.json").write_text(json.dumps(about | {"shared": shared | {"budget": ["steps", 9]}, "code": 7}))
+    for other in set((tmp_path / "out" / "cells").iterdir()) - {path}:
+        (other / "cell.json").write_text(json.dumps(about))
+    assert figures.keep(study, tmp_path / "out", tmp_path / "x.json", "abc") == 3, "one of an earlier budget"

@@ -50,6 +50,9 @@ def test_a_study_trains_measures_and_decides(done) -> None:
     own = [run_cell(cell, out) for cell in cells_of(study)]
     frames = {entry["row"]: entry["frames"] for entry in own}
     assert [frame["frame"] for frame in frames["affine"]] == [frame["frame"] for frame in frames["length"]]
+    taken = {measure.partition("_")[0] for measure in found["measures"]} & {"flip", "lpips"}
+    assert {name.lower() for name in found["footing"] if name in ("FLIP", "LPIPS")} == taken
+    assert all(" 1." in found["footing"][name] for name in ("FLIP",) if "flip" in taken)
     report = (out / "report.html").read_text()
     assert "data:image/png;base64," in report and "http" not in report.replace("https://www.w3.org", "")
     assert len((out / "frames.csv").read_text().splitlines()) == 1 + 4 * len(frames["affine"])
