@@ -194,22 +194,18 @@ def _at(line: Sequence[tuple[float, float]], x: float) -> float:
 def _label(axis: Axes, spots: Sequence[tuple[float, float, str, str]]) -> None:
     """Names to the right of points, moved up where they would lie on one another."""
     axis.figure.draw_without_rendering()
-    own = [axis.transData.transform((x, y)) for x, y, _, _ in spots]
-    placed: list[tuple[float, float, float]] = []
-    height = 12 * axis.figure.dpi / 72
+    pixel = axis.figure.dpi / 72
+    points = [axis.transData.transform((x, y)) for x, y, _, _ in spots]
+    placed = [(across - 5 * pixel, across + 5 * pixel, up) for across, up in points]
+    height = 12 * pixel
     for x, y, name, color in sorted(spots, key=lambda spot: spot[1]):
         across, up = axis.transData.transform((x, y))
-        width = 5.2 * len(name) * axis.figure.dpi / 72
-        at = up
-        points = [(a - 6, a + 6, b) for a, b in own if (a, b) != (across, up)]
-        while any(
-            across < right and across + width > left and abs(at - other) < height
-            for left, right, other in [*placed, *points]
-        ):
+        begin, end, at = across + 8 * pixel, across + (8 + 4.6 * len(name)) * pixel, up
+        while any(begin < right and end > left and abs(at - other) < height for left, right, other in placed):
             at += 2
-        placed.append((across, across + width, at))
+        placed.append((begin, end, at))
         axis.annotate(
-            name, (x, y), xytext=(9, (at - up) * 72 / axis.figure.dpi), textcoords="offset points", va="center",
+            name, (x, y), xytext=(9, (at - up) / pixel), textcoords="offset points", va="center",
             color=color, fontsize=8.5, zorder=6,
             arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5} if at - up > 4 else None,
         )  # fmt: skip
