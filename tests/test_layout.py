@@ -17,11 +17,11 @@ PACKAGE = ROOT / "headfields"
 PAGE = ROOT / "docs" / "layout.md"
 
 
-def modules() -> dict[str, Path]:
+def modules(folder: Path = PACKAGE) -> dict[str, Path]:
     """Dotted name and file of every module of the library, but for the package itself, which only names the rooms."""
     dotted = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in PACKAGE.rglob("*.py")
+        for path in folder.rglob("*.py")
     }
     return {name: path for name, path in dotted.items() if name != "headfields"}
 
@@ -44,8 +44,8 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 @functools.cache
-def imports() -> dict[str, set[str]]:
-    known = modules()
+def imports(folder: Path = PACKAGE) -> dict[str, set[str]]:
+    known = modules(folder)
     return {name: {other for other in imported(path, known) if other in known} - {name} for name, path in known.items()}
 
 
@@ -65,6 +65,7 @@ def room(module: str) -> str:
 def test_no_circle_of_imports() -> None:
     order = list(graphlib.TopologicalSorter(imports()).static_order())  # raises CycleError, which names the circle
     assert len(order) > 200
+    assert len(list(graphlib.TopologicalSorter(imports(ROOT / "benchmarks")).static_order())) > 30
 
 
 def test_every_room_has_a_floor() -> None:
@@ -93,6 +94,21 @@ def test_core_is_complete_without_programs() -> None:
         or (name.split(".")[1] == "apps" and other.split(".")[1] in programs - {"apps"})
     ]
     assert not outward
+
+
+def test_core_holds_no_more_lines_than_the_page_says() -> None:
+    said = re.search(r"at most ([\d,]+) lines", PAGE.read_text())
+    assert said is not None, "docs/layout.md says how many lines the core holds at most"
+    lines = {
+        name: path.read_text().count("\n")
+        for name, path in modules().items()
+        if name.split(".")[1] not in ("apps", "synthetic", "cli", "__main__")
+    }
+    assert len(lines) > 200
+    most, total = int(said[1].replace(",", "")), sum(lines.values())
+    assert total <= most, (
+        f"the core has {total:,} lines; what programs alone use goes to apps/ (docs/layout.md, What the core holds)"
+    )
 
 
 def test_no_exported_name_means_two_things() -> None:
