@@ -104,7 +104,7 @@ class Cell:
             "seed": self.seed,
             "factor": self.factor,
             "trial": self.trial,
-            "code": library_code(),
+            "code": library_code() if self.spec.run is None else whole_code(),
             "versions": {name: value for name, value in versions().items() if name != "headfields"},
             "device": torch.device(self.device).type,
         }  # fmt: skip
@@ -161,6 +161,8 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         result = cell.done(out)  # by another process, while this one waited
         if result is not None:
             return result
+        if cell.spec.run is not None:
+            return named(_run(cell, folder), cell.condition)
         source, validation = opened(cell.study, cell.capture)
         trained = folder / "trained.json"
         if not trained.exists():
@@ -190,6 +192,37 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         })  # fmt: skip
         write_json(folder / "result.json", result)
     return named(result, cell.condition)
+
+
+def _run(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The result of a cell whose row has a function of its own, written to its folder.
+
+    Raises:
+        ValueError: the function returns what is no result.
+    """
+    assert cell.spec.run is not None
+    write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
+    what, amount = cell.study.budget
+    started, processor = time.perf_counter(), time.process_time()
+    found = cell.spec.run(
+        Path(cell.capture),
+        folder / "run",
+        cell.seed,
+        **{what: amount},
+        **{**cell.study.arguments, **cell.spec.arguments},
+    )
+    spent = {"seconds": time.perf_counter() - started, "processor seconds": time.process_time() - processor}
+    frames = [{"yaw": 0.0, **frame} for frame in found["frames"]]
+    strata = {frame["stratum"] for frame in frames}
+    if strata != set(cell.study.strata):
+        raise ValueError(f"{cell}: run has returned the strata {sorted(strata)}; the study has {cell.study.strata}")
+    result = FORMAT.stamp({
+        "row": cell.row, "capture": cell.capture, "seed": cell.seed, "factor": cell.factor, "trial": False,
+        "condition": cell.condition, "pair": cell.pair or cell.capture, "measured": digest(cell.measuring()),
+        "frames": frames, "curve": [], "cost": {**spent, "diverged": None, **found.get("cost", {})},
+    })  # fmt: skip
+    write_json(folder / "result.json", result)
+    return result
 
 
 def gathered(cells: Iterable[Cell], out: Path) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
@@ -408,6 +441,12 @@ def library_code() -> str:
 
 
 @functools.lru_cache(maxsize=1)
+def whole_code() -> str:
+    """A hash of all of the library's code, of which a row with a function of its own may run any."""
+    return _code(lambda name: True)
+
+
+@functools.lru_cache(maxsize=1)
 def measuring_code() -> str:
     """A hash of the library's code that measures."""
     return _code(lambda name: name.startswith(MEASURES))
@@ -481,7 +520,10 @@ def chosen_factors(study: Study, trials: Sequence[Cell], out: Path) -> dict[tupl
 
 
 def misfits(study: Study) -> Mapping[str, str]:
-    """Rows that cannot be built on the first capture, or lack what they need of its frames, and why."""
+    """Rows that cannot be built on the first capture, or lack what they need of its frames, and why; none of those that
+    train in a way of their own."""
+    if any(row.run is not None for row in study.rows.values()):
+        return {}
     source, _ = opened(study, str(study.captures[0]))
     state = source.state(source.splits["train"][:1])
     reasons = {}

@@ -50,6 +50,9 @@ def plan_of(study: Study, out: Path | str, device: str = "cpu") -> Iterator[str]
         if name in without or not todo:
             continue
         costs = [_whole(result) for result in finished if result is not None and result["row"] == name]
+        if not costs and study.rows[name].run is not None:
+            yield f"{name}: {todo} cells, whose cost is known when one of them is finished"
+            continue
         if costs:
             seconds, how = sum(costs) / len(costs), f"as {len(costs)} finished"
         else:
@@ -102,7 +105,7 @@ def short_trial(cell: Cell) -> tuple[float, str]:
 
 def _whole(result: Any) -> float:
     cost = result["cost"]
-    return float(cost["processor seconds"] + len(result["frames"]) * cost["seconds per frame"])
+    return float(cost["processor seconds"] + len(result["frames"]) * cost.get("seconds per frame", 0.0))
 
 
 def _seeds(study: Study, out: Path, done: list[Cell], without: Any) -> Iterator[str]:

@@ -147,21 +147,27 @@ def content(
     Raises:
         ValueError: no cell has the primary measure.
     """
-    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
     done = gathered(cells, out)
     found = findings(study, done)
     return {
         **found,
         "left out": dict(without),
         "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
-        "footing": {"mouth": study.mouth, **footing(study, source), "split": study.split,
-                    "background": study.background, "budget": f"{study.budget[1]} {study.budget[0]}",
+        "footing": {**_common(study), "budget": f"{study.budget[1]} {study.budget[0]}",
                     **measured_by(done, found["measures"])},
         "seeds": max((cell.seed for cell in cells), default=-1) + 1,
         "trials": tried(study, trials, out), "failed": dict(failed or {}),
         "machine": {**versions(), "processor": platform.machine(), "threads": torch.get_num_threads(),
                     "device": cells[0].device if cells else ""},
     }  # fmt: skip
+
+
+def _common(study: Study) -> dict[str, Any]:
+    """What all rows share, of rows that train avatars of images."""
+    if study.rows[study.baseline or ""].run is not None:
+        return dict(study.arguments)
+    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
+    return {"mouth": study.mouth, **footing(study, source), "split": study.split, "background": study.background}
 
 
 def measured_by(
@@ -253,6 +259,8 @@ def raw_rows(cells: Sequence[Cell], out: Path, measures: Sequence[str]) -> str:
 
 def worst_frame(study: Study, cells: Sequence[Cell], out: Path) -> dict[str, bytes]:
     """Truth | rendering | error as PNG by row, first capture and seed, of the frame where the baseline is worst."""
+    if study.rows[study.baseline or ""].run is not None:
+        return {}
     stratum, _, condition = study.primary.partition("@")[2].partition(", ")
     if stratum in study.conditions:
         stratum, condition = "", stratum

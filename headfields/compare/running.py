@@ -48,7 +48,7 @@ def run_study(
         out: folder of cells and report.
         executor: a `concurrent.futures.Executor`, or what has its `submit`, such as submitit's; see
             `headfields.compare.executors`. None: `workers` processes, or this one.
-        workers: number of processes here.
+        workers: number of processes here; a script with more than one calls this below `if __name__ == "__main__":`.
         device: of the cells.
         bar: show progress on stderr.
 
@@ -59,6 +59,8 @@ def run_study(
         ValueError: no row can be built, or the baseline cannot; or no cell has the primary measure.
         InterruptedCell: Ctrl-C; what is done is kept.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker reads the script that started it
+        raise SystemExit('run_study: workers read this script; put the call below `if __name__ == "__main__":`')
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     without = dict(misfits(study))
@@ -202,7 +204,10 @@ def _through(engine: Any, todo: list[Cell], out: Path, progress: Any) -> dict[st
         if death is not None:
             deaths = 1 if finished else deaths + 1
             if deaths > MOST_DEATHS:
-                raise death
+                raise RuntimeError(
+                    f"run_study: workers died {deaths} times in a row; what they printed last says why, and a machine "
+                    "out of memory kills them in silence (fewer workers)"
+                ) from death
             if hasattr(engine, "renew"):
                 engine.renew()
         elif again and not finished:

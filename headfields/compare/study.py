@@ -20,7 +20,7 @@ from headfields.training.presets import parameters_of, preset
 from headfields.training.recipes import recipe_of
 
 HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False, "depth": False, "normal": False,
-          "flicker": False}  # fmt: skip
+          "flicker": False, "distance": False, "color": False, "landmarks": False}  # fmt: skip
 """Measures by their first word, and whether higher is better."""
 LOOKS = 4
 """Of a study that adds seeds. Each decides at its share of the level, so that all of them together keep it."""
@@ -70,6 +70,11 @@ class Row:
         source: "FILE.py:function", where a study file has `build` from; empty for a function of a script.
         regularizers: a function from the avatar to losses beside those, as a distance needs
             `headfields.losses.Eikonal`.
+        run: a function that trains and measures a cell in its own way, in place of an avatar of images: a prior of
+            heads, a tracker. It is called with the capture (any folder), a folder to work and go on in, the seed, the
+            budget as `steps=`, `rays=` or `seconds=`, and the row's arguments, and returns `{"frames": [{"stratum":
+            "test", "frame": 0, "distance_face": 1.2}, ...], "cost": {"seconds": ...}}`: measures by kind (`HIGHER`) and
+            region, in the study's strata. All rows of a study have one, or none.
     """
 
     model: str | None = None
@@ -81,8 +86,12 @@ class Row:
     captures: Sequence[str | Path] = ()
     source: str = ""
     regularizers: Callable[[Any], Sequence[Any]] | None = None
+    run: Callable[..., Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
+        others = (self.model, self.options, self.build, self.losses, self.sampling, self.regularizers)
+        if self.run is not None and any(others):
+            raise ValueError("Row: run trains and measures by itself; leave out all but its arguments and captures")
         if self.build is not None and (self.model is not None or self.arguments):
             raise ValueError("Row: build makes the avatar by itself; leave out model and arguments")
 
@@ -92,7 +101,7 @@ class Row:
         if self.build is not None:
             said["build"] = self.source or getattr(self.build, "__qualname__", repr(self.build))
             said["code"] = code_of(self.build)
-        for what in ("losses", "sampling", "regularizers"):
+        for what in ("losses", "sampling", "regularizers", "run"):
             function = getattr(self, what)
             if function is not None:
                 said[what] = [getattr(function, "__qualname__", repr(function)), code_of(function)]
@@ -234,10 +243,16 @@ class Study:
             )
         if kind_of(self.primary) not in HIGHER:
             raise ValueError(f"Study: primary is {self.primary!r}; expected {', '.join(HIGHER)}, or psnr_mouth")
+        if self.trials and any(isinstance(row, Row) and row.run is not None for row in self.rows.values()):
+            raise ValueError(
+                f"Study: trials is {self.trials}; rows that train by a function of their own have no rates"
+            )
         for name, row in self.rows.items():
             if not isinstance(row, Row):
                 raise TypeError(f"Study: row {name!r} is a {type(row).__name__}; expected a Row")
             self._check_row(name, row)
+        if len({row.run is None for row in self.rows.values()}) > 1:
+            raise ValueError("Study: some rows have run and others train avatars; their scores have no common footing")
 
     def _check_row(self, name: str, row: Row) -> None:
         """Refuses options that no training has, and arguments that the row's preset lacks."""
@@ -246,6 +261,8 @@ class Study:
                 f"Study: row {name!r} has {len(row.captures)} captures; expected one for each of the study's "
                 f"{len(self.captures)}"
             )
+        if row.run is not None:
+            return
         known = (*recipe_of(self.model_of(row), self.recipe).options, "learning_rates")  # type: ignore[arg-type]
         for option in (*self.options, *row.options):
             if option not in known:
@@ -448,7 +465,7 @@ def _check_entries(path: Path, where: str, said: Mapping[str, Any], known: set[s
 
 
 def _row(path: Path, name: str, said: Mapping[str, Any]) -> Row:
-    functions = ("build", "losses", "sampling", "regularizers")
+    functions = ("build", "losses", "sampling", "regularizers", "run")
     _check_entries(path, f" in row {name!r}", said, {"model", "arguments", "options", "captures", *functions})
     own: dict[str, Any] = {**said, "source": str(said.get("build", ""))}
     for what in functions:

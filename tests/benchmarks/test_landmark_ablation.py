@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.mononphm_ablation import landmark_distance, without_landmarks
+from benchmarks.landmark_ablation import without_landmarks
+from benchmarks.studies.mononphm_rows import landmark_distance
 from headfields.apps.tracking import PriorTracker
 from headfields.apps.tracking.prior.head import PriorHead
 from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options

@@ -1,13 +1,15 @@
 """The studies of the repository: each is read, its rows can be built, and its capture can be made."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import headfields as hf
 from benchmarks import retracked
+from benchmarks.studies import mononphm_rows
 from headfields.compare import Study
-from headfields.compare.cells import misfits
+from headfields.compare.cells import cells_of, misfits, run_cell
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import blob, tiny_frames
 
@@ -42,3 +44,17 @@ def test_a_tracked_capture_has_the_frames_of_the_exact_one(tmp_path: Path) -> No
         name: rows.tolist() for name, rows in tracked.splits.items()
     }
     assert bool((exact.image(1)[..., :3] == hf.data.load_capture(tmp_path / "a").image(2)[..., :3]).all())
+
+
+@pytest.mark.slow
+def test_a_prior_is_a_cell(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path / "heads"), "--people", "3", "--expressions", "3", "--size", "48"]
+    mononphm_rows.main(words)
+    path = next(path for path in STUDIES if path.stem == "mononphm")
+    study = Study.load(path, [tmp_path / "heads"])
+    study = replace(study, steps=2, arguments={"people": 2, "fit_steps": 2, "tracked": 0}, strata=study.strata[:2])
+    result = run_cell(cells_of(study)[0], tmp_path / "out")
+    frames = {stratum: [row for row in result["frames"] if row["stratum"] == stratum] for stratum in study.strata}
+    assert len(frames["trained"]) == mononphm_rows.WIDEST and len(frames["held out"]) == mononphm_rows.OF_A_PERSON
+    assert all(row["distance_stray@trained"] > 0 for row in frames["trained"])
+    assert run_cell(cells_of(study)[0], tmp_path / "out") == result

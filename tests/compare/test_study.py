@@ -266,3 +266,47 @@ def test_options_of_a_product_are_those_of_names_that_meet(tmp_path) -> None:
     (tmp_path / "study.toml").write_text(text)
     with pytest.raises(ValueError, match=r"no entry 'NeuZ' in product\.options"):
         Study.load(tmp_path / "study.toml")
+
+
+def heads(capture: Path, folder: Path, seed: int, steps: int, blunt: float = 0.0) -> dict[str, Any]:
+    """A row of its own kind: what it trains and measures is no avatar of images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "calls", "a") as file:
+        file.write(f"{steps}\n")
+    frames = [
+        {"stratum": stratum, "frame": frame, "distance_face": 2.0 + blunt + 0.01 * seed + 0.001 * seed * frame}
+        for stratum in ("test", "new people") for frame in range(3)
+    ]  # fmt: skip
+    return {"frames": frames, "cost": {"parameters": 7, "steps": steps}}
+
+
+def test_rows_that_train_and_measure_in_their_own_way(tmp_path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.txt").write_text("1")
+    rows = {"sharp": Row(run=heads), "blunt": Row(run=heads, arguments={"blunt": 0.5})}
+    said: dict[str, Any] = {"rows": rows, "steps": 9, "seeds": 3, "primary": "distance_face@new people",
+                            "strata": ["test", "new people"]}  # fmt: skip
+    study = Study([tmp_path / "scans"], **said)
+    out = tmp_path / "out"
+    found = run_study(study, out, bar=False)
+    difference = found["rows"]["blunt"]["differences"]["distance_face@new people"]
+    assert found["rows"]["blunt"]["verdict"] == "worse" and difference["mean"] == pytest.approx(-0.5)
+    assert found["rows"]["blunt"]["cost"]["parameters"] == 7 and found["footing"] == {"budget": "9 steps"}
+    before = (out / "report.json").read_bytes()
+    run_study(study, out, bar=False)
+    calls = [path.read_text() for path in out.glob("cells/*/run/calls")]
+    assert calls == ["9\n"] * 6 and (out / "report.json").read_bytes() == before
+    assert "blunt" in (out / "report.html").read_text()
+    (tmp_path / "scans" / "a.txt").write_text("2")
+    cells.capture_digest.cache_clear()
+    assert all(cell.done(out) is None for cell in cells_of(study)), "other scans are other cells"
+    with pytest.raises(ValueError, match=r"run has returned the strata \['new people', 'test'\]"):
+        run_cell(cells_of(Study([tmp_path / "scans"], **{**said, "strata": ["test"], "primary": "distance"}))[0], out)
+    for changes, says in (
+        ({"rows": {"a": Row(), "b": Row(run=heads)}, "primary": "psnr", "strata": ["test"]}, "no common footing"),
+        ({"trials": 3}, "trials is 3; rows that train by a function of their own have no rates"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Study([tmp_path / "scans"], **{**said, **changes})
+    with pytest.raises(ValueError, match="Row: run trains and measures by itself"):
+        Row(run=heads, options={"rays": 3})
