@@ -100,6 +100,11 @@ def load_capture(
     if not folder.is_dir():
         video = folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES
         raise CaptureError(f"load_capture: {folder} is {f'a video; {_MAKES_ONE}' if video else _NO_FOLDER}")
+    if head is not None and not isinstance(head, SkinnedHead):
+        raise CaptureError(
+            f"load_capture: head is a {type(head).__name__}; expected a head model, as "
+            "headfields.heads.FlameHead.from_file(...) reads it"
+        )
     if not 0 < memory_budget_mb < math.inf:
         raise CaptureError(f"load_capture: memory_budget_mb is {memory_budget_mb}; expected a positive number")
     if mouth not in (*get_args(Mouth), "auto"):

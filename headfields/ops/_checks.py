@@ -230,13 +230,21 @@ def require_shapes(op: str, fits: bool, **tensors: Tensor | None) -> None:
         raise ValueError(f"torch.ops.headfields.{op}: shapes disagree ({listing}); call the function in headfields.ops")
 
 
-def no_third_derivative(op: str) -> Callable[..., NoReturn]:
-    """A backward for the second derivative of an operation that has no third: it raises NotImplementedError."""
+def no_third_derivative(op: str, definition: str | None = None) -> Callable[..., NoReturn]:
+    """A backward for the second derivative of an operation that has no third: it raises NotImplementedError.
+
+    Args:
+        op: its name.
+        definition: where in `headfields.ops.reference` its definition is, which has further ones; None: under its own
+            name; empty: it has none either.
+    """
+
+    place = f"{op}.{op}" if definition is None else definition
 
     def backward(ctx: Any, *grads: Tensor | None) -> NoReturn:
         raise NotImplementedError(
-            f"{op}: a third derivative is requested, and the operation has two; "
-            f"headfields.ops.reference.{op}.{op} has all of them"
+            f"{op}: a third derivative is requested, and the operation has two"
+            + (f"; headfields.ops.reference.{place} has all of them" if place else "")
         )
 
     return backward

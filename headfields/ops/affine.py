@@ -33,13 +33,19 @@ def affine_inverse(maps: Float[Tensor, "*batch 3 4"]) -> tuple[Float[Tensor, "*b
     check_floating("affine_inverse", "maps", maps)
     check_shape("affine_inverse", "maps", maps, "... 3 4")
     with torch.no_grad():
-        linear = maps[..., :3]
+        # By a power of two, which rounds nothing: the determinant of 1e15 I is beyond float32.
+        largest = maps[..., :3].abs().amax(dim=(-1, -2))
+        finite = maps.isfinite().all(dim=-1).all(dim=-1) & (largest >= torch.finfo(maps.dtype).tiny)
+        largest = torch.where(finite, largest, 1.0)
+        scale = (largest / (2 * torch.frexp(largest).mantissa))[..., None, None]  # `ldexp` is not exact
+        linear = maps[..., :3] / scale
         size = linear.square().sum(dim=(-1, -2)) / 3
         usable = torch.linalg.cross(linear[..., 0, :], linear[..., 1, :]).mul(linear[..., 2, :]).sum(-1).abs()
-        usable = (usable > _SINGULAR * size**1.5) & maps.isfinite().all(dim=-1).all(dim=-1)
+        usable = (usable > _SINGULAR * size**1.5) & finite
         identity = torch.eye(3, 4, dtype=maps.dtype, device=maps.device)
+        scale = torch.where(usable[..., None, None], scale, 1.0)
     safe = torch.where(usable[..., None, None], maps, identity)
-    inverse = inverse_3x3(safe[..., :3])
+    inverse = inverse_3x3(safe[..., :3] / scale) / scale
     shift = -(inverse * safe[..., None, :, 3]).sum(-1)
     return torch.cat([inverse, shift[..., None]], dim=-1), usable
 

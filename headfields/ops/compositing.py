@@ -29,6 +29,7 @@ from headfields.ops._checks import (
     check_same_device,
     check_samples,
     check_shape,
+    no_third_derivative,
     require_shapes,
 )
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
@@ -528,4 +529,7 @@ register(
 register(_weighted_sum_backward, like(1, 2), _plain_weighted_sum_backward, derivative=_weighted_second_derivative)
 register(_ray_weights, like(0), reference.ray_weights, derivative=_weights_derivative)
 register(_ray_weights_backward, like(1), _plain_ray_weights_backward, derivative=_weights_second_derivative)
-register(_ray_weights_double, like(2, 2), _plain_ray_weights_double)
+register(
+    _ray_weights_double, like(2, 2), _plain_ray_weights_double,
+    derivative=no_third_derivative("weights_from_alpha, weights_from_density", "compositing.ray_weights"),
+)  # fmt: skip

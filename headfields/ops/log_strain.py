@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_shape, require_shapes
+from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
 from headfields.ops.eigen import symmetric_eigen
 from headfields.ops.registration import like, register
 
@@ -120,4 +120,4 @@ def _double_backward(ctx: object, direction: Tensor) -> tuple[Tensor, Tensor]:
 _REVERSE = "use reverse mode (torch.autograd.grad), or headfields.ops.reference.log_strain where singular values differ"
 register(_energy, lambda c: c.new_empty(c.shape[0]), None, derivative=_backward, rows=(0,), remedy=_REVERSE)
 register(_gradient, like(1), None, derivative=_double_backward, rows=(0, 1), remedy=_REVERSE)
-register(_second, like(2), None, rows=(0, 1, 2), remedy=_REVERSE)
+register(_second, like(2), None, derivative=no_third_derivative("log_strain", ""), rows=(0, 1, 2), remedy=_REVERSE)

@@ -35,6 +35,14 @@ def test_singular_maps_give_the_identity_and_no_gradient() -> None:
     assert maps.grad is not None and bool(maps.grad.isfinite().all()) and not bool(maps.grad[1:3].any())
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e15, 3e38])
+def test_the_size_of_a_map_makes_it_not_singular(size: float) -> None:
+    """Determinants of these are beyond float32."""
+    inverse, usable = affine_inverse(size * torch.eye(3, 4))
+    assert bool(usable)
+    torch.testing.assert_close(inverse[:, :3] * size, torch.eye(3), rtol=1e-6, atol=0)
+
+
 def test_derivatives() -> None:
     maps = (torch.eye(3, 4).double() + 0.2 * random(2, 3, 4)).requires_grad_()
     assert torch.autograd.gradcheck(lambda m: affine_inverse(m)[0], maps)

@@ -55,6 +55,20 @@ def test_any_size(count, meshes, width, seed):
         torch.testing.assert_close(have, want, atol=2e-6, rtol=1e-5)
 
 
+def test_its_gradient_is_the_same_in_each_run():
+    """With several threads the gradient of an index is another sum each time."""
+    arguments = scene(20_000)
+    for place in (4, 5):
+        arguments[place].requires_grad_()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [torch.autograd.grad(blended_map(*arguments)[0].square().sum(), arguments[4:6]) for _ in range(4)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(own, first) for run in runs for own, first in zip(run, runs[0], strict=True))
+
+
 def test_derivatives_to_second_order():
     points, directions, face, mesh_index, gradients, centroids, ring = scene(4, 1, dtype=torch.float64)
 

@@ -101,7 +101,7 @@ def test_a_third_derivative_raises():
     jacobian = random(1, 3, 3).requires_grad_()
     (first,) = torch.autograd.grad(log_strain(jacobian).sum(), jacobian, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), jacobian, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"log_strain_double_backward.*no autograd formula"):
+    with pytest.raises(NotImplementedError, match="log_strain: a third derivative is requested"):
         torch.autograd.grad(second.sum(), jacobian)
 
 

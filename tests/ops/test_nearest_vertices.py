@@ -50,6 +50,15 @@ def test_batch_of_clouds_matches_brute_force(device, k, max_distance):
                    max_distance)  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_queries_are_sorted(dtype):
+    """Their squared distances, rounded, do not tell neighbors apart."""
+    vertices = cloud(60)[:, 13:].to(dtype)
+    points = 3e4 * torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=1)
+    distance = VertexTree(vertices).nearest(points.to(dtype), 8).distance
+    assert bool((distance.diff(dim=1) >= 0).all()) and bool((distance.diff(dim=1) > 0).any())
+
+
 def test_dense_queries_near_a_surface(device):
     vertices, _ = uv_sphere(24, 40, radius=0.1)
     generator = torch.Generator().manual_seed(2)

@@ -19,11 +19,17 @@ def blended_map(
     """See `headfields.ops.blended_map`."""
     mine = ring[face]
     index = mesh_index[:, None] * ring.shape[0] + mine.clamp_min(0)
+    # By `index_select`, whose gradient adds in the order of the rows: that of an index is another sum in each run where
+    # there are several threads, and takes longer.
     if mine.shape[1] == 1:  # a rigid triangle: no weight, and no gradient through one
-        matrix = gradients.flatten(0, 1)[index[:, 0]]
+        matrix = gradients.flatten(0, 1).index_select(0, index[:, 0])
     else:
-        weights = ring_weights(points, centroids.flatten(0, 1)[index], mine, points.new_tensor(float(sharpness)))
-        matrix = torch.einsum("mk,mkij->mij", weights, gradients.flatten(0, 1)[index])
+        centers, matrices = (
+            table.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
+            for table in (centroids, gradients)
+        )
+        weights = ring_weights(points, centers, mine, points.new_tensor(float(sharpness)))
+        matrix = torch.einsum("mk,mkij->mij", weights, matrices)
     moved = (matrix[..., :3] @ points[..., None])[..., 0] + matrix[..., 3]
     return moved, functional.normalize((matrix[..., :3] @ directions[..., None])[..., 0], dim=-1)
 
