@@ -90,7 +90,7 @@ class VertexTree(PosedTree):
     A vertex that is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. Vertices
     are ranked by their squared distance, computed in float64 and rounded to float32, and where that is equal (vertices
     in one place, or a query midway between two) by their index, the lowest first. All of this holds on every backend.
-    From some 100 m away that rounding leaves some neighbors out of order; on the CPU they are sorted by their distances,
+    From some 100 m away that rounding leaves some neighbors out of order; on the CPU they are sorted by distance,
     on a GPU they are not, since it would cost every query launches.
 
     Vertices are found in float32; distances are computed in the dtype of `points` and `vertices`.

@@ -143,7 +143,7 @@ def test_a_third_derivative_of_the_weights_is_refused():
     weights = torch.ops.headfields.ray_weights(x, offsets, True)
     (first,) = torch.autograd.grad(weights.pow(2).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="weights_from_alpha.*third derivative"):
+    with pytest.raises(NotImplementedError, match=r"weights_from_alpha.*third derivative"):
         torch.autograd.grad(second.sum(), x)
 
 
