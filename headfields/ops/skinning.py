@@ -173,6 +173,8 @@ def _are_matrices(pose: Tensor, joints: Tensor, count: int) -> bool:
 
 
 def _broadcast(first: torch.Size, second: torch.Size) -> torch.Size | None:
+    if first == second:  # `broadcast_shapes` takes as long as a small operation
+        return first
     try:
         return torch.broadcast_shapes(first, second)
     except RuntimeError:
