@@ -10,6 +10,7 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt
 from headfields.cli.errors import CommandError
+from headfields.cli.faces import driven_face, is_face
 from headfields.cli.unused import refuse_unused
 from headfields.cli.view import load_head
 
@@ -18,9 +19,9 @@ _VIDEO = (".webm", ".mov")
 _VIEWERS_LOW_PASS = 0.3
 """Pixels² that 3DGS, and viewers that draw its files as it does, add to a Gaussian's variance on screen."""
 _UNUSED = {
-    "gaussians": ("arkit", "in_place", "fps", "texture", "scale"),
+    "gaussians": ("in_place", "texture", "scale"),
     "mesh": ("space", "scale"),
-    "pictures": ("space", "arkit", "in_place", "texture"),
+    "pictures": ("space", "in_place", "texture"),
 }
 """Options that each kind of file does not read."""
 
@@ -29,7 +30,7 @@ def export(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     /,
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")],
-    motion: OptionalFolder = None,
+    motion: Annotated[Path | None, tyro.conf.arg(metavar="DIR|FACE")] = None,
     frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
     gaussians: bool = False,
     space: Literal["posed", "canonical"] = "posed",
@@ -53,8 +54,9 @@ def export(
     Args:
         source: Folder of a run, folder of a capture, or a rig (RIG.npz of headfields rig, or a FLAME or SMPL-X file).
         out: File or folder to write.
-        motion: Capture whose motion animates the head; its own, or any other, of any head model. For videos and
-            Gaussians: the run's own capture if not given.
+        motion: Capture whose motion animates the head; its own, or any other, of any head model. Or the motion of a
+            face in ARKit's shapes, a CSV of Live Link Face or JSON lines (.csv, .jsonl). For videos and Gaussians: the
+            run's own capture if not given.
         frames: Frames of the motion; all if not given. Of Gaussians in a file: one, as 10:11 (0 if not given).
         gaussians: Write the avatar's Gaussians rather than a mesh or pictures.
         space: Gaussians posed as in the frame, or canonical.
@@ -83,12 +85,17 @@ def export(
     if gaussians and ending not in (".glb", ".ply", ""):
         raise CommandError(f"--gaussians goes with a .ply, a .glb or a folder, and --out is {out}")
     kind = "gaussians" if gaussians or ending == ".ply" else "mesh" if ending in (".glb", *_USD) else "pictures"
-    refuse_unused(export, given, _UNUSED[kind], f"for {kind} ({out.name})")
+    unused = set(_UNUSED[kind])
+    if kind != "mesh" and not is_face(motion):
+        unused |= {"arkit", "fps"} if kind == "gaussians" else {"arkit"}
+    refuse_unused(export, given, unused, f"for {kind} ({out.name})")
     if kind == "mesh" and motion is None:
         refuse_unused(export, given, ("frames", "limit", "fps", "in_place"), "without --motion")
-    if kind == "pictures" and not ending:
+    if is_face(motion):
+        refuse_unused(export, given, ("in_place",), "for a face, which turns the head's own neck")
+    if kind == "pictures" and not ending and not is_face(motion):
         refuse_unused(export, given, ("fps",), "for single pictures")
-    opened = _Source(source, capture, memory, device)
+    opened = _Source(source, capture, memory, device, arkit, fps)
     if kind == "gaussians":
         _export_gaussians(opened, out, motion, frames, space, limit)
     elif kind == "mesh":
@@ -100,8 +107,12 @@ def export(
 class _Source:
     """What `source` names: a rig's head, a capture, or a run's avatar with its capture."""
 
-    def __init__(self, path: Path, capture: Path | None, memory: int, device: str) -> None:
+    def __init__(
+        self, path: Path, capture: Path | None, memory: int, device: str, arkit: Path | None, fps: int
+    ) -> None:
         from headfields.cli import open_run
+
+        self.arkit, self.fps = arkit, fps
 
         self.path, self.memory, self.device = path, memory, open_run.choose_device(device)
         self.head: Any = None
@@ -128,6 +139,8 @@ class _Source:
     def driver(self, motion: Path | None) -> Any:
         from headfields.cli import open_run
 
+        if motion is not None and is_face(motion):
+            return driven_face(motion, self.fps, self.arkit, self.head, self.capture)
         own = self.capture is not None and (motion is None or motion.resolve() == self.capture.path.resolve())
         return self.capture if own or motion is None else open_run.open_driver(motion, self.memory, self.mouth)
 
@@ -222,11 +235,11 @@ def _motion(source: _Source, rig: Any, driver: Any, frames: list[int], fps: int,
             moving, errors = fit_motion(rig, retargeter(state).vertices.detach(), fps)
     else:
         vertices = state.vertices
-        if driver is not source.capture:
+        if driver is not source.capture and hasattr(driver, "camera"):
             vertices = Retargeter.from_captures(driver, source.capture)(state).vertices.detach()
         moving, errors = fit_motion(rig, vertices[:, : len(rig.mesh.vertices)], fps)
     assert moving is not None
-    if not in_place:
+    if not in_place and hasattr(driver, "camera"):
         placed = head_poses(driver, frames)[:, None] @ moving.joint_transforms
         moving = moving.replace(joint_transforms=placed)
     return moving, errors
@@ -287,6 +300,9 @@ def _shots(source: _Source, motion: Path | None, frames: list[int]) -> Iterator[
     if driver is source.capture:
         for frame in frames:
             shot = shots.recorded(driver, frame)
+            yield shot.camera, shot.state
+    elif not hasattr(driver, "camera"):  # the motion of a face
+        for shot in shots.driven(source.capture, driver, frames):
             yield shot.camera, shot.state
     else:
         for shot in shots.retargeted(source.capture, driver, frames):

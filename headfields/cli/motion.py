@@ -1,4 +1,4 @@
-"""Camera paths and head motion for videos: turntable, expressions, retargeting from another capture."""
+"""Camera paths and head motion for videos: turntable, expressions, another capture's motion, a face's."""
 
 import math
 from collections.abc import Iterator
@@ -114,6 +114,20 @@ def retargeted(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
         return Shot(camera[0], retargeter(driver.state(index)), frame)
 
     return map(shot, frames)  # heads that do not fit are refused now, before a progress bar appears
+
+
+def driven(capture: Any, driver: Any, frames: list[int]) -> Iterator[Shot]:
+    """This capture's head driven by the motion of a face, before the camera of its most neutral frame.
+
+    Args:
+        capture: capture whose head is driven.
+        driver: a `headfields.apps.driving.face_driver.DrivenFace`.
+        frames: frames of the driver.
+    """
+    from headfields.apps.viewer.motion import neutral_frame
+
+    camera = capture.camera([neutral_frame(capture)])[0]
+    return (Shot(camera, driver.state([frame])) for frame in frames)
 
 
 def _training_frames(capture: Any) -> Tensor:

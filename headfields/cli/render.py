@@ -10,15 +10,17 @@ import tyro
 from headfields.cli.argument_types import OptionalFile, OptionalFolder, OptionalInt, Run
 from headfields.cli.errors import CommandError
 from headfields.cli.unused import refuse_unused
+from headfields.cli.view import load_head
 
 _MOST = 100_000
 """Frames of a video: over an hour."""
 _UNUSED = {
-    "frames": ("degrees", "seconds", "fps", "head"),
-    "turntable": ("frames", "limit", "head"),
-    "expressions": ("frames", "split", "degrees", "head"),
-    "motion": ("degrees", "seconds", "head"),
-    "nersemble": ("frames", "limit", "degrees", "seconds", "fps", "split"),
+    "frames": ("degrees", "seconds", "fps", "head", "arkit"),
+    "turntable": ("frames", "limit", "head", "arkit"),
+    "expressions": ("frames", "split", "degrees", "head", "arkit"),
+    "motion": ("degrees", "seconds", "head", "arkit"),
+    "face": ("degrees", "seconds", "split"),
+    "nersemble": ("frames", "limit", "degrees", "seconds", "fps", "split", "arkit"),
 }
 """Options that each mode does not read."""
 
@@ -27,7 +29,7 @@ def render(
     run: Run,
     /,
     mode: Literal["frames", "turntable", "expressions"] = "frames",
-    motion: OptionalFolder = None,
+    motion: Annotated[Path | None, tyro.conf.arg(metavar="DIR|FACE")] = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
     split: str = "test",
     frames: Annotated[str | None, tyro.conf.arg(metavar="START:STOP[:STEP]")] = None,
@@ -41,6 +43,7 @@ def render(
     capture: OptionalFolder = None,
     nersemble: OptionalFolder = None,
     head: OptionalFile = None,
+    arkit: OptionalFile = None,
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
@@ -48,14 +51,16 @@ def render(
 
     frames: the frames of a split, one PNG each. turntable: a video around the head. expressions: a video from the
     most neutral frame to the strongest of each of the first expressions, and back. --motion DIR: a video of another
-    capture's images next to the avatar, which that capture drives; the two may be different head models.
+    capture's images next to the avatar, which that capture drives; the two may be different head models. --motion
+    FILE.csv: a video of the avatar driven by a face (docs/driving.md).
     --nersemble DIR --head FLAME.npz: the results that NeRSemble's benchmark of avatars takes, for one person: a video
     of each sequence that it holds out from each of its cameras; videos that are there already are kept.
 
     Args:
         run: Folder of the run.
         mode: What to render, unless --motion is given.
-        motion: Capture whose motion drives the avatar.
+        motion: Capture whose motion drives the avatar; or the motion of a face in ARKit's shapes, a CSV of Live Link
+            Face or JSON lines (.csv, .jsonl).
         out: A folder for frames, an .mp4 or .gif file for a video; RUN/renders/... if not given.
         split: Frames to render, or frames of the driving capture.
         frames: Frames to render in place of a split, as 0:100:2.
@@ -68,7 +73,8 @@ def render(
         background: Gray behind the head, in [0, 1].
         capture: Another capture than the run was trained on, for its frames and cameras.
         nersemble: A person's folder of the benchmark, as mono_flame_avatar/393; --out is the folder of all results.
-        head: The FLAME model of 2023, for --nersemble.
+        head: The FLAME model of 2023, for --nersemble; for a face, the head model that the capture was tracked with.
+        arkit: For a face, JSON of ARKit's 52 blendshapes by the head's own (headfields arkit writes it).
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
@@ -79,6 +85,7 @@ def render(
 
     from headfields.cli import motion as shots
     from headfields.cli import open_run
+    from headfields.cli.faces import driven_face, is_face
     from headfields.runs.folder import write_picture
     from headfields.training import evaluation
     from headfields.training.frames import choose_frames
@@ -86,6 +93,7 @@ def render(
     from headfields.viz.images import to_uint8
 
     kind = "nersemble" if nersemble is not None else mode if motion is None else "motion"
+    kind = "face" if kind == "motion" and is_face(motion) else kind
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")
     if seconds * fps > _MOST:
@@ -136,7 +144,12 @@ def render(
 
     out = out or folder.path / "renders" / f"{kind}.mp4"
     count = max(round(seconds * fps), 1)
-    if motion is not None:
+    if kind == "face":
+        assert motion is not None
+        face = driven_face(motion, fps, arkit, None if head is None else load_head(head), source)
+        chosen = open_run.select_frames(face, "all", frames, limit)
+        count, sequence = len(chosen), shots.driven(source, face, chosen)
+    elif motion is not None:
         driver = open_run.open_driver(motion, memory, config.get("mouth", "close"))
         driving_frames = open_run.select_frames(driver, split, frames, limit)
         count = len(driving_frames)

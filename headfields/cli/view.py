@@ -10,6 +10,7 @@ import tyro
 
 from headfields.cli.argument_types import OptionalFile, OptionalFolder
 from headfields.cli.errors import CommandError
+from headfields.cli.faces import face_driver, is_face, refuse_faceless
 
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 
@@ -17,8 +18,9 @@ MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 def view(
     what: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CAPTURE|PRIOR|RIG.npz|MESH")],
     /,
-    motion: Annotated[list[Path], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR")] = [],  # noqa: B006
+    motion: Annotated[list[Path], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR|FACE")] = [],  # noqa: B006
     head: OptionalFile = None,
+    arkit: OptionalFile = None,
     capture: OptionalFolder = None,
     proxy: OptionalFolder = None,
     host: str = "localhost",
@@ -39,9 +41,11 @@ def view(
 
     Args:
         what: Folder of a run, of a capture or of a prior; a head model (RIG.npz), a mesh, or avatar.safetensors.
-        motion: Another capture whose motion drives the head; may be given several times.
+        motion: Another capture whose motion drives the head; or the motion of a face in ARKit's shapes, a CSV of Live
+            Link Face or JSON lines (.csv, .jsonl). May be given several times.
         head: Head model (RIG.npz, FLAME, blendshapes) that the capture was tracked with, for its expressions and
             joints. Without it, expressions are fitted to the tracked meshes.
+        arkit: For a face: JSON of ARKit's 52 blendshapes by the head's own (headfields arkit writes it).
         capture: Another capture than the run was trained on.
         proxy: Run of an avatar of Gaussians (`headfields distill`) that stands in while something moves.
         host: Address to listen on; 0.0.0.0 lets other machines connect, and whoever connects sees everything.
@@ -71,7 +75,12 @@ def view(
             check_address(host, port)
         except OSError as error:
             raise CommandError(f"--host, --port: {error}") from error
-        scene = _scene(what, motion, head, capture, proxy, background, memory, device)
+        faces = [path for path in motion if is_face(path)]
+        refuse_faceless(arkit, bool(faces))
+        captures = [path for path in motion if not is_face(path)]
+        scene = _scene(what, captures, head, capture, proxy, background, memory, device)
+        if faces:
+            _add_faces(scene, faces, arkit)
         # Looking away from the head is no mistake here.
         warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")
         viewer = Viewer(scene, host, port, resolution, gaussians, allow_host)
@@ -84,6 +93,31 @@ def view(
             webbrowser.open(viewer.url)
 
     viewer.wait(ready)
+
+
+def _add_faces(scene: Any, faces: list[Path], arkit: Path | None) -> None:
+    """Adds motions of faces to a scene, at the rate that the panel begins with."""
+    from headfields.apps.driving.face_driver import DrivenFace
+    from headfields.apps.viewer.motion import PLAYED, Motion
+    from headfields.data.face_files import read_face_motion
+
+    motions = [read_face_motion(path).resampled(PLAYED) for path in faces]
+    driver = scene_driver(scene, arkit)
+    for motion in motions:
+        driven = DrivenFace(driver, motion)
+        scene.add(Motion(driven.name, len(driven), lambda frame, driven=driven: driven.state([frame])))
+
+
+def scene_driver(scene: Any, arkit: Path | None) -> Any:
+    """What drives the head of a scene by a face, from its neutral frame.
+
+    Raises:
+        CommandError: the scene has nothing that a face moves.
+    """
+    rest = scene.motions.get("neutral") or next(iter(scene.motions.values()))
+    if scene.articulation is None:
+        raise CommandError("there is no head here that a face could move; name a run, a capture or a head model")
+    return face_driver(scene.articulation, rest.state_of(0), arkit)
 
 
 def _scene(

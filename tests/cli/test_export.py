@@ -126,6 +126,25 @@ def test_a_rig_with_arkits_names(tmp_path, capsys):
     assert "52 targets" in printed.out and "50 of ARKit's 52 do nothing" in printed.err
 
 
+def test_a_rig_driven_by_a_face(tmp_path):
+    """Two frames of JSON lines, half a second apart, become 13 key frames at 25 a second, by the shapes' names."""
+    template, faces = blob()
+    basis = 0.01 * torch.rand(2, len(template), 3, generator=torch.Generator().manual_seed(0))
+    np.savez(
+        tmp_path / "rig.npz", template=template.numpy(), faces=faces.numpy(), expression=basis.numpy(),
+        expression_names=np.array(["jawOpen", "eyeBlink_L"]),
+    )  # fmt: skip
+    lines = ['{"time": 7.0, "shapes": {"jawOpen": 1}}', '{"time": 7.48, "shapes": {"EyeBlinkLeft": 1}}']
+    (tmp_path / "face.jsonl").write_text("\n".join(lines))
+    options = ["--out", str(tmp_path / "a.glb"), "--motion", str(tmp_path / "face.jsonl")]
+    assert main(["export", str(tmp_path / "rig.npz"), *options]) == 0
+    frames = read_frames(tmp_path / "a.glb")
+    assert len(frames) == 13
+    for frame, weights in ((0, (1, 0)), (6, (0.5, 0.5)), (12, (0, 1))):
+        expected = template + torch.einsum("e,evk->vk", torch.tensor(weights, dtype=torch.float32), basis)
+        assert np.abs(frames[frame] - expected.numpy()).max() < 1e-5
+
+
 def read_frames(path) -> np.ndarray:
     """The vertices (T, N, 3) at the key frames of an animated .glb, by pygltflib and the specification's formulas."""
     pygltflib = pytest.importorskip("pygltflib", reason="pygltflib is not installed")

@@ -1,9 +1,9 @@
 """ARKit's 52 blendshapes from those of a rig, by a mapping that says what each is made of."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,24 +11,11 @@ from torch import Tensor
 from headfields.apps.export.heads import frame_times
 from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.files.reading import file_bytes, reading
+from headfields.heads.arkit import ARKIT_NAMES
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
 
-__all__ = ["ARKIT_NAMES", "arkit_rig", "read_mapping"]
-
-_BOTH = ("Left", "Right")
-ARKIT_NAMES = (
-    *(f"{name}{side}" for side in _BOTH
-      for name in ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide")),
-    "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLeft",
-    "mouthRight", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft",
-    "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper",
-    "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft",
-    "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp",
-    "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft",
-    "noseSneerRight", "tongueOut",
-)  # fmt: skip
-"""The names of `ARFaceAnchor.BlendShapeLocation` (Apple's ARKit), in its order of groups."""
+__all__ = ["ARKIT_NAMES", "arkit_rig", "part_of_recipe", "read_mapping"]
 
 Mapping52 = Mapping[str, Mapping[str, Any]]
 
@@ -86,23 +73,38 @@ def _displacement(rig: RiggedMesh, name: str, recipe: Mapping[str, Any], where: 
     amounts = rig.targets.new_zeros(1, len(rig.targets))
     turns = rig.joints.new_zeros(1, len(rig.joints), 3)
     for part, value in recipe.items():
-        joint = part.removeprefix("pose:")
-        numbers = torch.as_tensor(value, dtype=torch.float32) if _numeric(value) else None
-        expected = (3,) if part.startswith("pose:") else ()
-        if numbers is None or tuple(numbers.shape) != expected or not bool(numbers.isfinite().all()):
-            kind = "three finite numbers, axis-angle in radians" if expected else "a finite number"
-            raise ValueError(f"{where}: {name}: {part} is {value!r}; expected {kind}")
-        if expected and joint in rig.joint_names:
-            turns[0, rig.joint_names.index(joint)] = numbers
-        elif not expected and part in rig.target_names:
-            amounts[0, rig.target_names.index(part)] = numbers
-        else:
-            have = ", ".join(rig.joint_names if expected else rig.target_names) or "none"
-            raise ValueError(
-                f"{where}: {name}: the rig has no {'joint' if expected else 'target'} {joint}; it has {have}"
-            )
+        kind, at, number = part_of_recipe(name, part, value, rig.target_names, rig.joint_names, where)
+        (turns if kind == "joint" else amounts)[0, at] = number
     moved = joint_transforms(rotation_matrices(turns), rig.joints[None], rig.parents)
     return rig.posed(RigMotion(frame_times(1, 25), amounts, moved))[0] - rig.mesh.vertices
+
+
+def part_of_recipe(
+    name: str, part: str, value: Any, targets: Sequence[str], joints: Sequence[str], where: str
+) -> tuple[Literal["joint", "target"], int, Tensor]:
+    """What an entry of a mapping is: of a joint or a target, its index, and the turn (3,) or the weight ().
+
+    Args:
+        name: ARKit's name that the entry belongs to, for messages.
+        part, value: the entry.
+        targets, joints: names that the head has.
+        where: beginning of messages.
+
+    Raises:
+        ValueError: the value is no finite number, or not three of a joint; or the head lacks the name.
+    """
+    own = part.removeprefix("pose:")
+    numbers = torch.as_tensor(value, dtype=torch.float32) if _numeric(value) else None
+    expected = (3,) if part.startswith("pose:") else ()
+    if numbers is None or tuple(numbers.shape) != expected or not bool(numbers.isfinite().all()):
+        kind = "three finite numbers, axis-angle in radians" if expected else "a finite number"
+        raise ValueError(f"{where}: {name}: {part} is {value!r}; expected {kind}")
+    if expected and own in joints:
+        return "joint", joints.index(own), numbers
+    if not expected and part in targets:
+        return "target", targets.index(part), numbers
+    have = ", ".join(joints if expected else targets) or "none"
+    raise ValueError(f"{where}: {name}: the head has no {'joint' if expected else 'target'} {own}; it has {have}")
 
 
 def _numeric(value: Any) -> bool:

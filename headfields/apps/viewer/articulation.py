@@ -51,6 +51,24 @@ class Articulation(ABC):
     """
 
     controls: tuple[Control, ...] = ()
+    shapes: tuple[str, ...] = ()
+    """Names of the head's expression coefficients, all of them; those without a name are `expression_000`, ..."""
+
+    def move(
+        self, state: HeadState, expression: Float[Tensor, " e"], turns: Mapping[str, Float[Tensor, "3"]]
+    ) -> HeadState:
+        """The state of one frame moved by coefficients and turns, as a `FaceDriver` does it.
+
+        Args:
+            state: one frame.
+            expression: (E,) is added to the coefficients, in the order of `shapes`.
+            turns: axis-angle in radians that is added to those of "neck", "jaw", "left_eye" and "right_eye"; what the
+                head cannot turn stays.
+
+        Raises:
+            TypeError: it is moved by its controls alone.
+        """
+        raise TypeError(f"{type(self).__name__} has no coefficients and joints of a head that a face could move")
 
     @abstractmethod
     def apply(self, state: HeadState, values: Mapping[str, float | int]) -> HeadState:
@@ -81,8 +99,13 @@ class Rigid(Articulation):
         return cls(lowest.mean(0))
 
     def apply(self, state: HeadState, values: Mapping[str, float | int]) -> HeadState:
-        turn = _turn(values, "neck")
-        if not bool(turn.any()):
+        return self.move(state, torch.zeros(0), {"neck": _turn(values, "neck")})
+
+    def move(
+        self, state: HeadState, expression: Float[Tensor, " e"], turns: Mapping[str, Float[Tensor, "3"]]
+    ) -> HeadState:
+        turn = turns.get("neck")
+        if turn is None or not bool(turn.any()):
             return state
         motion = torch.eye(4)
         motion[:3, :3] = rotation_matrices(turn)
@@ -108,6 +131,7 @@ class HeadArticulation(Articulation):
 
     def __init__(self, head: SkinnedHead | BlendshapeHead) -> None:
         self.head = head
+        self.shapes = _with_numbers(head.expression_names, len(head.expression_basis))
         names = head.expression_names or tuple(f"expression {i + 1}" for i in range(len(head.expression_basis)))
         named = [*names, *(f"expression {i + 1}" for i in range(len(names), len(head.expression_basis)))]
         reach = head.expression_basis.norm(dim=-1).flatten(1).amax(1) if len(named) else torch.zeros(0)
@@ -129,6 +153,15 @@ class HeadArticulation(Articulation):
     def apply(self, state: HeadState, values: Mapping[str, float | int]) -> HeadState:
         if not any(values.get(control.name) for control in self.controls):
             return state
+        expression = torch.zeros(len(self.head.expression_basis))
+        for name, column in self._expressions.items():
+            expression[column] = values.get(name, 0.0)
+        return self.move(state, expression, _turns(values))
+
+    @torch.no_grad()
+    def move(
+        self, state: HeadState, expression: Float[Tensor, " e"], turns: Mapping[str, Float[Tensor, "3"]]
+    ) -> HeadState:
         head = self.head
         if state.vertices.shape[1] != len(head.template_vertices):
             raise ValueError(
@@ -139,9 +172,7 @@ class HeadArticulation(Articulation):
         if state.expression is not None:
             width = min(state.expression.shape[1], before.shape[1])
             before[:, :width] = state.expression[:, :width]
-        after = before.clone()
-        for name, column in self._expressions.items():
-            after[0, column] += values.get(name, 0.0)
+        after = before + expression.to(before)
         if isinstance(head, BlendshapeHead):
             moved, rest = head(expression=after), head(expression=before)
         else:
@@ -149,10 +180,10 @@ class HeadArticulation(Articulation):
             pose = before.new_zeros(1, count, 3)
             if state.pose is not None and state.pose.shape[1] == count:
                 pose = state.pose
-            turned = pose.clone()
-            turned[0, head.jaw_joint] += _turn(values, "jaw").to(pose)
-            turned[0, head.neck_joint] += _turn(values, "neck").to(pose)
-            turned[0, list(head.eye_joints)] += _turn(values, "gaze").to(pose)
+            turned, joint_of = pose.clone(), head.joints
+            for joint, turn in turns.items():
+                if joint in joint_of:
+                    turned[0, joint_of[joint]] += turn.to(pose)
             moved, rest = head(expression=after, pose=turned), head(expression=before, pose=pose)
         joints = state.joint_transforms
         if joints is not None and moved.joint_transforms is not None and rest.joint_transforms is not None:
@@ -163,7 +194,7 @@ class HeadArticulation(Articulation):
             pose=moved.pose if state.pose is not None else None,
             joint_transforms=joints,
         )
-        return result if self._rigid is None else self._rigid.apply(result, values)
+        return result if self._rigid is None else self._rigid.move(result, expression, turns)
 
 
 class BasisArticulation(Articulation):
@@ -193,6 +224,7 @@ class BasisArticulation(Articulation):
         controls: list[Control] = []
         if expressions is not None:
             count = len(expressions.basis)
+            self.shapes = _with_numbers(names if len(names) == count else (), count)
             named = list(names) if len(names) == count else [f"expression {i + 1}" for i in range(count)]
             span = expressions.high - expressions.low
             reach = expressions.basis.norm(dim=-1).amax(1) * span
@@ -205,29 +237,32 @@ class BasisArticulation(Articulation):
             controls += [Control(f"gaze {axis}", "gaze", -GAZE, GAZE, "°") for axis in ("pitch", "yaw")]
         self.controls = (*controls, *self._rigid.controls)
 
-    @torch.no_grad()
     def apply(self, state: HeadState, values: Mapping[str, float | int]) -> HeadState:
-        vertices, expression = state.vertices, state.expression
-        if self._fit is not None and expression is not None and any(values.get(name) for name in self._columns):
-            after = expression.clone()
-            for name, column in self._columns.items():
-                if values.get(name):
-                    low, high = float(self._fit.low[column]), float(self._fit.high[column])
-                    before = float(expression[0, column])
-                    # A frame beyond the range of the training frames stays where it is.
-                    after[0, column] = min(max(before + values[name], min(low, before)), max(high, before))
-            basis = self._fit.basis.to(vertices)
-            vertices = vertices + torch.einsum("be,evk->bvk", after - expression, basis)
-            expression = after
-        gaze = _turn(values, "gaze")
-        if bool(gaze.any()) and self._eyeballs:
-            rotation = rotation_matrices(gaze).to(vertices)
-            vertices = vertices.clone()
-            for ball, off_center in zip(self._eyeballs, self._off_center, strict=True):
+        expression = torch.zeros(0 if self._fit is None else len(self._fit.basis))
+        for name, column in self._columns.items():
+            expression[column] = values.get(name, 0.0)
+        return self.move(state, expression, _turns(values))
+
+    @torch.no_grad()
+    def move(
+        self, state: HeadState, expression: Float[Tensor, " e"], turns: Mapping[str, Float[Tensor, "3"]]
+    ) -> HeadState:
+        vertices, before = state.vertices, state.expression
+        after = before
+        if self._fit is not None and before is not None and bool(expression.any()):
+            low, high = (torch.atleast_2d(bound).to(before) for bound in (self._fit.low, self._fit.high))
+            # A frame beyond the range of the training frames stays where it is.
+            moved = (before + expression.to(before)).clamp(torch.minimum(low, before), torch.maximum(high, before))
+            after = torch.where(expression.to(before) != 0, moved, before)
+            vertices = vertices + torch.einsum("be,evk->bvk", after - before, self._fit.basis.to(vertices))
+        for ball, off_center in zip(self._eyeballs, self._off_center, strict=True):
+            gaze = turns.get("left_eye" if float(ball.center[0]) > 0 else "right_eye")  # x is to the head's left
+            if gaze is not None and bool(gaze.any()):
+                rotation = rotation_matrices(gaze).to(vertices)
                 posed = vertices[:, ball.vertices]
                 center = posed.mean(1, keepdim=True) + off_center.to(posed)
-                vertices[:, ball.vertices] = (posed - center) @ rotation.T + center
-        return self._rigid.apply(state.replace(vertices=vertices, expression=expression), values)
+                vertices = vertices.index_copy(1, ball.vertices, (posed - center) @ rotation.T + center)
+        return self._rigid.move(state.replace(vertices=vertices, expression=after), expression, turns)
 
 
 def _turn(values: Mapping[str, float | int], joint: str) -> Float[Tensor, "3"]:
@@ -236,6 +271,17 @@ def _turn(values: Mapping[str, float | int], joint: str) -> Float[Tensor, "3"]:
     for axis, number in _AXES.items():
         turn[number] = math.radians(values.get(f"{joint} {axis}", 0.0))
     return turn
+
+
+def _turns(values: Mapping[str, float | int]) -> dict[str, Float[Tensor, "3"]]:
+    """The turns of all joints' sliders; the eyes look the same way."""
+    gaze = _turn(values, "gaze")
+    return {"neck": _turn(values, "neck"), "jaw": _turn(values, "jaw"), "left_eye": gaze, "right_eye": gaze}
+
+
+def _with_numbers(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """The names, as many as there are, and `expression_000` with the coefficient's number for the others."""
+    return (*names, *(f"expression_{i:03d}" for i in range(len(names), count)))
 
 
 def _largest(reach: Float[Tensor, " e"]) -> list[int]:

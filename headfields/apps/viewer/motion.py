@@ -8,7 +8,10 @@ import torch
 
 from headfields.records import HeadState
 
-__all__ = ["Motion", "neutral_frame"]
+__all__ = ["PLAYED", "Motion", "neutral_frame"]
+
+PLAYED = 25
+"""Frames a second that motions play with at first."""
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,16 @@ class Scene:
         }  # fmt: skip
         return tuple(name for name in LAYERS if has[name])
 
+    def add(self, motion: Motion) -> None:
+        """Adds a motion; before a `Viewer` shows the scene, which lists them.
+
+        Raises:
+            ValueError: there is one of this name.
+        """
+        if motion.name in self.motions:
+            raise ValueError(f"Scene.add: there is a motion {motion.name} already; pass another name")
+        self.motions[motion.name] = motion
+
     def first_view(self) -> View:
         """The first motion's first frame as it is."""
         return View(next(iter(self.motions)))

@@ -20,6 +20,7 @@ from headfields.apps.viewer.browser_lights import light_scene
 from headfields.apps.viewer.gaussian_drawing import GaussianDrawing, WhoDraws
 from headfields.apps.viewer.listening import check_address, require_viser
 from headfields.apps.viewer.looks import FAR, LOOKS, Picture
+from headfields.apps.viewer.motion import PLAYED
 from headfields.apps.viewer.progressive import ProgressiveRenderer
 from headfields.apps.viewer.recording import Path as CameraPath
 from headfields.apps.viewer.recording import encoded_image, encoded_video, frames_of
@@ -33,7 +34,6 @@ from headfields.runs.interrupts import InterruptFlag
 __all__ = ["Viewer"]
 
 CLAY, WIRE = (204, 204, 204), (40, 90, 200)
-_PLAY = 25
 _ERROR_EVERY = 0.4
 """Seconds between two comparisons with the truth while something moves."""
 _COLORS_EVERY = 0.2
@@ -193,7 +193,7 @@ class Viewer:
             motion = gui.add_dropdown("motion", names, initial_value=names[0])
             frame = gui.add_slider("frame", 0, max(self._motion.count - 1, 1), 1, 0, disabled=self._motion.count < 2)
             play = gui.add_checkbox("play", False, disabled=all(each.count < 2 for each in scene.motions.values()))
-            rate = gui.add_slider("frames a second", 1, 60, 1, _PLAY)
+            rate = gui.add_slider("frames a second", 1, 60, 1, PLAYED)
         self._handles |= {"motion": motion, "frame": frame, "play": play, "rate": rate}
         motion.on_update(lambda _: self._set_motion(motion.value))
         frame.on_update(lambda _: self._set_frame(int(frame.value)))
@@ -578,8 +578,8 @@ class Viewer:
     def video(self, client: Any, path: CameraPath, seconds: float | int, progress: Callable[[float], None]) -> bytes:
         """An mp4 (or GIF without ffmpeg) of what a tab shows, along a path."""
         camera = self.camera_of(client, self.resolution)
-        views = frames_of(self.scene, self.view, camera, path, seconds, _PLAY)
-        return encoded_video((self.scene.snapshot(view, each) for view, each in views), len(views), _PLAY, progress)
+        views = frames_of(self.scene, self.view, camera, path, seconds, PLAYED)
+        return encoded_video((self.scene.snapshot(view, each) for view, each in views), len(views), PLAYED, progress)
 
     def _save_screenshot(self, client: Any) -> None:
         with _told(client, "screenshot"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.retargeter import Retargeter
 from headfields.apps.retargeting.sources import expressions_of_capture, surface_of_capture
 from headfields.apps.viewer.articulation import Articulation, BasisArticulation, HeadArticulation, Rigid
@@ -17,7 +18,7 @@ from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 from headfields.records import HeadState
 
-__all__ = ["avatar_scene", "capture_scene", "head_scene", "mesh_scene"]
+__all__ = ["avatar_scene", "capture_articulation", "capture_scene", "head_scene", "mesh_scene"]
 
 
 def capture_scene(
@@ -43,19 +44,8 @@ def capture_scene(
         CaptureError: a file of the capture cannot be read.
         ValueError: a driver's head does not fit, or the head model has another topology than the capture.
     """
-    template = capture.template
-    surface = surface_of_capture(capture)
-    articulation: Articulation
-    if head is None:
-        fit = expressions_of_capture(capture, surface)
-        articulation = BasisArticulation(fit, surface.eyeballs, surface.neutral, expression_names(capture))
-    else:
-        if len(head.template_vertices) != len(template.canonical_vertices):
-            raise ValueError(
-                f"capture_scene: the head has {len(head.template_vertices)} vertices and the capture's mesh "
-                f"{len(template.canonical_vertices)}; pass the head model that it was tracked with"
-            )
-        articulation = HeadArticulation(head)
+    template, surface = capture.template, surface_of_capture(capture)
+    articulation = capture_articulation(capture, head, surface)
     neutral = capture.state([neutral_frame(capture)])
     motions = [Motion.of_capture(capture), Motion.still("neutral", neutral)]
     names = {motion.name for motion in motions}
@@ -71,6 +61,33 @@ def capture_scene(
         capture.name, painter if avatar is None else avatar, motions, articulation, template.faces,
         template.canonical_vertices, capture, surface.landmarks, proxy, background=background,
     )  # fmt: skip
+
+
+def capture_articulation(
+    capture: Any, head: SkinnedHead | BlendshapeHead | None = None, surface: HeadSurface | None = None
+) -> Articulation:
+    """What moves the head of a capture.
+
+    Args:
+        capture: a `headfields.data.Capture`.
+        head: the head model that it was tracked with; None: a basis fitted to the meshes.
+        surface: of the capture, if it is known.
+
+    Raises:
+        CaptureError: a file of the capture cannot be read.
+        ValueError: the head model has another topology than the capture.
+    """
+    template = capture.template
+    if head is not None:
+        if len(head.template_vertices) != len(template.canonical_vertices):
+            raise ValueError(
+                f"capture_scene: the head has {len(head.template_vertices)} vertices and the capture's mesh "
+                f"{len(template.canonical_vertices)}; pass the head model that it was tracked with"
+            )
+        return HeadArticulation(head)
+    surface = surface_of_capture(capture) if surface is None else surface
+    fit = expressions_of_capture(capture, surface)
+    return BasisArticulation(fit, surface.eyeballs, surface.neutral, expression_names(capture))
 
 
 def _retargeted(name: str, retargeter: Retargeter, driver: Any) -> Motion:
