@@ -20,10 +20,10 @@ import headfields
 from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare.strata import TEST, choose_training, evenly_spaced, frames_of
-from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, trial_factors
+from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, region_of, trial_factors
 from headfields.data.balance import view_yaw
 from headfields.files.versions import FileFormat
-from headfields.metrics.image import instruments
+from headfields.metrics.image import instruments, load_flip, lpips_installed
 from headfields.runs.folder import RunFolder, read_json, versions, write_json
 from headfields.runs.lock import run_lock
 from headfields.runs.memory import PeakMemory
@@ -32,6 +32,7 @@ from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.opened_run import trainer_of
 from headfields.training.presets import build, parameters_of, preset, preset_arguments
 from headfields.training.recipes import Recipe, recipe_of
+from headfields.training.region_scores import HEAD, IMAGE, MIN_PIXELS, RegionMasks
 
 FORMAT = FileFormat("headfields.cell", "the result of a study's cell", 1, "run the study again in another folder")
 MEASURES = ("metrics", "training/evaluation.py", "training/region_scores.py", "training/surface_scores.py")
@@ -517,6 +518,41 @@ def chosen_factors(study: Study, trials: Sequence[Cell], out: Path) -> dict[tupl
             place = cell.row, cell.pair
             best[place] = max(best.get(place, (-math.inf, 0.0)), (sign * math.fsum(known) / len(known), cell.factor))
     return {place: factor for place, (_, factor) in best.items()}
+
+
+def check_primary(study: Study) -> None:
+    """Refuses a study whose primary measure no cell will have, before any is trained.
+
+    Raises:
+        ValueError: FLIP or LPIPS is asked for and not installed; or a capture has no frame with the region in the
+            stratum, such as one without labels.
+    """
+    if any(row.run is not None for row in study.rows.values()):
+        return
+    kind, region = kind_of(study.primary), region_of(study.primary)
+    for package, there in (("flip", load_flip() is not None), ("lpips", lpips_installed())):
+        if kind == package and not there:
+            raise ValueError(
+                f"primary is {study.primary!r}, and its package is missing: pip install headfields[{kind}]"
+            )
+    if region in (IMAGE, HEAD):
+        return
+    stratum, _, condition = study.primary.partition("@")[2].partition(", ")
+    if stratum in study.conditions:
+        stratum, condition = "", stratum
+    under = study.under(condition)
+    for folder in under.captures:
+        source, frames = frames_of(under, stratum or TEST, opened(under, str(folder))[0])
+        masks = RegionMasks(source)
+        for frame in frames:
+            found = masks(frame, source.image(frame)[..., 3])
+            if region in found and int(found[region].sum()) >= MIN_PIXELS:
+                break
+        else:
+            raise ValueError(
+                f"primary is {study.primary!r}, and no frame of {folder} has {MIN_PIXELS} pixels of {region} there "
+                f"(of stratum {stratum or TEST}); regions need labels, and images that are large enough"
+            )
 
 
 def misfits(study: Study) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from headfields.compare.cells import Cell, cells_of, made, misfits, opened, training_options, trials_of
+from headfields.compare.cells import Cell, cells_of, check_primary, made, misfits, opened, training_options, trials_of
 from headfields.compare.report import content
 from headfields.compare.running import done_cells
 from headfields.compare.statistics import seeds_needed
@@ -30,6 +30,7 @@ def plan_of(study: Study, out: Path | str, device: str = "cpu") -> Iterator[str]
     seconds (wall time on a GPU). Rates by step change while a field learns what is empty, so it is a rough one.
     """
     out = Path(out)
+    check_primary(study)
     without = misfits(study)
     for name, reason in without.items():
         yield f"cannot be built: {name}: {reason}"

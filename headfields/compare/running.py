@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from headfields.compare.cells import Cell, InterruptedCell, cells_of, chosen_factors, misfits, run_cell, trials_of
+from headfields.compare.cells import (
+    Cell,
+    InterruptedCell,
+    cells_of,
+    check_primary,
+    chosen_factors,
+    misfits,
+    run_cell,
+    trials_of,
+)
 from headfields.compare.report import content, summary, write_report
 from headfields.compare.statistics import Difference, is_narrow
 from headfields.compare.study import Study
@@ -56,13 +65,14 @@ def run_study(
         What report.json holds. `failed` has the reason by cell.
 
     Raises:
-        ValueError: no row can be built, or the baseline cannot; or no cell has the primary measure.
+        ValueError: no row can be built, or the baseline cannot; or no cell will have the primary measure.
         InterruptedCell: Ctrl-C; what is done is kept.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker reads the script that started it
         raise SystemExit('run_study: workers read this script; put the call below `if __name__ == "__main__":`')
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    check_primary(study)
     without = dict(misfits(study))
     for name, reason in without.items():
         print(f"headfields: row {name!r} cannot be built: {reason}", file=sys.stderr)

@@ -18,6 +18,7 @@ from headfields.parts import import_parts
 from headfields.similar_names import did_you_mean
 from headfields.training.presets import parameters_of, preset
 from headfields.training.recipes import recipe_of
+from headfields.training.region_scores import HEAD, MAPPED, REGIONS
 
 HIGHER = {"psnr": True, "ssim": True, "lpips": False, "flip": False, "depth": False, "normal": False,
           "flicker": False, "distance": False, "color": False, "landmarks": False}  # fmt: skip
@@ -29,6 +30,11 @@ LOOKS = 4
 def kind_of(measure: str) -> str:
     """The measure itself, of one in a region, stratum or condition: "psnr" of "psnr_mouth@unseen, 25 %"."""
     return re.split("[_@]", measure, maxsplit=1)[0]
+
+
+def region_of(measure: str) -> str:
+    """The region of a measure, empty for the image: "mouth" of "psnr_mouth_refined@unseen"."""
+    return measure.partition("@")[0].removesuffix("_refined").partition("_")[2]
 
 
 def measure_in(measure: str, stratum: str, condition: str = "") -> str:
@@ -243,6 +249,19 @@ class Study:
             )
         if kind_of(self.primary) not in HIGHER:
             raise ValueError(f"Study: primary is {self.primary!r}; expected {', '.join(HIGHER)}, or psnr_mouth")
+        region = region_of(self.primary)
+        own = any(isinstance(row, Row) and row.run is not None for row in self.rows.values())
+        if not own and region not in ("", HEAD, "lids", *REGIONS):
+            near = did_you_mean(region, (HEAD, "lids", *REGIONS))
+            raise ValueError(
+                f"Study: primary is {self.primary!r}; there is no region {region!r}{near}; {HEAD}, lids, "
+                f"{', '.join(REGIONS)} are"
+            )
+        kind = kind_of(self.primary)
+        if not own and kind != "psnr" and region not in (MAPPED if kind in ("ssim", "flip") else ("",)):
+            raise ValueError(
+                f"Study: primary is {self.primary!r}; {kind} is not measured over {region!r} (docs: measures)"
+            )
         if self.trials and any(isinstance(row, Row) and row.run is not None for row in self.rows.values()):
             raise ValueError(
                 f"Study: trials is {self.trials}; rows that train by a function of their own have no rates"

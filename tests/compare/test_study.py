@@ -268,6 +268,28 @@ def test_options_of_a_product_are_those_of_names_that_meet(tmp_path) -> None:
         Study.load(tmp_path / "study.toml")
 
 
+@pytest.mark.parametrize(
+    ("primary", "says"),
+    [
+        ("psnr_eyse", "no region 'eyse'.*eyes"),
+        ("ssim_mouth", "ssim is not measured over 'mouth'"),
+        ("lpips_head", "lpips is not measured over 'head'"),
+    ],
+)
+def test_a_primary_measure_that_there_is_not(folder, primary: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        study_of(folder, primary=primary)
+
+
+def test_a_primary_measure_that_captures_lack_is_refused_before_training(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cells, "_train", None)
+    with pytest.raises(ValueError, match=r"no frame of .*blob has 32 pixels of hair there .*regions need labels"):
+        run_study(study_of(folder, primary="psnr_hair"), tmp_path, bar=False)
+    monkeypatch.setattr(cells, "load_flip", lambda: None)
+    with pytest.raises(ValueError, match=r"pip install headfields\[flip\]"):
+        run_study(study_of(folder, primary="flip_head"), tmp_path, bar=False)
+
+
 def heads(capture: Path, folder: Path, seed: int, steps: int, blunt: float = 0.0) -> dict[str, Any]:
     """A row of its own kind: what it trains and measures is no avatar of images."""
     folder.mkdir(parents=True, exist_ok=True)
