@@ -13,6 +13,7 @@ from torch import Tensor
 
 import headfields as hf
 from tests import annotation_checks
+from tests.tables import table
 
 DECORATORS = {
     "jaxtyping's": partial(annotation_checks._UNCHANGED, typechecker=beartype),
@@ -64,8 +65,8 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], bool]] = 
 ]
 
 
-@pytest.mark.parametrize("decorator", DECORATORS)
-@pytest.mark.parametrize(("function", "arguments", "named", "fits"), CASES)
+@table("decorator", DECORATORS)
+@table(("function", "arguments", "named", "fits"), CASES)
 def test_verdicts(
     function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any], fits: bool, decorator: str
 ) -> None:

@@ -16,6 +16,7 @@ from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Sample
 from headfields.records import Camera, Canonical, FieldValues, HeadState, Template
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(5, 6, radius=0.1)
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
@@ -88,7 +89,7 @@ class Pair(VolumeRenderer):
         return background, background
 
 
-@pytest.mark.parametrize(
+@table(
     ("parts", "error", "message"),
     [
         ({"deformer": Faceless(BOX)}, ValueError, r"Faceless\.gives_faces is True, and the Canonical .* has no face"),
@@ -140,7 +141,7 @@ class Nowhere(Sampler):
     pass
 
 
-@pytest.mark.parametrize(
+@table(
     ("parts", "error", "message"),
     [
         ({"encoder": NoForward()}, TypeError, r"Avatar: encoder: NoForward does not define forward; .*parts\.Encoder"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import headfields as hf
+from tests.tables import table
 
 OLD = importlib.import_module("headfields.old_names")
 PACKAGE = Path(hf.__file__).parent
@@ -39,7 +40,7 @@ def test_everything_exported_is_there() -> None:
         assert set(module.__all__) <= set(dir(module)), module.__name__
 
 
-@pytest.mark.parametrize("namespace", sorted({*OLD._MOVED, *OLD._RENAMED}))
+@table("namespace", sorted({*OLD._MOVED, *OLD._RENAMED}))
 def test_old_names_work_with_a_warning(namespace: str) -> None:
     module = importlib.import_module(namespace)
     moved = {name: home for home, names in OLD._MOVED.get(namespace, {}).items() for name in names.split()}

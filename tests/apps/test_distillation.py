@@ -13,6 +13,7 @@ from headfields.apps.distillation import TeacherViews, loss_of_quality, view_she
 from headfields.losses import L1DSSIM
 from headfields.training import Trainer
 from tests.avatar.test_splat_avatar import Colored, avatar
+from tests.tables import table
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_student_learns_the_teachers_colors(capture):
     assert sheet.shape == (2 * 16, 3 * 16, 3) and bool(sheet.isfinite().all())
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         ({"count": 0}, "count is 0"),

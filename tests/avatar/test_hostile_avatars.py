@@ -28,6 +28,7 @@ from headfields.parts import Decoder, import_parts, part_class
 from headfields.records import Template
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 KEY, PRIOR = "headfields.avatar", "headfields.prior"
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
@@ -219,7 +220,7 @@ def test_malformed_files_are_named(
     assert not {"headfields.__main__", "headfields.cli.doctor", "antigravity"} & (set(sys.modules) - modules)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "message"),
     [
         (lambda content: content[1][PRIOR].pop("people"), "people is None; expected a list of names"),

@@ -16,6 +16,7 @@ from headfields.parts import Decoder, Deformer
 from headfields.records import Camera, Canonical, Features, FieldValues, HeadState
 from headfields.renderers import OccupancySampler, UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 BOX = torch.tensor([[-0.15, -0.15, -0.15], [0.15, 0.15, 0.15]])
@@ -79,7 +80,7 @@ def test_an_image_stands_behind_the_head(unchecked: None) -> None:
         assert torch.equal(model.render(CAMERA, STATE, background=same).rgb, gray)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@table(
     ("background", "error", "message"),
     [
         (255, ValueError, r"background is 255; expected sRGB in \[0, 1\]: divide 8-bit values by 255"),

@@ -11,11 +11,12 @@ from benchmarks.case import OURS, Case, Settings, measure
 from benchmarks.operations import OPERATIONS
 from benchmarks.peers.mesh_contest import MeshContest
 from benchmarks.report import cells
+from tests.tables import table
 
 _BRIEF = Settings(quick=True, rounds=(1, 1), seconds=0.0)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@table("name", OPERATIONS)
 def test_operations_have_what_the_report_needs(name: str) -> None:
     module = importlib.import_module(f"benchmarks.operations.{name}")
     assert module.TITLE and module.TEXT and callable(module.cases)

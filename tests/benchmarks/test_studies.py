@@ -12,11 +12,12 @@ from headfields.compare import Study
 from headfields.compare.cells import cells_of, misfits, run_cell
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 STUDIES = sorted((Path(__file__).parents[2] / "benchmarks" / "studies").glob("*.toml"))
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@table("path", STUDIES)
 def test_is_a_study_and_says_how_it_is_run(path: Path) -> None:
     study = Study.load(path)
     text = path.read_text()

@@ -10,6 +10,7 @@ from headfields.apps.distillation import TeacherViews
 from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
 from headfields.cli import main
 from tests.cli.test_cli import fails
+from tests.tables import table
 
 TINY = ["--set", "levels=2", "log2_table_size=6", "finest_resolution=16", "grid_resolution=8", "--rays", "64"]
 STUDENT = ["--views", "3", "--size", "16", "--steps", "3", "--limit", "1", "--device", "cpu"]
@@ -65,7 +66,7 @@ def test_a_capture_drives_gaussians(tiny_folder, tmp_path):
     assert abs(driven - own).mean() < 4  # of 255; GIF has 256 colors
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         (["--views", "1"], "--views is 1"),

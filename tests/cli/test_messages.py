@@ -13,11 +13,12 @@ import headfields as hf
 from headfields.cli import COMMANDS, main, presets
 from headfields.training import presets as library
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "status", "message"),
     [
         (["trian"], 2, r"no command 'trian'; did you mean train\?"),

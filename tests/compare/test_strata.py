@@ -14,6 +14,7 @@ from headfields.compare.study import kind_of
 from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 SMALL = {"steps": 1, "seeds": 1, "arguments": {"levels": 2, "features": 2, "log2_table_size": 8},
          "options": {"rays": 16, "samples": 0, "frames": 1}}  # fmt: skip
@@ -69,7 +70,7 @@ def test_what_is_trained_on_and_measured(folder) -> None:
         frames_of(study, "turned", source)
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "says"),
     [
         ({"share": 0}, "share is 0"),

@@ -17,6 +17,7 @@ from headfields.compare.running import run_study, verify
 from headfields.data.formats.insta_writer import write_insta
 from headfields.runs.lock import RunLockedError
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 SIZES = {"levels": 2, "features": 2, "log2_table_size": 8}
 OPTIONS = {"rays": 16, "samples": 0, "frames": 1}
@@ -189,7 +190,7 @@ def test_the_command(done, folder, tmp_path, capsys) -> None:
     assert "--workers is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "says"),
     [
         ({"rows": {}}, "rows is empty"),
@@ -219,7 +220,7 @@ def test_a_capture_named_twice_is_no_evidence(folder: Path) -> None:
         Row(model="insta", build=broken)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "says"),
     [
         ("rows = 3\n", "rows is a int"),

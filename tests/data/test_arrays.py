@@ -16,6 +16,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.records import Camera, PixelBatch
 from tests.data.compare import differences, snapshot
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 FRAMES = tiny_frames()
 CANONICAL = Mesh(*blob())
@@ -102,7 +103,7 @@ def cameras(convert: Any) -> Camera:
 FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1]))
 
 
-@pytest.mark.parametrize(
+@table(
     ("convert", "remedy"),
     [
         (torch.linalg.inv, r"are camera-to-world: pass torch.linalg.inv\(matrix\)"),
@@ -110,7 +111,7 @@ FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1]))
         (lambda w: torch.linalg.inv(w) @ FLIP, r"are camera-to-world with OpenGL axes: pass torch.linalg.inv"),
     ],
 )
-@pytest.mark.parametrize("mattes", [True, False])
+@table("mattes", [True, False])
 def test_matrices_of_another_convention_are_refused_with_the_remedy(convert: Any, remedy: str, mattes: bool) -> None:
     """The remedy in the message is right: it gives the cameras back."""
     images = arguments()["images"]

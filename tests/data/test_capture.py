@@ -12,6 +12,7 @@ import torch
 from headfields.data import Capture, CaptureError, load_capture
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_an_index_names_frames(capture: Capture, frames: object, expected: list[
     assert drawn.tolist() == expected and len(batch) == min(5, 5 * len(expected))
 
 
-@pytest.mark.parametrize(
+@table(
     ("frames", "error", "message"),
     [
         ([3.5], TypeError, "frame 3.5 is a float; pass integers"),

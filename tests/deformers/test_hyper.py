@@ -8,6 +8,7 @@ import headfields as hf
 from headfields.deformers import HyperDeformer
 from headfields.networks import Anchors
 from headfields.ops.ray_box import ray_sphere
+from tests.tables import table
 
 FRAMES = 3
 
@@ -49,8 +50,8 @@ def points_in(count, dtype=torch.float32):
     return 0.3 * (torch.rand(count, 3, dtype=dtype) - 0.5), torch.randint(FRAMES, (count,))
 
 
-@pytest.mark.parametrize("ambient", [0, 1, 2])
-@pytest.mark.parametrize("skip", [None, 1, 2])
+@table("ambient", [0, 1, 2])
+@table("skip", [None, 1, 2])
 def test_codes_folded_into_the_layers_change_nothing(ambient, skip):
     part = deformer(ambient, skip).double()
     given = state(part, torch.float64)

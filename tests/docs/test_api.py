@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.tables import table
+
 pytest.importorskip("sphinx", reason="the documentation's extension needs Sphinx: pip install headfields[docs]")
 EXTENSION = Path(__file__).resolve().parents[2] / "docs" / "_extension" / "api.py"
 
@@ -37,7 +39,7 @@ def test_every_public_name_has_a_page() -> None:
             assert home[id(getattr(module, name))] in entries, f"{dotted}.{name}"
 
 
-@pytest.mark.parametrize(("module", "name"), CODE, ids=lambda value: getattr(value, "__name__", value))
+@table(("module", "name"), CODE)
 def test_docstrings_describe_every_argument(module: ModuleType, name: str) -> None:
     value = getattr(module, name)
     text = inspect.getdoc(value) or ""
@@ -94,7 +96,7 @@ def test_types_of_tensors_read_well() -> None:
     assert api.unqualified("jaxtyping.Float[torch.Tensor, 'n']") == "Float[Tensor, 'n']"
 
 
-@pytest.mark.parametrize(
+@table(
     ("code", "target"),
     [
         ("hf.ops.rasterize_gaussians", "headfields.ops.rasterize_gaussians"),

@@ -16,6 +16,7 @@ import torch
 
 import headfields as hf
 from headfields.parts import Rendering
+from tests.tables import table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
@@ -124,7 +125,7 @@ def shows(code: str) -> bool:
     return isinstance(tree.body[-1], ast.Expr) or any(called) or plots
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@table("notebook", NOTEBOOKS)
 def test_outputs_are_those_of_the_code(notebook: Path) -> None:
     """They can be read where they are; a cell that has changed since, or one before it, is noticed."""
     module, code = tutorials(), ["".join(cell["source"]) for cell in cells(notebook)]
@@ -150,7 +151,7 @@ def test_a_note_is_of_all_code_before_it() -> None:
     assert notes(["ab", "c"])[1] != notes(["a", "bc"])[1]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@table("notebook", NOTEBOOKS)
 def test_what_notebooks_name_exists(notebook: Path) -> None:
     """Every name of the library, every import from it, and every argument that is passed to it by name."""
     tree = ast.parse(code_of(notebook))

@@ -10,6 +10,7 @@ from headfields.encoders.vertex_source import VertexSource
 from headfields.ops import frequency_encoding, triangle_frames
 from headfields.records import Canonical, HeadState
 from tests.shapes import rotation, uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(6, 8, radius=0.1)
 COUNT = len(VERTICES)
@@ -62,7 +63,7 @@ def layers(network: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("fixed", [False, True])
+@table("fixed", [False, True])
 def test_the_papers_formulas(device, fixed):
     encoder = make(neighbors=3, vertices=VERTICES if fixed else None).to(device)
     points, frames = near(40).to(device), state().to(device)

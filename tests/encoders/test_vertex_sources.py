@@ -22,6 +22,7 @@ from headfields.encoders.vertex_source import cached_vertex_features
 from headfields.ops import rotation_matrices
 from headfields.records import Canonical, HeadState, Template
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 TEMPLATE = hf.mesh.unwrap_template(Template(VERTICES, FACES))
@@ -82,7 +83,7 @@ def test_shape_determinism_frames_and_gradients(name: str) -> None:
     none.sum().backward()
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@table("name", SOURCES)
 def test_what_it_reads_is_what_it_says(name: str) -> None:
     """Features change with the fields of `needs`, with the vertices for the displacement, and with nothing else."""
     torch.manual_seed(0)

@@ -19,9 +19,10 @@ from headfields.files.reading import UnsafePickleError, brief, check_file, file_
 from headfields.files.unpickler import load_pickle, load_torch
 from headfields.heads import BlendshapeHead
 from headfields.runs.folder import RunFolder
+from tests.tables import table
 
 
-@pytest.mark.parametrize(
+@table(
     "failure",
     [KeyError("a"), IndexError("a"), RecursionError("a"), MemoryError(), EOFError(), OverflowError("a"), OSError("a"),
      AssertionError(), zipfile.BadZipFile("a"), ValueError("a")],

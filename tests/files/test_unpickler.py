@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 
 from headfields.files.unpickler import UnsafePickleError, load_pickle, to_array
+from tests.tables import table
 
 
 class Runs:
@@ -17,7 +18,7 @@ class Runs:
         return os.system, ("echo this must not run > /dev/null",)
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+@table("protocol", [0, 1, 2, 4, 5])
 def test_reads_arrays_scalars_and_sparse_matrices(protocol):
     content = {
         "array": np.arange(6.0).reshape(2, 3),
@@ -45,9 +46,7 @@ def test_refuses_code_by_name(protocol):
         load_pickle(pickle.dumps({"v_template": Runs()}, protocol=protocol))
 
 
-@pytest.mark.parametrize(
-    "name", ["builtins\neval", "os\nsystem", "numpy\nload", "subprocess\nPopen", "builtins\ngetattr", "torch\nload"]
-)
+@table("name", ["builtins\neval", "os\nsystem", "numpy\nload", "subprocess\nPopen", "builtins\ngetattr", "torch\nload"])
 def test_refuses_every_other_global(name):
     with pytest.raises(UnsafePickleError, match=name.replace("\n", r"\.")):
         load_pickle(f"c{name}\n.".encode())

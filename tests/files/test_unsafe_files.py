@@ -17,6 +17,7 @@ from headfields.files.unpickler import UnsafePickleError, load_pickle, load_torc
 from headfields.heads import FlameHead
 from headfields.heads.flame.assets import read_masks
 from headfields.heads.landmarks import Landmarks
+from tests.tables import table
 
 
 class Calls:
@@ -64,15 +65,15 @@ def written_name(name):
     return rf"names \w+(\.\w+)*\.{last}\b|\({name}\)"
 
 
-@pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("name", NAMES)
+@table("protocol", range(6))
+@table("name", NAMES)
 def test_code_is_refused_by_name_in_every_protocol(mark, name, protocol):
     payload = {"v_template": np.zeros((3, 3)), "f": wishes(mark)[name]}
     with pytest.raises(UnsafePickleError, match=written_name(name)):
         load_pickle(pickle.dumps(payload, protocol=protocol))
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@table("protocol", range(6))
 def test_code_within_arrays_of_objects_is_refused(mark, protocol):
     hostile = np.empty((2, 1), object)
     hostile[1, 0] = [{"deep": (Calls(os.system, f"echo > {mark}"),)}]
@@ -133,7 +134,7 @@ def global_(module, name):
     return f"c{module}\n{name}\n".encode()
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "reason"),
     [
         # the state of what a pickle may mention stays as it is: __defaults__, attributes of classes
@@ -235,7 +236,7 @@ def test_an_archive_that_lies_about_a_storage(tmp_path):
         load_arrays(path)
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@table("protocol", range(6))
 def test_torch_tensors_in_pickles(protocol):
     base = torch.arange(12.0).reshape(3, 4)
     content = {

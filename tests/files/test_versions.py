@@ -34,6 +34,7 @@ from headfields.runs import checkpoint
 from headfields.runs.folder import RunFolder
 from headfields.synthetic.tracking_error import TRUTH_FORMAT
 from tests.files.readers import skinned
+from tests.tables import table
 
 
 def read_cell(path: Path) -> Any:
@@ -82,8 +83,8 @@ def test_the_table_has_every_format_of_the_library() -> None:
     assert written - {"knot"} == KINDS.keys()
 
 
-@pytest.mark.parametrize("version", [0, 7, "1", True, None])
-@pytest.mark.parametrize("kind", KINDS)
+@table("version", [0, 7, "1", True, None])
+@table("kind", KINDS)
 def test_another_version_is_refused_by_name(kind: str, version: Any, tmp_path: Path) -> None:
     name, read = KINDS[kind]
     path = tmp_path / name

@@ -12,6 +12,7 @@ from headfields.ops import rotation_matrices
 from headfields.records import Camera
 from tests.heads.flame.published import embedding, write_landmark_files
 from tests.heads.flame.test_model import SEVEN
+from tests.tables import table
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_both_contour_files_are_one_table(files):
     assert one.faces.shape == (79, 17)
 
 
-@pytest.mark.parametrize(
+@table(
     ("degrees", "row"), [(0, 0), (-1, 1), (-39, 39), (-60, 39), (1, 40), (39, 78), (60, 78), (-12.4, 12), (12.4, 51)]
 )
 def test_the_row_of_a_yaw(files, degrees, row):

@@ -8,6 +8,7 @@ from headfields.files.arrays import save_arrays
 from headfields.heads import BlendshapeHead, FlameHead
 from headfields.heads.landmarks import Landmarks
 from tests.heads.flame.test_model import small
+from tests.tables import table
 
 TREE = [[-1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]
 
@@ -66,7 +67,7 @@ FLAME = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FLAME)
+@table("name", FLAME)
 def test_a_wrong_model_is_an_error_with_its_name(tmp_path, name):
     changes, reason = FLAME[name]
     path = save_arrays(tmp_path / "model.npz", small(**changes))
@@ -75,7 +76,7 @@ def test_a_wrong_model_is_an_error_with_its_name(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@table(
     "changes",
     [
         {"weights": small()["weights"].astype(np.float16)},
@@ -96,7 +97,7 @@ def rig(**changes):
     return entries | changes
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "reason"),
     [
         ({"scale": np.array(0.0)}, "scale is 0.0; expected a positive number"),

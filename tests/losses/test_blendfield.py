@@ -15,6 +15,7 @@ from headfields.records import HeadState, PixelBatch, Rays
 from headfields.renderers import UniformSampler, VolumeRenderer
 from headfields.training.preset_losses import blendfield_losses, vp360_losses
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(8, 12, radius=0.1)
 LOSSES = [BlendSparsity, BlendSmoothness, CoefficientSmoothness]
@@ -60,8 +61,8 @@ def rendered(model: Avatar, count: int = 64, frames: int = 2) -> tuple[Any, Pixe
     return model(rays, state, batch.background), batch
 
 
-@pytest.mark.parametrize("make", [avatar, colors])
-@pytest.mark.parametrize("loss", LOSSES)
+@table("make", [avatar, colors])
+@table("loss", LOSSES)
 def test_gradients_go_to_the_blendfield_alone(loss: Any, make: Any) -> None:
     model = make()
     rendering, batch = rendered(model)

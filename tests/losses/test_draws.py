@@ -7,6 +7,7 @@ from headfields.losses.base import drawn_by_weight, drawn_evenly
 from headfields.parts import Rendering
 from headfields.records import Samples
 from headfields.renderers.padded import PaddedSamples
+from tests.tables import table
 
 
 def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
@@ -37,8 +38,8 @@ def rendering(padded: int | None, rows: int) -> Rendering:
     return Rendering(rgb=torch.zeros(1, 3), opacity=torch.zeros(1), depth=torch.zeros(1), samples=samples)
 
 
-@pytest.mark.parametrize("rows", [0, 40, 4000])
-@pytest.mark.parametrize("padded", [None, 0, 15])
+@table("rows", [0, 40, 4000])
+@table("padded", [None, 0, 15])
 def test_even_draws_stand_for_all_samples(rows: int, padded: int | None) -> None:
     given = rendering(None if padded is None else min(padded, rows), rows)
     samples = rows - min(padded or 0, rows)

@@ -15,6 +15,7 @@ from headfields.records import FieldValues, HeadState
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.ops.test_marching_cubes import BOX, assert_closed_manifold
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 VERTICES, FACES = uv_sphere(16, 24, radius=0.1)
 STATE = HeadState(vertices=VERTICES[None])
@@ -185,7 +186,7 @@ def test_on_surface_reaches_weights_and_level():
     assert flat.equal(points) and torch.autograd.grad(flat.sum(), network.bias)[0].eq(0).all()
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "words"),
     [
         ({"space": "rest"}, "space is 'rest'"),

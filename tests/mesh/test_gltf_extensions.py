@@ -12,6 +12,7 @@ import trimesh
 from headfields.mesh import Mesh, load_mesh, save_mesh
 from headfields.mesh.gltf_extensions import draco_is_read
 from headfields.mesh.obj import MeshFileError
+from tests.tables import table
 
 VERTICES = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, -0.25]])
 FACES = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -58,7 +59,7 @@ def quantized(path: Path, kind: str, normalized: bool, stride: int | None, exter
     return path, expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "normalized", "stride", "external"),
     [
         ("u2", True, 8, False),

@@ -9,6 +9,7 @@ from headfields.mesh import Mesh, align_to_surface, extract
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.similarity import Similarity
 from tests.ops.test_marching_cubes import BOX
+from tests.tables import table
 
 NONE = torch.zeros(0, 3, dtype=torch.long)
 
@@ -119,7 +120,7 @@ def test_inverse():
     torch.testing.assert_close(one.inverse().apply(one.apply(x)), x)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "words"),
     [
         ({"method": "line"}, "method is 'line'"),

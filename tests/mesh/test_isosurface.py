@@ -8,6 +8,7 @@ import torch
 from headfields.mesh.isosurface import isosurface
 from headfields.ops import marching_cubes
 from tests.ops.test_marching_cubes import BOX, assert_closed_manifold, grid
+from tests.tables import table
 
 
 def sphere(points):
@@ -95,8 +96,8 @@ def test_undefined_values_are_outside():
         assert (found.vertices[found.faces[~found.cap]].norm(dim=-1) - 0.7).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("resolution", [1, 2, 3, 5, 17])
-@pytest.mark.parametrize("box", [[[-1.0, -0.3, -1.0], [1.0, 0.2, 0.4]], [[-0.9, -1.0, 0.0], [0.1, 1.3, 0.01]]])
+@table("resolution", [1, 2, 3, 5, 17])
+@table("box", [[[-1.0, -0.3, -1.0], [1.0, 0.2, 0.4]], [[-0.9, -1.0, 0.0], [0.1, 1.3, 0.01]]])
 def test_boxes_of_any_shape(box, resolution):
     bounds = torch.tensor(box)
     found = isosurface(lambda points: torch.full_like(points[:, 0], -1.0), bounds, resolution, progress=False)
@@ -131,7 +132,7 @@ def test_the_budget_is_kept():
         isosurface(sphere, BOX, 256, memory_mb=1, progress=False)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "words"),
     [
         ({"bounds": BOX.flip(0)}, "minimum below a maximum"),

@@ -10,6 +10,7 @@ import torch
 from headfields.mesh import Mesh, extract, load_mesh, save_mesh
 from headfields.mesh.distances import SurfaceTree
 from tests.ops.test_marching_cubes import BOX
+from tests.tables import table
 
 NONE = torch.zeros(0, 3, dtype=torch.long)
 
@@ -71,9 +72,9 @@ def test_sample_is_even_and_seeded():
         Mesh(square.vertices, NONE).sample(1)
 
 
-@pytest.mark.parametrize("points", [False, True])
-@pytest.mark.parametrize("ending", ["ply", "obj", "glb"])
-@pytest.mark.parametrize("what", ["all", "bare"])
+@table("points", [False, True])
+@table("ending", ["ply", "obj", "glb"])
+@table("what", ["all", "bare"])
 def test_files(tmp_path, ending, points, what):
     mesh = ball(resolution=12)
     if points:

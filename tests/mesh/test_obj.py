@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from headfields.mesh.files import load_mesh, save_mesh
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError, ObjReader
+from tests.tables import table
 
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 
@@ -20,7 +21,7 @@ def mesh(tmp_path: Path, text: str):
     return load_mesh(tmp_path / "a.obj")
 
 
-@pytest.mark.parametrize(
+@table(
     "face", ["f 1 2 3 4", "f 1/1 2/2 3/3 4/4", "f 1//1 2//1 3//1 4//1", "f -4 -3 -2 -1", "f 1/1/1 2/2/1 3/3/1 4/4/1"]
 )
 def test_forms_of_a_quad(tmp_path: Path, face: str) -> None:
@@ -42,7 +43,7 @@ def test_colors_windows_lines_and_a_pentagon(tmp_path: Path) -> None:
     assert result.vertices.tolist()[4] == [0.5, 2, 0] and result.faces.tolist() == [[0, 1, 2], [0, 2, 4], [0, 4, 3]]
 
 
-@pytest.mark.parametrize("face", ["f 0 1 2", "f 1 2 5", "f 1 2 -5", "f 1 2", "f 1 2 x", "f 1/1 2/2 3/9"])
+@table("face", ["f 0 1 2", "f 1 2 5", "f 1 2 -5", "f 1 2", "f 1 2 x", "f 1/1 2/2 3/9"])
 def test_malformed_faces(tmp_path: Path, face: str) -> None:
     with pytest.raises(MeshFileError, match="face 2"):
         mesh(tmp_path, SQUARE + "vt 0 0\nvt 1 0\nvt 1 1\nf 1/1 2/2 3/3\n" + face + "\n")

@@ -18,6 +18,7 @@ from PIL import Image
 from headfields.mesh import load_mesh, save_mesh
 from headfields.mesh.mesh import Mesh
 from headfields.mesh.obj import MeshFileError
+from tests.tables import table
 
 VERTICES = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0.1, 0.1, 0.1]])
 FACES = torch.tensor([[0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 2, 4]])
@@ -207,7 +208,7 @@ CASES: list[tuple[str, str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("ending", "name", "content", "reason"), CASES, ids=[f"{e[1:]}: {n}" for e, n, _, _ in CASES])
+@table(("ending", "name", "content", "reason"), CASES)
 def test_a_wrong_file_is_an_error_with_its_name(tmp_path, ending, name, content, reason):
     path = tmp_path / f"scan{ending}"
     path.write_bytes(content(tmp_path) if callable(content) else content.encode())
@@ -253,7 +254,7 @@ def test_negative_indices_count_from_the_lines_before_the_face(tmp_path):
 MESH = SQUARE + "vt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
 
 
-@pytest.mark.parametrize(
+@table(
     ("library", "image"),
     [
         ("/etc/passwd", "x.png"),

@@ -1,5 +1,6 @@
 """Figures of surfaces that are known: spheres in one another, planes, and what is cut off."""
 
+import functools
 import json
 import math
 
@@ -10,10 +11,12 @@ import torch
 from headfields.mesh import Mesh, extract
 from headfields.metrics.surface import compare_surfaces
 from tests.ops.test_marching_cubes import BOX
+from tests.tables import table
 
 NONE = torch.zeros(0, 3, dtype=torch.long)
 
 
+@functools.cache
 def ball(radius: float, resolution: int = 64) -> Mesh:
     return extract(lambda points: points.norm(dim=-1) - radius, BOX, resolution, progress=False)
 
@@ -121,7 +124,7 @@ def test_seeds():
     assert one == again and one != other
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "words"),
     [
         ({"directions": "back"}, "directions is 'back'"),

@@ -6,13 +6,14 @@ import torch
 from headfields.ops import joint_transforms, linear_blend_skinning, rotation_from_quaternion, rotation_matrices
 from headfields.ops.affine import affine_inverse, apply_affine, skin_points
 from headfields.ops.rotations import rotations_from
+from tests.tables import table
 
 
 def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
+@table("batch", [(), (2,), (1, 2), (0,), (7,)])
 def test_inverse(batch: tuple[int, ...]) -> None:
     maps, points = random(*batch, 3, 4), random(*batch, 3)
     inverse, usable = affine_inverse(maps)

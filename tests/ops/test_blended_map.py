@@ -12,6 +12,7 @@ from headfields.ops.reference.blended_map import blended_map as definition
 from headfields.ops.triangle_frames import deformation_gradients
 from tests.backends import BACKENDS, running_on
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 CANONICAL, FACES = uv_sphere(6, 8, radius=0.1)
 NAMES = ("points", "directions", "face", "mesh_index", "gradients", "centroids", "ring")
@@ -123,7 +124,7 @@ def test_a_bad_point_spoils_itself_alone(backend):
     assert not bool(result[[3, 5]].isfinite().all(-1).any())
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "bad", "error"),
     [
         ("points", torch.zeros(4, 3, dtype=torch.long), TypeError),

@@ -5,6 +5,7 @@ import torch
 
 from headfields.ops import dispatch
 from headfields.ops.blur import blur
+from tests.tables import table
 
 
 def by_sums(images, weights):
@@ -18,9 +19,9 @@ def by_sums(images, weights):
     return total
 
 
-@pytest.mark.parametrize("backend", ["native", "warp"])
-@pytest.mark.parametrize("shape", [(3, 20, 33), (2, 3, 5), (1, 11, 1), (0, 4, 4), (2, 0, 3), (1, 1, 1), (2, 12, 10)])
-@pytest.mark.parametrize("side", [1, 7, 11])
+@table("backend", ["native", "warp"])
+@table("shape", [(3, 20, 33), (2, 3, 5), (1, 11, 1), (0, 4, 4), (2, 0, 3), (1, 1, 1), (2, 12, 10)])
+@table("side", [1, 7, 11])
 def test_means_are_those_of_sums(backend, shape, side):
     g = torch.Generator().manual_seed(0)
     images, weights = torch.rand(shape, generator=g), torch.rand(side // 2 + 1, generator=g)

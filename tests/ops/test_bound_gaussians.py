@@ -6,6 +6,7 @@ import torch
 import headfields as hf
 from headfields.ops.bound_gaussians import bind_gaussians, triangle_similarities
 from headfields.ops.reference import bound_gaussians as reference
+from tests.tables import table
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def test_similarities_are_those_of_the_definition(mesh):
     assert triangle_similarities(vertices, faces[:0]).shape == (2, 0, 17)
 
 
-@pytest.mark.parametrize("own", [1, 2])
-@pytest.mark.parametrize("count", [0, 1, 37])
+@table("own", [1, 2])
+@table("count", [0, 1, 37])
 def test_gaussians_move_as_the_definition_says(mesh, own, count):
     vertices, faces = mesh
     table = triangle_similarities(vertices, faces)

@@ -13,6 +13,7 @@ from headfields.ops._bvh_build import EMPTY, balanced_topology, build_topology
 from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference.closest_triangle import barycentric_of_closest, closest_face, closest_on_face
 from headfields.ops.triangle_bvh import TriangleBVH
+from tests.tables import table
 
 
 def torus():
@@ -65,7 +66,7 @@ def test_batch_of_degenerate_soups_matches_brute_force(device):
     assert_closest(result, points, vertices, faces, index)
 
 
-@pytest.mark.parametrize("kind", ["points", "segments", "slivers"])
+@table("kind", ["points", "segments", "slivers"])
 def test_meshes_of_degenerate_faces_alone_have_answers(device, kind):
     torch.manual_seed(1)
     corners = torch.rand(40, 1, 3).repeat(1, 3, 1)
@@ -97,7 +98,7 @@ def test_order_of_faces_changes_nothing(device):
     torch.testing.assert_close(one.distance, other.distance, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7, 1, 3)])
+@table("batch", [(), (2,), (1, 2), (0,), (7, 1, 3)])
 def test_batch_shapes(device, batch):
     faces, vertices = torus()
     bvh = TriangleBVH(faces.to(device), vertices.to(device))
@@ -122,7 +123,7 @@ def test_nothing_to_find(device):
     assert no_queries.distance.requires_grad and no_queries.distance.shape == (0,)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
+@table("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_points_that_are_not_finite_have_no_face(device, bad):
     faces, vertices = torus()
     bvh = TriangleBVH(faces.to(device), vertices.to(device))

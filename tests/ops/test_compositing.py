@@ -11,6 +11,7 @@ from headfields.ops import compositing
 from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.reference import compositing as reference
 from headfields.records import Samples
+from tests.tables import table
 
 OPS = torch.ops.headfields
 COUNTS = [[], [0], [1], [0, 0], [3, 0, 7, 1], [0, 33, 0, 0, 5, 300]]
@@ -38,7 +39,7 @@ def agree(ours, theirs, inputs, rtol=2e-5, atol=2e-6):
         torch.testing.assert_close(gradient.double(), want, rtol=rtol, atol=atol * 10)
 
 
-@pytest.mark.parametrize("counts", COUNTS, ids=str)
+@table("counts", COUNTS)
 def test_every_operation_agrees_with_its_reference(device, counts):
     torch.manual_seed(0)
     ray, offsets = pack(counts, device)
@@ -76,8 +77,8 @@ def test_every_operation_agrees_with_its_reference(device, counts):
     )
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("total", [False, True])
+@table("channels", [1, 2, 3, 4, 6])
+@table("total", [False, True])
 def test_weighted_sum_for_each_number_of_channels(device, channels, total):
     _, offsets = pack([3, 0, 9, 1], device)
     torch.manual_seed(channels)
@@ -89,7 +90,7 @@ def test_weighted_sum_for_each_number_of_channels(device, channels, total):
     )
 
 
-@pytest.mark.parametrize("alpha", [False, True])
+@table("alpha", [False, True])
 def test_second_derivatives_of_the_weights_in_float32(device, alpha):
     _, offsets = pack([4, 0, 9, 1], device)
     torch.manual_seed(1)
@@ -102,8 +103,8 @@ def test_second_derivatives_of_the_weights_in_float32(device, alpha):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [False, True])
-@pytest.mark.parametrize("counts", [[], [0, 1, 0, 4, 3]], ids=str)
+@table("alpha", [False, True])
+@table("counts", [[], [0, 1, 0, 4, 3]])
 def test_gradcheck_of_the_weights(device, counts, alpha):
     _, offsets = pack(counts, device)
     values = torch.rand(sum(counts), dtype=torch.float64, device=device).requires_grad_()
@@ -112,7 +113,7 @@ def test_gradcheck_of_the_weights(device, counts, alpha):
     assert gradgradcheck(function, values, fast_mode=True)
 
 
-@pytest.mark.parametrize("total", [False, True])
+@table("total", [False, True])
 def test_gradcheck_of_the_sums(device, total):
     _, offsets = pack([2, 0, 3], device)
     weights = torch.rand(5, dtype=torch.float64, device=device).requires_grad_()
@@ -176,8 +177,8 @@ def test_nan_stays_on_its_ray(device):
     assert weights[1].isnan() and weights[2:].isfinite().all() and gradient[2:].isfinite().all()
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,)], ids=str)
-@pytest.mark.parametrize("count", [0, 1, 5])
+@table("batch", [(), (2,), (1, 2), (0,)])
+@table("count", [0, 1, 5])
 def test_dense_is_a_view_of_packed(device, batch, count):
     torch.manual_seed(0)
     density = torch.rand(*batch, count, device=device).requires_grad_()
@@ -195,7 +196,7 @@ def test_dense_is_a_view_of_packed(device, batch, count):
     torch.testing.assert_close(compositing.weights_from_alpha(alpha), weights, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("counts", [[], [0, 0], [2, 0, 3]], ids=str)
+@table("counts", [[], [0, 0], [2, 0, 3]])
 def test_composite(device, counts):
     ray, offsets = pack(counts, device)
     n, m = len(counts), sum(counts)
@@ -289,7 +290,7 @@ def test_offsets(device):
     assert compositing.ray_offsets(ray[:0], 0).tolist() == [0]
 
 
-@pytest.mark.parametrize(
+@table(
     ("ray", "rays", "message"),
     [
         ([0, 2, 1], 3, r"not sorted \(ray\[2\] is 1 after 2\)"),

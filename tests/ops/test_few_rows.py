@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from headfields.ops.few_rows import few_rows, spread
+from tests.tables import table
 
 
 def drawn(count: int, rows: int = 3, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -11,8 +12,8 @@ def drawn(count: int, rows: int = 3, dtype: torch.dtype = torch.float32) -> tupl
     return torch.randn(rows, 4, generator=random, dtype=dtype), torch.randint(rows, (count,), generator=random)
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 1000])
-@pytest.mark.parametrize("copies", [1, 2, 5, 600])
+@table("count", [0, 1, 7, 1000])
+@table("copies", [1, 2, 5, 600])
 def test_copies_have_the_rows_and_the_gradient_of_an_index(count: int, copies: int) -> None:
     table, index = drawn(count)
     table.requires_grad_()

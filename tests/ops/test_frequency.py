@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from headfields.ops.frequency import frequency_encoding, frequency_window
+from tests.tables import table
 
 
 def test_values_by_hand():
@@ -13,8 +14,8 @@ def test_values_by_hand():
     torch.testing.assert_close(have, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,)])
-@pytest.mark.parametrize("include_input", [True, False])
+@table("batch", [(), (2,), (1, 2), (0,)])
+@table("include_input", [True, False])
 def test_batch_shapes_keep_a_gradient(batch, include_input):
     x = torch.rand(*batch, 3, requires_grad=True)
     out = frequency_encoding(x, 4, include_input)

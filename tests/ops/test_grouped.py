@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from headfields.ops.grouped import group_rows
 from headfields.ops.grouped_linear import grouped_linear, grouped_outer, linear_by_copies
+from tests.tables import table
 
 
 def drawn(*shape, seed=0, dtype=torch.float64):
@@ -29,8 +30,8 @@ def looped(x, weights, bias, group):
     return torch.stack(rows) if rows else x.new_zeros(0, weights.shape[2])
 
 
-@pytest.mark.parametrize("count", [0, 1, 37, 900])
-@pytest.mark.parametrize("with_bias", [True, False])
+@table("count", [0, 1, 37, 900])
+@table("with_bias", [True, False])
 def test_each_row_has_the_layer_of_its_group(device, count, with_bias):
     group = torch.randint(5, (count,), generator=torch.Generator().manual_seed(count), dtype=torch.int32)
     x, weights, bias = drawn(count, 4), drawn(6, 4, 3, seed=1), drawn(6, 3, seed=2) if with_bias else None

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from headfields.ops import interpolate_rows
 from headfields.ops.interpolate_rows import _dot, _gather, _scatter, scatter_rows
 from headfields.ops.reference import interpolate_rows as reference
+from tests.tables import table
 
 
 def example(n: int, k: int, rows: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple:
@@ -19,7 +20,7 @@ def example(n: int, k: int, rows: int, width: int, seed: int = 0, dtype: torch.d
     return table, index, weights, values
 
 
-@pytest.mark.parametrize(
+@table(
     ("n", "k", "rows", "width"),
     [(0, 3, 5, 4), (1, 1, 1, 1), (7, 3, 5, 17), (300, 4, 11, 64), (5, 0, 3, 2), (4, 2, 0, 3)],
 )

@@ -11,14 +11,15 @@ from headfields.ops import log_strain
 from headfields.ops.log_strain import _energy, _gradient, _second
 from headfields.ops.reference.log_strain import log_strain as reference
 from tests.shapes import rotation
+from tests.tables import table
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@table("batch", [(), (2,), (1, 2), (0,), (7,)])
+@table("dtype", [torch.float32, torch.float64])
 def test_it_is_the_sum_of_squared_logarithms(batch, dtype):
     jacobians = random(*batch, 3, 3).to(dtype).requires_grad_()
     result, expected = log_strain(jacobians), reference(jacobians)
@@ -39,7 +40,7 @@ def test_second_derivatives_where_singular_values_differ():
     torch.testing.assert_close(*second, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("values", [(1, 1, 1), (1.3, 1.3, 1.3), (1.2, 1.2, 0.7), (1, 1 + 1e-9, 1 - 1e-7), (1, 2, 9)])
+@table("values", [(1, 1, 1), (1.3, 1.3, 1.3), (1.2, 1.2, 0.7), (1, 1 + 1e-9, 1 - 1e-7), (1, 2, 9)])
 def test_derivatives_where_singular_values_are_equal(values):
     jacobians = rotation(2) @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ rotation(3)
     jacobians = jacobians[None].requires_grad_()

@@ -10,6 +10,7 @@ from headfields.ops import marching_cubes
 from headfields.ops._marching_table import EDGES, marching_table
 from headfields.ops.marching_cubes import _crossed_edges, _surface
 from headfields.ops.reference import marching_cubes as reference
+from tests.tables import table
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
@@ -68,8 +69,8 @@ def test_the_table_cuts_every_mixed_case():
     assert int(table.totals.max()) == 5
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 2, 5), (9, 12, 7), (33, 8, 70)])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@table("shape", [(2, 2, 2), (3, 2, 5), (9, 12, 7), (33, 8, 70)])
+@table("share", [0.0, 0.1, 0.5, 1.0])
 def test_backends_agree_with_the_reference(device, shape, share):
     inside = torch.rand(shape) < share
     edge, faces = _crossed_edges(inside.to(device))
@@ -152,7 +153,7 @@ def test_open_at_the_border():
     assert (normal[:, 0] > 0).all()  # to where the values grow
 
 
-@pytest.mark.parametrize("shape", [(0, 0, 0), (1, 5, 5), (5, 1, 5), (5, 5, 0), (4, 4, 4)])
+@table("shape", [(0, 0, 0), (1, 5, 5), (5, 1, 5), (5, 5, 0), (4, 4, 4)])
 def test_nothing_there(device, shape):
     values = torch.ones(shape, device=device, requires_grad=True)
     surface = marching_cubes(values)
@@ -232,7 +233,7 @@ def test_compile(unchecked):
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "error", "words"),
     [
         ((torch.zeros(3, 3, 3, dtype=torch.long),), TypeError, "values has dtype torch.int64"),

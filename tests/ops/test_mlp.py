@@ -16,6 +16,7 @@ from headfields.ops.dispatch import native
 from headfields.ops.mlp import _mlp, _mlp_backward, mlp_kernel
 from headfields.ops.reference.mlp import mlp as definition
 from tests.backends import BACKENDS, running_on
+from tests.tables import table
 
 INSTA = [(89, 64, 64, 16), (32, 64, 64, 64, 3)]
 needs_native = pytest.mark.skipif(native is None, reason="the compiled module is not installed")
@@ -307,7 +308,7 @@ def test_an_index_out_of_range_is_refused(value):
         mlp(*arguments)
 
 
-@pytest.mark.parametrize(
+@table(
     ("place", "bad", "error", "match"),
     [
         (0, torch.zeros(4, 5, dtype=torch.long), TypeError, "x has dtype"),

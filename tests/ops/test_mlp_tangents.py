@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from headfields.ops import mlp, mlp_tangents
+from tests.tables import table
 
 
 def random(*shape, seed=0):
@@ -17,9 +18,9 @@ def network(*widths):
     ]
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (5,)])
-@pytest.mark.parametrize("relu_last", [False, True])
-@pytest.mark.parametrize("with_bias", [False, True])
+@table("batch", [(), (2,), (1, 2), (0,), (5,)])
+@table("relu_last", [False, True])
+@table("with_bias", [False, True])
 def test_value_and_derivative_are_those_of_the_network(batch, relu_last, with_bias):
     weights, biases = network(4, 7, 6, 3)
     biases = biases if with_bias else None

@@ -13,6 +13,7 @@ from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.nearest_vertices import inverse_distance_weights
 from headfields.ops.reference import nearest_vertices as reference
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 
 def cloud(count, meshes=1, seed=0):
@@ -103,7 +104,7 @@ def test_order_of_queries_and_company_change_nothing(device):
     assert tree.nearest(points[37], 6).index.equal(whole.index[37])
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7, 1, 3)])
+@table("batch", [(), (2,), (1, 2), (0,), (7, 1, 3)])
 def test_batch_shapes(device, batch):
     tree = VertexTree(cloud(50).to(device))
     points = torch.rand(*batch, 3, device=device)
@@ -123,7 +124,7 @@ def test_nothing_to_ask_keeps_a_gradient(device):
     assert none.index.shape == (0, 2) and none.distance.requires_grad
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
+@table("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_points_that_are_not_finite_have_no_neighbors(device, bad):
     tree = VertexTree(cloud(30)[:, :7].to(device))
     points = torch.full((9, 3), 0.5, device=device)

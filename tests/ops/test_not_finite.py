@@ -8,6 +8,7 @@ from headfields import ops
 from headfields.ops.mesh_topology import edge_neighbors
 from headfields.ops.ray_box import ray_sphere
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 torch.manual_seed(0)
 BALL, FACES = uv_sphere(4, 5)
@@ -56,7 +57,7 @@ DEFINED_AT_INFINITY = {"hash_grid", "mlp", "spherical_harmonics", "frequency_enc
 """An infinite coordinate is clamped there, or has the limit of the formula."""
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "bad"),
     [
         (name, bad)

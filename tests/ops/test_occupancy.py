@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from headfields.ops import occupancy, sampling
 from headfields.ops.reference import occupancy as reference
+from tests.tables import table
 
 OPS = torch.ops.headfields
 
@@ -38,11 +39,9 @@ def same_samples(got, want):
     assert unmatched(got, want) + unmatched(want, got) <= max(2, len(want[0]) // 500)
 
 
-@pytest.mark.parametrize("cone_angle", [0.0, 0.01])
-@pytest.mark.parametrize("jittered", [False, True])
-@pytest.mark.parametrize(
-    ("size", "density"), [((17, 13, 9), 0.1), ((1, 1, 1), 1.0), ((5, 64, 3), 0.5), ((8, 8, 8), 0.0)]
-)
+@table("cone_angle", [0.0, 0.01])
+@table("jittered", [False, True])
+@table(("size", "density"), [((17, 13, 9), 0.1), ((1, 1, 1), 1.0), ((5, 64, 3), 0.5), ((8, 8, 8), 0.0)])
 def test_march_is_the_lattice_in_occupied_cells(device, size, density, jittered, cone_angle):
     *rays, occupied, aabb = (t.to(device) for t in scene(150, size, density))
     jitter = torch.rand(150, generator=torch.Generator().manual_seed(1)).to(device) if jittered else None
@@ -106,7 +105,7 @@ def test_a_far_empty_box_is_cheap():
     assert len(occupancy.march_occupancy(origins, directions, near, far, occupied, box, 1e-6)) == 0
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (9001,)], ids=str)
+@table("batch", [(), (2,), (1, 2), (0,), (9001,)])
 def test_lookup(device, batch):
     torch.manual_seed(0)
     points = torch.rand(*batch, 3).mul(2).sub(1).to(device)

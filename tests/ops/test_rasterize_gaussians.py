@@ -11,6 +11,7 @@ import headfields as hf
 from headfields.metrics import psnr
 from headfields.ops import dispatch
 from headfields.ops.reference import rasterize_gaussians as reference
+from tests.tables import table
 
 KINDS = ("means", "quaternions", "scales", "opacities", "colors")
 
@@ -289,8 +290,8 @@ NOT_DRAWN = {
 }
 
 
-@pytest.mark.parametrize("why", NOT_DRAWN)
-@pytest.mark.parametrize("harmonics", [False, True])
+@table("why", NOT_DRAWN)
+@table("harmonics", [False, True])
 def test_what_is_not_drawn(device, why, harmonics):
     """Nothing is seen of it, it has no gradient, and the Gaussian beside it is as it would be alone."""
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=(21, 30), fov=20).to(device)
@@ -327,8 +328,8 @@ def test_no_extent_and_enormous_extent(device):
     assert all(leaf.grad.isfinite().all() for leaf in wall)
 
 
-@pytest.mark.parametrize("size", [(0, 0), (0, 7), (5, 4)])
-@pytest.mark.parametrize("n", [0, 2])
+@table("size", [(0, 0), (0, 7), (5, 4)])
+@table("n", [0, 2])
 def test_sizes_of_zero_keep_a_gradient(device, n, size):
     camera = hf.Camera.look_at((0, 0, 1), (0, 0, 0), size=size, fov=None, focal=30.0).to(device)
     shapes = ((n, 3), (n, 4), (n, 3), (n,), (n, 2))
@@ -409,8 +410,8 @@ def test_lists_that_are_made_in_parts():
         torch.testing.assert_close(many, few, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("values", [1, 4, 9, 16])
-@pytest.mark.parametrize(("cameras", "own", "own_colors"), [(1, 1, 1), (3, 1, 3), (2, 2, 1)])
+@table("values", [1, 4, 9, 16])
+@table(("cameras", "own", "own_colors"), [(1, 1, 1), (3, 1, 3), (2, 2, 1)])
 def test_colors_by_harmonics_against_the_definition(device, values, cameras, own, own_colors):
     """And the gradients of means, coefficients and cameras; with a Gaussian at the camera, and one that is nowhere."""
     g = torch.Generator().manual_seed(3)
@@ -564,7 +565,7 @@ def test_an_image_too_wide_to_count_its_tiles_is_refused():
         torch.ops.headfields.splat_rasterize(rows, colors, None, None, 20, 2**31 - 1, 64)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "says"),
     [
         ({"scales": -4.0}, r"scales has -4; .* take scales.exp\(\)"),

@@ -11,6 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from headfields.ops.reference.closest_triangle import closest_face, closest_on_face
 from headfields.ops.reference.ray_mesh import first_hit, hit_on_face, margin_interval
 from headfields.ops.triangle_bvh import TriangleBVH
+from tests.tables import table
 
 
 def ball(subdivisions=1):
@@ -137,7 +138,7 @@ def test_max_distance_and_both_sides(device):
     assert bvh.raycast(origins, -directions).face.tolist() == [-1, -1, 0]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@table("bad", [float("nan"), float("inf"), 1e30])
 def test_rays_that_are_not_finite_hit_nothing(device, bad):
     faces, vertices = ball()
     bvh = TriangleBVH(faces.to(device), vertices.to(device))
@@ -155,7 +156,7 @@ def test_rays_that_are_not_finite_hit_nothing(device, bad):
     assert origins.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (5, 1, 3)])
+@table("batch", [(), (2,), (1, 2), (0,), (5, 1, 3)])
 def test_batch_shapes(device, batch):
     faces, vertices = ball()
     bvh = TriangleBVH(faces.to(device), vertices.to(device))

@@ -6,6 +6,7 @@ import torch
 import headfields as hf
 from headfields.ops import fit_rigid, rotation_matrices
 from headfields.ops.rigid import nearest_rotation, rigid_transform
+from tests.tables import table
 
 
 def motions(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,8 +19,8 @@ def points(count: int) -> torch.Tensor:
     return torch.randn(count, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("count", [0, 1, 5])
-@pytest.mark.parametrize("weighted", [False, True])
+@table("count", [0, 1, 5])
+@table("weighted", [False, True])
 def test_recovers_rigid_motion(count: int, weighted: bool) -> None:
     turn, shift = motions(count)
     source = points(9)

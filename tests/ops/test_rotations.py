@@ -14,13 +14,14 @@ from headfields.ops.rotations import (
     rotation_from_euler,
     rotation_from_log_quaternion,
 )
+from tests.tables import table
 
 
 def random(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
+@table("batch", [(), (2,), (1, 2), (0,), (7,)])
 def test_axis_angle_undoes_rotation_matrices(batch):
     vectors = random(*batch, 3)
     torch.testing.assert_close(axis_angle(rotation_matrices(vectors)), vectors)
@@ -37,7 +38,7 @@ def test_axis_angle_at_every_angle(axis, angle):
     torch.testing.assert_close(rotation_matrices(result), rotation, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.19, 0.21, 3.0, math.pi - 1e-4, math.pi])
+@table("angle", [0.0, 1e-9, 1e-4, 0.19, 0.21, 3.0, math.pi - 1e-4, math.pi])
 def test_small_and_large_angles_in_both_precisions(angle):
     vector = torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64) * angle
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-6)):
@@ -71,7 +72,7 @@ def test_six_numbers_derivatives():
     assert rotation_from_6d(torch.zeros(0, 6), True).shape == (0, 3, 3)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (7,)])
+@table("batch", [(), (2,), (1, 2), (0,), (7,)])
 def test_log_quaternions_are_those_of_the_quaternion(batch):
     """By the exponential map of quaternions, and the textbook's matrix of a unit quaternion."""
     values = random(*batch, 3)
@@ -93,7 +94,7 @@ def skew(v):
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-3, 0.3, 2.0])
+@table("scale", [0.0, 1e-9, 1e-3, 0.3, 2.0])
 def test_log_quaternion_derivatives(scale):
     values = (random(2, 3) * scale).requires_grad_()
     assert torch.autograd.gradcheck(rotation_from_log_quaternion, (values,))

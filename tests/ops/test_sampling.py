@@ -11,6 +11,7 @@ from headfields.ops.dispatch import native, use_cpu_backend
 from headfields.ops.occupancy import march_occupancy, march_padded
 from headfields.ops.reference import sampling as reference
 from headfields.records import Samples
+from tests.tables import table
 
 OPS = torch.ops.headfields
 
@@ -39,8 +40,8 @@ def well_formed(samples: Samples) -> None:
     assert (end[:-1] <= start[1:])[same].all()
 
 
-@pytest.mark.parametrize("jitter", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 7])
+@table("jitter", [False, True])
+@table("count", [1, 2, 7])
 def test_stratified_tiles_the_range(device, count, jitter):
     near = torch.tensor([0.5, 1.0, 1.0, 2.0, float("nan"), 0.0], device=device)
     far = torch.tensor([1.5, 4.0, 1.0, 1.0, 1.0, float("inf")], device=device)
@@ -64,7 +65,7 @@ def test_generators_repeat(device):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("counts", [[], [0], [1], [3, 0, 1, 17], [0, 130, 2]], ids=str)
+@table("counts", [[], [0], [1], [3, 0, 1, 17], [0, 130, 2]])
 def test_inverse_cdf_agrees_with_the_reference(device, counts):
     samples = random_samples(counts, device)
     offsets = ray_offsets(samples.ray, len(counts))
@@ -76,7 +77,7 @@ def test_inverse_cdf_agrees_with_the_reference(device, counts):
     torch.testing.assert_close(got.double(), reference.inverse_cdf(*double), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("jitter", [False, True])
+@table("jitter", [False, True])
 def test_inverse_cdf_follows_the_weights(device, jitter):
     """Three quarters of the edges lie where three quarters of the weight do, and none in a bin without weight."""
     edges = torch.tensor([[0.0, 1.0, 2.0, 3.0]], device=device).expand(4, 4)
@@ -90,7 +91,7 @@ def test_inverse_cdf_follows_the_weights(device, jitter):
     torch.testing.assert_close(samples.end[-1].item(), 3.0)
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+@table("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_weights_without_a_sum_are_uniform(device, weight):
     edges = torch.tensor([[0.0, 3.0, 4.0]], device=device)
     weights = torch.tensor([[0.0, weight]], device=device)
@@ -114,8 +115,8 @@ def test_bins_without_samples(device):
     assert len(samples) == 0
 
 
-@pytest.mark.parametrize("pair", [([], []), ([0, 2], [3, 0]), ([5, 1, 0, 9], [7, 2, 0, 1])], ids=str)
-@pytest.mark.parametrize("gaps", [False, True])
+@table("pair", [([], []), ([0, 2], [3, 0]), ([5, 1, 0, 9], [7, 2, 0, 1])])
+@table("gaps", [False, True])
 def test_merge_agrees_with_the_reference(device, pair, gaps):
     rays = len(pair[0])
     first, second = (random_samples(c, device, seed, gaps) for seed, c in enumerate(pair))
@@ -152,8 +153,8 @@ def test_merge_keeps_the_length_of_the_union(pairs, seed, gaps):
             assert covers(merged, ray, t) == (covers(first, ray, t) or covers(second, ray, t))
 
 
-@pytest.mark.parametrize("cone_angle", [0.0, 0.02, 5.0])
-@pytest.mark.parametrize("jittered", [False, True])
+@table("cone_angle", [0.0, 0.02, 5.0])
+@table("jittered", [False, True])
 def test_uniform_step_agrees_with_the_reference(device, cone_angle, jittered):
     torch.manual_seed(0)
     near = torch.rand(41, device=device)

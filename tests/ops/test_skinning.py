@@ -12,6 +12,7 @@ from headfields.ops.skinning import (
     pose_features,
     rotation_matrices,
 )
+from tests.tables import table
 
 PARENTS = (-1, 0, 1, 1, 1)
 
@@ -29,7 +30,7 @@ def test_rotation_equals_scipy(axis_angle, scale):
     torch.testing.assert_close(rotation_matrices(vector), expected, atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-4, 0.4999, 0.5001, 3.0])
+@table("size", [0.0, 1e-9, 1e-4, 0.4999, 0.5001, 3.0])
 def test_rotation_is_twice_differentiable(size):
     generator = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(3, 3, generator=generator, dtype=torch.float64), dim=-1)
@@ -71,8 +72,8 @@ def chain_by_hand(pose, joints, parents):
     return torch.stack(back)
 
 
-@pytest.mark.parametrize("parents", [(-1,), PARENTS, (-1, 0, 1, 2, 0, 4), (-1, 0, 0, 1, 2, 2, 5)])
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,)])
+@table("parents", [(-1,), PARENTS, (-1, 0, 1, 2, 0, 4), (-1, 0, 0, 1, 2, 2, 5)])
+@table("batch", [(), (2,), (1, 2), (0,)])
 def test_joint_transforms_equal_products_of_4x4_matrices(parents, batch):
     generator = torch.Generator().manual_seed(2)
     pose = torch.randn(*batch, len(parents), 3, generator=generator, dtype=torch.float64)
@@ -118,8 +119,8 @@ def test_zero_pose_leaves_everything_in_place():
     torch.testing.assert_close(transforms, torch.eye(4).expand(3, 5, 4, 4))
 
 
-@pytest.mark.parametrize("vertices", [0, 1, 7])
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,)])
+@table("vertices", [0, 1, 7])
+@table("batch", [(), (2,), (1, 2), (0,)])
 def test_skinning_is_the_weighted_mean_of_moved_points(batch, vertices):
     generator = torch.Generator().manual_seed(3)
     rest = torch.randn(*batch, vertices, 3, generator=generator)

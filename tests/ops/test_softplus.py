@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from headfields.ops import softplus
 from headfields.ops.dispatch import native
 from headfields.ops.reference.softplus import softplus as reference
+from tests.tables import table
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (1, 2), (0,), (5, 7), (1003,)])
-@pytest.mark.parametrize("beta", [1, 100.0])
+@table("batch", [(), (2,), (1, 2), (0,), (5, 7), (1003,)])
+@table("beta", [1, 100.0])
 def test_values_and_derivatives_are_those_of_the_definition(device, batch, beta):
     x = (0.3 * torch.randn(batch)).to(device).requires_grad_()
     wide = x.detach().double().requires_grad_()

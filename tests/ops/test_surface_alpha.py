@@ -10,6 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from headfields.ops import neus_alpha, weights_from_alpha, weights_from_density
 from headfields.ops.surface_alpha import laplace_density, unclamped_alpha
+from tests.tables import table
 
 ALPHAS = {"neus": neus_alpha, "unclamped": unclamped_alpha}
 
@@ -87,8 +88,8 @@ def test_volsdf_sees_the_surface_too():
     assert abs(float((weights * middle).sum()) - 0.2) < 2e-3
 
 
-@pytest.mark.parametrize("shape", [(), (2,), (1, 2), (0,), (7,)])
-@pytest.mark.parametrize("name", ALPHAS)
+@table("shape", [(), (2,), (1, 2), (0,), (7,)])
+@table("name", ALPHAS)
 def test_shapes_and_ranges(name, shape):
     arguments = [tensor.requires_grad_() for tensor in made(*shape)]
     sharpness = torch.tensor(400.0, requires_grad=True)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from headfields.ops import sample_texture
 from headfields.ops.reference import texture as reference
 from headfields.ops.texture import fill_texels, mip_pyramid, pad_charts
+from tests.tables import table
 
 
 @settings(max_examples=20)
@@ -31,7 +32,7 @@ def inputs(device="cpu", dtype=torch.float32, count=40):
     return [x.to(device, dtype) for x in (texture, uv, footprint)]
 
 
-@pytest.mark.parametrize("bias", [0.0, -0.7])
+@table("bias", [0.0, -0.7])
 def test_values_and_derivatives_agree_with_the_definition(device, bias):
     texture, uv, footprint = inputs(device)
     leaves = [x.requires_grad_() for x in (texture, uv)]

@@ -10,6 +10,7 @@ import headfields as hf
 from headfields.ops import UVRasterizer, unwrap
 from headfields.ops._unwrap_topology import components, joined_faces
 from tests.shapes import grid_sheet, uv_sphere
+from tests.tables import table
 
 
 def signed_areas(uv: torch.Tensor, uv_faces: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@table("name", SHAPES)
 def test_simple_shapes_become_one_chart_without_folds(name: str) -> None:
     vertices, faces = SHAPES[name]
     uv, uv_faces = unwrap(vertices, faces)

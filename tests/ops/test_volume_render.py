@@ -8,6 +8,7 @@ from headfields.ops.compositing import composite, weights_from_alpha, weights_fr
 from headfields.ops.nearest_vertices import knn
 from headfields.ops.volume_render import render_weights, volume_render
 from headfields.records import Samples
+from tests.tables import table
 
 SAMPLES = Samples(torch.tensor([0, 0, 2]), torch.tensor([0.0, 1.0, 0.5]), torch.tensor([1.0, 2.0, 3.0]))
 RGB = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
@@ -83,7 +84,7 @@ MISPLACED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", MISPLACED)
+@table("case", MISPLACED)
 def test_misplaced_records_are_told_where_they_belong(case: str, unchecked: None) -> None:
     call, message = MISPLACED[case]
     with pytest.raises(TypeError, match=message):

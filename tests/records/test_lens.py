@@ -11,6 +11,7 @@ from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.records import Camera
 from headfields.records.lens import distort, undistort
 from tests.data.tiny import blob
+from tests.tables import table
 
 RADIAL = torch.tensor([-0.28, 0.11, 0.004, -0.003, -0.02], dtype=torch.float64)
 FISHEYE = torch.tensor([0.05, -0.02, 0.006, -0.001], dtype=torch.float64)
@@ -151,7 +152,7 @@ def test_records_carry_the_lens(lens, tmp_path):
     assert torch.equal(turned.distortion, lens)
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (8,), (2, 5), (5, 1)])
+@table("shape", [(), (3,), (8,), (2, 5), (5, 1)])
 def test_other_numbers_of_coefficients_are_refused(shape):
     with pytest.raises((ValueError, TypeError), match="distortion"):
         camera(torch.zeros(shape, dtype=torch.float64))

@@ -12,6 +12,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.parts import Rendering
 from headfields.records import Camera, Canonical, Features, HeadState, PixelBatch, Rays, Samples, Template
 from tests.shapes import rotation
+from tests.tables import table
 
 
 def camera(seed: int = 0) -> Camera:
@@ -147,7 +148,7 @@ SAMPLES = Samples(INDEX, POINTS[0], POINTS[0])
 LENS = torch.tensor([[50.0, 0, 10], [0, 50, 7], [0, 0, 1]])
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "message"),
     [
         (lambda: Canonical(POINTS, POINTS, POINTS, INDEX, MASK.float()),
@@ -178,7 +179,7 @@ def changed(matrix: torch.Tensor, row: int, column: int, value: float) -> torch.
     return matrix
 
 
-@pytest.mark.parametrize(
+@table(
     ("pose", "lens", "message"),
     [
         (torch.eye(4), changed(LENS, 0, 0, 0.0), "intrinsics is .* positive focal lengths"),
@@ -276,7 +277,7 @@ def test_look_at_is_differentiable_and_takes_many_eyes() -> None:
     assert torch.autograd.gradcheck(lambda x: Camera.look_at(x, (0, 0, 0), size=(8, 8), focal=10).world_to_camera, eye)
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "message"),
     [
         ({"eye": (0, 0, 0), "target": (0, 0, 0), "fov": 20}, "eye and target must differ"),
@@ -311,7 +312,7 @@ def test_an_orbit_is_what_carrying_the_camera_gives() -> None:
 # ---------------------------------------------------------------- rows
 
 
-@pytest.mark.parametrize("index", [1, -1, np.int64(1), torch.tensor(1), torch.tensor([1]), [1], slice(1, None)])
+@table("index", [1, -1, np.int64(1), torch.tensor(1), torch.tensor([1]), [1], slice(1, None)])
 def test_every_index_of_a_row_is_that_row(index: object, unchecked: None) -> None:
     two = state(frame_id=torch.tensor([7, 9]))
     assert two[index].frame_id.tolist() == [9] and two[index].vertices.shape == (1, 5, 3)
@@ -363,7 +364,7 @@ def test_stack_adds_an_axis() -> None:
     assert Rendering.stack(images).rgb.shape == (3, 4, 6, 3) and Rendering.stack(images).normal is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("join", "message"),
     [
         (lambda: HeadState.cat([]), "HeadState.cat: records is empty"),
@@ -384,7 +385,7 @@ def test_records_that_disagree_are_not_joined(join: object, message: str) -> Non
         join()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
+@table(
     ("join", "message"),
     [
         (lambda: Camera.cat([camera(), state()]), "Camera.cat: records are of Camera, HeadState"),

@@ -17,6 +17,7 @@ from headfields.renderers import (
     VolumeRenderer,
 )
 from tests.formula_field import FormulaField
+from tests.tables import table
 
 BOX = torch.tensor([[-0.2, -0.2, -0.2], [0.2, 0.2, 0.2]])
 SAMPLERS = {
@@ -65,8 +66,8 @@ def rays(count: int = 64) -> Rays:
     return Rays(origins, directions, torch.zeros(count, dtype=torch.long))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("training", [True, False])
+@table("name", SAMPLERS)
+@table("training", [True, False])
 def test_samples_lie_between_near_and_far(name: str, training: bool) -> None:
     torch.manual_seed(0)
     sampler, field, seen = SAMPLERS[name](), Ball(), rays()
@@ -291,9 +292,9 @@ class Missed(Ball):
         return values.replace(distance=canonical.points.norm(dim=-1) - self.radius)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("hits", [0, 5])
-@pytest.mark.parametrize("name", [*SAMPLERS, "surface", "surface, one round"])
+@table("training", [True, False])
+@table("hits", [0, 5])
+@table("name", [*SAMPLERS, "surface", "surface, one round"])
 def test_rays_without_an_interval_get_no_samples(name: str, hits: int, training: bool) -> None:
     made = SAMPLERS | {
         "surface": lambda: SurfaceSampler(8, 8, rounds=2),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from headfields.runs.lazy_adam import LazyAdam, lazy_adam
+from tests.tables import table
 
 
 def by_entry(
@@ -33,8 +34,8 @@ def stepped(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, gradients
     return parameter.detach()
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (7,), (70_000,), (0, 4)])
-@pytest.mark.parametrize("fused", [False, True])
+@table("shape", [(5, 3), (7,), (70_000,), (0, 4)])
+@table("fused", [False, True])
 def test_each_entry_counts_its_own_steps(shape: tuple[int, ...], fused: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(shape, generator=generator, dtype=torch.double).requires_grad_()

@@ -22,6 +22,7 @@ from headfields.synthetic.scene.scene import HAIR, Scene
 from headfields.synthetic.scene.shading import Lights
 from headfields.synthetic.scene.wrinkles import Activity, crease, wrinkle
 from headfields.synthetic.tracking_error import tracking_error
+from tests.tables import table
 
 FRAMES, SIZE = 6, 32
 
@@ -202,7 +203,7 @@ def test_refuses_other_folders(tmp_path: Path) -> None:
         draw(tmp_path)
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "message"),
     [
         ({"frames": 0}, "frames is 0"),

@@ -19,6 +19,7 @@ from headfields.synthetic.head.model import procedural_head
 from headfields.synthetic.scans.generate import generate_scans
 from headfields.synthetic.scans.sampler import HeadSampler
 from tests.apps.priors.tiny import tiny_head, tiny_scans
+from tests.tables import table
 
 COUNTS = PointCounts(face=40, static=20, back=30, near=25, far=15, correspondences=80)
 
@@ -327,7 +328,7 @@ def test_a_set_by_hand_needs_no_more_than_meshes_and_colors(tmp_path: Path) -> N
     assert {FACE, STATIC, REAR} == set(read.kind.tolist())
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "message"),
     [
         ({"person": torch.tensor([0, 0, 0, 2, 2, 2, 2, 2, 2])}, "person names"),

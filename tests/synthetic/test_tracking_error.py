@@ -13,6 +13,7 @@ from headfields.synthetic.scene.motion import ScriptedMotion, scripted_motion
 from headfields.synthetic.tracking_error import TRUTH, tracking_error
 from headfields.synthetic.tracking_noise import TrackingNoise
 from tests.data.compare import differences, snapshot
+from tests.tables import table
 
 RATE = 25.0
 NONE = TrackingNoise(rotation=0, translation=0, depth=0, expression=0, gaze=0, lag=0)
@@ -80,8 +81,8 @@ def test_nothing_is_nothing_and_seeds_count(motion: ScriptedMotion) -> None:
     assert (double.rotation, double.depth, double.lag, double.late) == (1.0, 6.0, 0.2, 0.1)
 
 
-@pytest.mark.parametrize("name", ["rotation", "translation", "depth", "expression", "correlation", "lag", "late"])
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@table("name", ["rotation", "translation", "depth", "expression", "correlation", "lag", "late"])
+@table("value", [-1.0, float("nan"), float("inf")])
 def test_arguments(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"TrackingNoise: {name} is {value}; expected"):
         TrackingNoise(**{name: value})

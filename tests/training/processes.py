@@ -1,6 +1,7 @@
-"""Trains in several processes, one scenario after the other, and saves each process's outcome: `python -m ... OUT`.
+"""Trains in several processes, one scenario after the other, and saves each process's outcomes.
 
-Run by `test_processes.py`. It is an ordinary script: Lightning Fabric starts it again for the second process.
+`python -m tests.training.processes OUT SCENARIO...`, run by `test_processes.py`. It is an ordinary script: Lightning
+Fabric starts it again for the second process.
 """
 
 import math
@@ -93,25 +94,33 @@ def codes_trainer(**options) -> Trainer:
     return ball_trainer(64, avatar, **{"frames_per_step": 1, "learning_rate": None, **options})
 
 
+def scenario(name: str, out: Path, rank: int) -> dict[str, Any]:
+    two = {"devices": 2, "strategy": "ddp"}
+    match name:
+        case "disc":  # seeded differently
+            return outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)
+        case "again":
+            return outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
+        case "codes":
+            return outcome(codes_trainer(**two), steps=CODES_STEPS)
+        case "ball":
+            trainer = ball_trainer(BALL_RAYS, out=out / "ball", checkpoint_seconds=0.0, **two)
+            return outcome(trainer, steps=BALL_STEPS)
+        case "minutes":
+            return outcome(disc_trainer(schedule="exponential", **two), minutes=0.1 / 60)
+        case "full":
+            trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
+            if trainer.processes.is_first:
+                trainer._state.save = refuse
+            return outcome(trainer, steps=STEPS)
+    return outcome(disc_trainer(losses=[Mischief(name)], out=out / name, **two), steps=STEPS)
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
-    two = {"devices": 2, "strategy": "ddp"}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    outcomes = {"disc": outcome(disc_trainer(seed=rank, out=out / "disc", **two), steps=STEPS)}  # seeded differently
-    outcomes["again"] = outcome(disc_trainer(out=out / "one", **two), steps=STEPS, resume=True)
-    outcomes["codes"] = outcome(codes_trainer(**two), steps=CODES_STEPS)
-    outcomes["ball"] = outcome(
-        ball_trainer(BALL_RAYS, out=out / "ball", checkpoint_seconds=0.0, **two), steps=BALL_STEPS
-    )
-    for what in ("nan", "nans", "error", "interrupt"):
-        outcomes[what] = outcome(disc_trainer(losses=[Mischief(what)], out=out / what, **two), steps=STEPS)
-    outcomes["minutes"] = outcome(disc_trainer(schedule="exponential", **two), minutes=0.1 / 60)
-    trainer = disc_trainer(out=out / "full", checkpoint_seconds=0.0, **two)
-    if trainer.processes.is_first:
-        trainer._state.save = refuse
-    outcomes["full"] = outcome(trainer, steps=STEPS)
-    torch.save(outcomes, out / f"rank{trainer.processes.rank}.pt")
+    torch.save({name: scenario(name, out, rank) for name in sys.argv[2:]}, out / f"rank{rank}.pt")
 
 
 def refuse(*arguments: Any) -> None:

@@ -13,6 +13,7 @@ from lightning_fabric.loggers.logger import Logger
 
 from headfields.losses import HuberColor
 from headfields.training import Callback, Trainer
+from tests.tables import table
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 
@@ -107,7 +108,7 @@ def test_a_callback_stops_training(tmp_path):
     assert result.step == 4 and result.stopped is None
 
 
-@pytest.mark.parametrize("hook", ["on_start", "on_step", "on_checkpoint", "on_picture", "on_end"])
+@table("hook", ["on_start", "on_step", "on_checkpoint", "on_picture", "on_end"])
 def test_an_exception_in_a_callback_surfaces(hook, tmp_path):
     def fail(self, trainer):
         raise KeyError("mine")
@@ -117,7 +118,7 @@ def test_an_exception_in_a_callback_surfaces(hook, tmp_path):
         make(callbacks=[failing], out=tmp_path).fit(steps=1)
 
 
-@pytest.mark.parametrize(
+@table(
     ("callback", "message"),
     [
         (type("Typo", (), {"on_steps": lambda self: None, "on_end": lambda self: None})(), "Typo has on_steps, which"),

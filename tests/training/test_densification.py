@@ -12,6 +12,7 @@ from headfields.parts import Deformer
 from headfields.training import MCMC, DensityControl
 from headfields.training.mcmc import relocated
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 SIZE = 0.01  # meters that the unit of the coordinates has
 
@@ -251,7 +252,7 @@ def stack(opacity, scale, copies):
     return hf.ops.rasterize_gaussians(*rows, torch.ones(copies, 1), camera, low_pass=0.0).color[0, ..., 0]
 
 
-@pytest.mark.parametrize(("opacity", "copies"), [(0.5, 2), (0.5, 3), (0.9, 2), (0.9, 3), (0.9, 10)])
+@table(("opacity", "copies"), [(0.5, 2), (0.5, 3), (0.9, 2), (0.9, 3), (0.9, 10)])
 def test_a_stack_looks_like_the_one_that_it_replaces(opacity, copies):
     before = stack(opacity, 0.03, 1)
     part, shrink = (float(value) for value in relocated(torch.tensor([opacity]), torch.tensor([copies])))
@@ -356,8 +357,8 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("control", [always, lambda: chain(growth=0.5)], ids=["density", "mcmc"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@table("control", [always, lambda: chain(growth=0.5)])
+@table("name", OPTIMIZERS)
 def test_any_optimizer_goes_on_with_other_rows(name, control):
     gaussians, trainer = make([0.5, 0.001, 0.5, 0.5], optimizer=OPTIMIZERS[name])
     control = control()
@@ -399,7 +400,7 @@ def test_what_they_need_of_the_trainer(kind):
         kind().on_start(trainer)
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "options", "message"),
     [
         (DensityControl, {"every": 0}, "every is 0"),

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from headfields.training.divergence import divergence
+from tests.tables import table
 from tests.training.ball import ball_trainer
 
 ROWS = [  # steps, first, best, last, of a single color; whether it diverged
@@ -21,7 +22,7 @@ ROWS = [  # steps, first, best, last, of a single color; whether it diverged
 ]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@table("row", ROWS)
 def test_the_rule(row):
     steps, start, best, end, color, diverged = row
     assert (divergence(steps, start, best, end, lambda: color) is not None) == diverged

@@ -11,6 +11,7 @@ import torch
 from headfields.losses import FunctionLoss, HuberColor, OpacityLoss
 from headfields.runs.functions import identity
 from headfields.training import Trainer
+from tests.tables import table
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 
@@ -63,7 +64,7 @@ def test_a_lambda_gives_the_bits_of_the_loss_it_repeats():
     assert torch.equal(weights(own), weights(same))
 
 
-@pytest.mark.parametrize(
+@table(
     ("loss", "error", "message"),
     [
         (lambda r, b: r.rgb - b.target, ValueError, r"loss 'lambda' has shape \(64, 3\); expected a scalar"),
@@ -108,7 +109,7 @@ def test_a_loss_on_frozen_parameters_is_a_warning():
         make([HuberColor(), frozen], avatar).fit(steps=3)
 
 
-@pytest.mark.parametrize(
+@table(
     ("losses", "error", "message"),
     [
         ([], ValueError, "losses is empty"),
@@ -147,7 +148,7 @@ def test_resuming_with_another_lambda_warns(tmp_path):
         make([scaled(2.0)], out=tmp_path).fit(steps=4, resume=True)
 
 
-@pytest.mark.parametrize(
+@table(
     "limits",
     [{"minutes": math.nan}, {"minutes": math.inf}, {"minutes": -1}, {"minutes": True}, {"minutes": "3"}, {"steps": -1},
      {"steps": 1.5}, {"steps": True}, {"steps": math.nan}],

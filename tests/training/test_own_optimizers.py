@@ -9,6 +9,7 @@ import torch
 from headfields.losses import HuberColor
 from headfields.runs.lazy_adam import lazy_adam
 from headfields.training import Trainer
+from tests.tables import table
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 
@@ -128,7 +129,7 @@ def test_a_schedule_is_recorded_and_compared(tmp_path):
         make(schedule=lambda fraction: 1 - fraction**2, out=tmp_path).fit(steps=2, resume=True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "error", "message"),
     [
         ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS, which evaluates the loss several times"),
@@ -151,7 +152,7 @@ def test_mistakes_are_named_when_the_trainer_is_built(options, error, message, u
         make(**options)
 
 
-@pytest.mark.parametrize("factor", [math.nan, math.inf, -0.1, "1", None])
+@table("factor", [math.nan, math.inf, -0.1, "1", None])
 def test_a_schedule_gives_finite_factors(factor, unchecked):
     with pytest.raises(ValueError, match=r"schedule gives .* at step 0; expected a finite factor"):
         make(schedule=lambda fraction: factor).fit(steps=1)

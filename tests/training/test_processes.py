@@ -10,6 +10,7 @@ import torch
 
 from headfields.runs.folder import RunFolder
 from headfields.training.processes import Processes, SharedBuffers
+from tests.tables import table
 from tests.training.ball import ball_trainer
 from tests.training.processes import BALL_RAYS, BALL_STEPS, CODES_STEPS, STEPS, codes_trainer, disc_trainer, tensors
 
@@ -23,20 +24,31 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+def by_two(out, *scenarios):
+    """What each of two processes reaches in each scenario."""
+    command = [sys.executable, "-m", "tests.training.processes", str(out), *scenarios]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(out / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("processes")
-    one = disc_trainer(out=out / "one")
-    one.fit(steps=STEPS // 2)  # by one process; two go on with it
-    command = [sys.executable, "-m", "tests.training.processes", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    disc_trainer(out=out / "one").fit(steps=STEPS // 2)  # by one process; two go on with it
     return out
 
 
 @pytest.fixture(scope="module")
 def outcomes(folder):
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return by_two(folder, "disc", "again", "nan", "error")
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory):
+    """The folder and outcomes of scenarios for the long run."""
+    out = tmp_path_factory.mktemp("more")
+    return out, by_two(out, "codes", "ball", "nans", "interrupt", "minutes", "full")
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +71,9 @@ def test_two_processes_reach_what_one_reaches(outcomes, one, scenario):
         )
 
 
-def test_insta_with_its_grid(outcomes):
-    first, second = (ranks["ball"] for ranks in outcomes)
+@pytest.mark.slow
+def test_insta_with_its_grid(more):
+    first, second = (ranks["ball"] for ranks in more[1])
     trainer = ball_trainer(BALL_RAYS)
     trainer.fit(steps=BALL_STEPS)
     whole = tensors(trainer)
@@ -76,8 +89,9 @@ def test_insta_with_its_grid(outcomes):
         assert float(difference.mean()) < 0.05 * moved, name
 
 
-def test_rows_of_a_latent_table(outcomes):
-    first, second = (ranks["codes"]["state"] for ranks in outcomes)
+@pytest.mark.slow
+def test_rows_of_a_latent_table(more):
+    first, second = (ranks["codes"]["state"] for ranks in more[1])
     trainer = codes_trainer()
     trainer.fit(steps=CODES_STEPS)
     whole, trained = tensors(trainer), "codes.light.trained"
@@ -88,7 +102,7 @@ def test_rows_of_a_latent_table(outcomes):
     assert float(difference.mean()) < 0.05 * trainer.rates["codes"]  # of what a step moves a code by
 
 
-def test_only_the_first_process_writes(folder):
+def test_only_the_first_process_writes(folder, outcomes):
     names = [entry.get("event") for entry in RunFolder(folder / "disc").read_log() if "event" in entry]
     assert names == ["start", "picture", "end"]
     assert len(list((folder / "disc/images").iterdir())) == 1
@@ -104,7 +118,9 @@ def test_a_nan_on_one_process_is_skipped_by_all(folder, outcomes):
     assert event["step"] == 5 and event["what"] == "loss color (on process 1)" and len(event["frames"]) == 4
 
 
-def test_nans_on_one_process_stop_all(folder, outcomes):
+@pytest.mark.slow
+def test_nans_on_one_process_stop_all(more):
+    folder, outcomes = more
     for ranks in outcomes:
         assert ranks["nans"]["error"].startswith("NanLossError: step 14: loss color (on process 1) is not finite")
         assert ranks["nans"]["step"] == 14
@@ -116,20 +132,25 @@ def test_an_error_on_one_process_stops_all(outcomes):
     assert "process 1 of 2 failed: ZeroDivisionError: on one process alone" in outcomes[0]["error"]["error"]
 
 
-def test_a_full_disk_stops_all(outcomes):
+@pytest.mark.slow
+def test_a_full_disk_stops_all(more):
+    _, outcomes = more
     assert "No space left" in outcomes[0]["full"]["error"]
     assert outcomes[1]["full"]["error"].startswith("PeerError: process 0 of 2 failed")
 
 
-def test_an_interrupt_on_one_process_stops_all_after_the_step(folder, outcomes):
+@pytest.mark.slow
+def test_an_interrupt_on_one_process_stops_all_after_the_step(more):
+    folder, outcomes = more
     for ranks in outcomes:
         assert ranks["interrupt"]["interrupted"] and ranks["interrupt"]["step"] == 6
     assert outcomes[0]["interrupt"]["step"] == outcomes[1]["interrupt"]["step"]
     assert RunFolder(folder / "interrupt").checkpoint.exists()
 
 
-def test_a_limit_in_minutes_is_by_one_clock(outcomes):
-    first, second = (ranks["minutes"] for ranks in outcomes)
+@pytest.mark.slow
+def test_a_limit_in_minutes_is_by_one_clock(more):
+    first, second = (ranks["minutes"] for ranks in more[1])
     assert first["step"] == second["step"] > 1
     for name, tensor in first["state"].items():
         assert torch.equal(tensor, second["state"][name]), name
@@ -178,8 +199,8 @@ def test_frames_of_a_centered_warp_are_those_that_any_process_drew():
     assert warp.drawn.tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("total", [0, 1, 2, 7, 2048])
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@table("total", [0, 1, 2, 7, 2048])
+@table("count", [1, 2, 3, 8])
 def test_shares_are_even_and_miss_nothing(total, count):
     shares = [Processes(rank, count, torch.device("cpu")).share(total) for rank in range(count)]
     assert [i for share in shares for i in range(total)[share]] == list(range(total))

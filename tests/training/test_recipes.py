@@ -11,12 +11,13 @@ from headfields.losses import Elastic, HuberColor, SquaredColor, WarpMagnitude
 from headfields.runs.lazy_adam import lazy_adam
 from headfields.training import recipe_of
 from headfields.training.recipes import INSTA, MONOAVATAR, VP360
+from tests.tables import table
 from tests.training.ball import BallCapture
 
 MODELS = ("insta", "static_field", "monoavatar", "vp360", "gaussian_avatars", "flash_avatar", "rgb_avatar")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@table("model", MODELS)
 def test_the_device_chooses(model):
     assert recipe_of(model, device="cpu").name == "cpu"
     assert recipe_of(model, device=torch.device("cuda", 1)).name == "fast"
@@ -61,7 +62,7 @@ def test_monoavatar_as_published():
     assert (elastic.weight, elastic.final_weight, elastic.after, magnitude.weight) == (1e-4, 1e-5, 155_000, 1e-2)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@table("model", MODELS)
 def test_presets_and_trainer_take_the_arguments_of_every_recipe(model):
     capture, build = BallCapture(), inspect.signature(getattr(hf.models, model))
     required = {"frames": len(capture)} if model == "monoavatar" else {}

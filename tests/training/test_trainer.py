@@ -9,6 +9,7 @@ from headfields.losses.silhouette import OpacityLoss
 from headfields.losses.surface import DepthPrior
 from headfields.training.parameter_groups import parameter_groups
 from headfields.training.trainer import Trainer
+from tests.tables import table
 from tests.training.fakes import FakeAvatar, FakeCapture
 
 
@@ -160,7 +161,7 @@ def test_parameter_groups():
     assert len(networks["params"]) == 4 and networks["weight_decay"] == 1e-6
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         ({"rays_per_step": 0}, "rays_per_step is 0"),

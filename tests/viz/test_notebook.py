@@ -16,6 +16,7 @@ from headfields.records import Camera, HeadState
 from headfields.records.display import Displayed
 from headfields.viz.clips import Clip, Grid, show, turn_angles, turntable
 from tests.data.tiny import blob, tiny_frames
+from tests.tables import table
 
 CORNERS = torch.tensor([[-0.1, -0.1, 0.0], [0.1, -0.1, 0.0], [0.0, 0.1, 0.0]])
 MESH = hf.Mesh(CORNERS, torch.tensor([[0, 1, 2]]))
@@ -109,7 +110,7 @@ def test_show_makes_a_grid(tmp_path) -> None:
     assert 'style="width:50px"' in show(red, width=50)._repr_html_()
 
 
-@pytest.mark.parametrize(
+@table(
     ("items", "options", "message"),
     [
         ((object(),), {}, "an item is a object"),

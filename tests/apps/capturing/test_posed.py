@@ -16,6 +16,7 @@ from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera
 from headfields.records.lens import distort
+from tests.tables import table
 
 SIZE, COUNT = (60, 80), 6
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -209,7 +210,7 @@ def _turn_exif(folder):
         image.save(path, exif=exif)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "after", "message"),
     [
         (lambda c: c.update(camera_model="EQUIRECTANGULAR"), None, "camera_model is 'EQUIRECTANGULAR'"),

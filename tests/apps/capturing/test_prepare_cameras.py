@@ -12,6 +12,7 @@ from headfields.apps.capturing.prepare_cameras import camera_sources, prepare_ca
 from headfields.data import CaptureError
 from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
+from tests.tables import table
 
 SIDE, COUNT = 64, 3
 POINTS = torch.randn(68, 3, generator=torch.Generator().manual_seed(1)) * 0.03
@@ -101,7 +102,7 @@ def _inverted(content):
         content["world_2_cam"][name] = np.linalg.inv(pose).tolist()
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "counts", "message"),
     [
         (_other_axes, (3, 3), "do not meet"),

@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.apps.priors import losses
 from headfields.apps.priors.losses import PriorWeights
 from headfields.apps.priors.schedule import PriorSchedule
+from tests.tables import table
 
 
 def rows(*values: tuple[float, ...]) -> Tensor:
@@ -66,7 +67,7 @@ def test_known_distances_pull_from_the_wrong_side_however_far() -> None:
     assert torch.allclose(found.grad, torch.tensor([1.0, -1.0, 0.0, 0.0]) / 3)
 
 
-@pytest.mark.parametrize(
+@table(
     ("term", "shapes"),
     [
         (losses.surface_error, [(0,), (0,)]),
@@ -89,8 +90,8 @@ def test_no_points_give_a_zero_with_a_gradient(term, shapes) -> None:
     assert inputs[0].grad is not None
 
 
-@pytest.mark.parametrize("selected", [[True, False, True], [False] * 3])
-@pytest.mark.parametrize(
+@table("selected", [[True, False, True], [False] * 3])
+@table(
     ("term", "masked", "whole"),
     [
         (losses.normal_error, (2, 3), (0, 1)),

@@ -10,6 +10,7 @@ from headfields.apps.rigging.landmarks import ScanLandmarks, read_scan_landmarks
 from headfields.apps.rigging.rig import _check_near
 from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import load_arrays, save_arrays
+from tests.tables import table
 
 TIP = {"30": [0, 0, 0.1]}
 
@@ -49,7 +50,7 @@ def test_landmarks_in_another_unit_than_the_scan():
         _check_near(ScanLandmarks(points * 1000, torch.arange(4)), vertices)
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "reason"),
     [
         ({"base": np.full((2, 3), np.nan)}, "base at .* is nan"),

@@ -17,6 +17,7 @@ from headfields.mesh.mesh import Mesh
 from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.records import Camera
 from headfields.synthetic import procedural_head
+from tests.tables import table
 
 
 def speed_of(intervals: list[float]) -> PageSpeed:
@@ -33,7 +34,7 @@ def test_a_page_that_draws_three_times_a_second_is_slow() -> None:
     assert speed.rate == pytest.approx(3.03, abs=0.01) and speed.is_slow
 
 
-@pytest.mark.parametrize(
+@table(
     "intervals",
     [
         [1 / 60] * 30,

@@ -21,6 +21,7 @@ from headfields.apps.viewer.subjects import head_scene
 from headfields.cli import main
 from headfields.heads.blendshapes import BlendshapeHead
 from tests.apps.viewer.browser import free_port
+from tests.tables import table
 
 viser = pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)")
 
@@ -161,7 +162,7 @@ def test_camera_of_a_tab(viewer: Viewer) -> None:
     assert float(depth) == pytest.approx(1.0) and float(pixel[0, 0]) > 45 and float(pixel[0, 1]) < 30
 
 
-@pytest.mark.parametrize(
+@table(
     "message",
     [
         {"aspect": 1e9}, {"aspect": float("nan")}, {"fov": float("nan")}, {"fov": 0.0}, {"image_height": 10**9},
@@ -193,7 +194,7 @@ def test_gaussians_are_packed_as_viser_packs_them(viewer: Viewer) -> None:
     node.remove()
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere does not exist"),

@@ -6,11 +6,12 @@ import socket
 import pytest
 
 from headfields.apps.viewer.visitors import refusal
+from tests.tables import table
 
 pytest.importorskip("viser", reason="the viewer needs viser")
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "host", "passes"),
     [
         ({"Host": "localhost:8080"}, "localhost", True),

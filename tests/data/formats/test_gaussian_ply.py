@@ -12,6 +12,7 @@ from headfields.data import load_gaussians, save_gaussians
 from headfields.data.formats.gaussian_ply import load_flame_parameters, save_flame_parameters
 from headfields.networks import Gaussians
 from tests.shapes import uv_sphere
+from tests.tables import table
 
 
 def random_gaussians(count: int = 7, degree: int = 3, bound: bool = False, seed: int = 0) -> Gaussians:
@@ -67,9 +68,9 @@ def file_of(
     return head.encode() + b"".join(struct.pack(letter[0] + letter[1] * len(row), *row) for row in rows)
 
 
-@pytest.mark.parametrize("bound", [False, True])
-@pytest.mark.parametrize("degree", [0, 1, 2, 3])
-@pytest.mark.parametrize("count", [0, 1, 7])
+@table("bound", [False, True])
+@table("degree", [0, 1, 2, 3])
+@table("count", [0, 1, 7])
 def test_a_file_has_the_published_layout_to_the_byte_and_comes_back_to_the_bit(tmp_path, count, degree, bound):
     gaussians = random_gaussians(count, degree, bound)
     path = save_gaussians(tmp_path / "some.ply", gaussians)
@@ -134,7 +135,7 @@ def changed(gaussians: Gaussians, name: str, row: int, value: float) -> Gaussian
     return gaussians
 
 
-@pytest.mark.parametrize(
+@table(
     ("gaussians", "name", "message"),
     [
         (random_gaussians(), "a.obj", "ends in '.obj'; expected .ply"),
@@ -252,7 +253,7 @@ BROKEN |= {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)
+@table(("content", "message"), BROKEN.values())
 def test_a_damaged_file_is_an_error_that_names_file_and_place(tmp_path, content, message):
     (tmp_path / "head.ply").write_bytes(content)
     with pytest.raises(ValueError, match=rf"head\.ply.*(?:{message})") as caught:
@@ -280,7 +281,7 @@ TOLERATED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", TOLERATED.values(), ids=TOLERATED)
+@table("content", TOLERATED.values())
 def test_what_is_tolerated_changes_nothing(tmp_path, content):
     (tmp_path / "head.ply").write_bytes(content)
     assert_same_bits(load_gaussians(tmp_path / "head.ply"), random_gaussians(3, 1, bound=True))
@@ -306,8 +307,8 @@ def parameters(frames: int = 4, vertices: int = 5, offsets: bool = True) -> dict
     return made | {"jaw_pose": made["jaw_pose"].double()}  # as in some published files
 
 
-@pytest.mark.parametrize("offsets", [False, True])
-@pytest.mark.parametrize("frames", [0, 1, 4])
+@table("offsets", [False, True])
+@table("frames", [0, 1, 4])
 def test_flames_parameters_come_back_to_the_bit(tmp_path, frames, offsets):
     written = parameters(frames, offsets=offsets)
     path = save_flame_parameters(tmp_path / "point_cloud.ply", written)
@@ -330,7 +331,7 @@ def test_axes_of_size_one_and_other_arrays_are_tolerated(tmp_path):
     assert all(np.array_equal(again[name], arrays[name]) and again[name].dtype == arrays[name].dtype for name in arrays)
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "message"),
     [
         ({"expr": None}, "lacks expr"),

@@ -15,6 +15,7 @@ from headfields.data import Capture, CaptureError, load_capture
 from headfields.data.camera_axes import named_convention
 from headfields.data.formats.insta_writer import write_insta
 from tests.data.tiny import SIZE, blob, camera, tiny_frames
+from tests.tables import table
 
 FLIP = np.diag([1.0, -1, -1, 1])
 
@@ -259,7 +260,7 @@ def test_the_regions_are_those_of_the_head_that_the_meshes_are_of(tmp_path: Path
         load_capture(tmp_path / "blob", head=head)
 
 
-@pytest.mark.parametrize(
+@table(
     "file, content, message",
     [
         ("flame_params.json", "{}", "layout of IMavatar.*pass head="),

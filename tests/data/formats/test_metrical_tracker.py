@@ -13,6 +13,7 @@ from headfields.data.formats.metrical_tracker import read_metrical_frame, read_m
 from headfields.files.unpickler import UnsafePickleError
 from headfields.ops import rotation_matrices
 from headfields.synthetic.head.model import procedural_head
+from tests.tables import table
 
 
 def six(matrices):
@@ -129,7 +130,7 @@ def test_the_order_of_the_image_size(tmp_path, unchecked):
         read_metrical_frame(path, "xy")
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "reason"),
     [
         ({"flame": None}, r"00000\.frame: flame\.jaw is missing"),

@@ -206,6 +206,7 @@ def test_other_folders_are_refused(tmp_path, made):
     assert isinstance(open_run.open_frames(made.folder, 100), MonoNPHMSequence)
 
 
+@pytest.mark.slow
 def test_is_tracked(tmp_path):
     """A ball, written into the layout, is tracked with facer's labels; a frame without matte is named and left out."""
     recording = BallRecording(3)

@@ -18,6 +18,7 @@ from tests.files.test_unpickler import chumpy_module
 from tests.heads.flame.published import MASKS, write_masks, write_template
 from tests.heads.flame.test_model import SEVEN, save, small
 from tests.heads.test_landmarks import files  # noqa: F401
+from tests.tables import table
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_published_model_is_the_head_that_it_was_made_of(published, head):
         torch.testing.assert_close(getattr(found, name), getattr(head, name), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(
+@table(
     ("components", "asked", "shape", "expression"),
     [
         (400, None, slice(0, 300), slice(300, 400)),
@@ -90,7 +91,7 @@ def test_which_components_are_expression(tmp_path, components, asked, shape, exp
     assert torch.equal(head.shape_basis, basis[shape]) and torch.equal(head.expression_basis, basis[expression])
 
 
-@pytest.mark.parametrize("components", [399, 350, 300, 150, 20])
+@table("components", [399, 350, 300, 150, 20])
 def test_fewer_components_are_not_guessed_at(tmp_path, components):
     with pytest.raises(ValueError, match=rf"model\.npz: shapedirs has {components} components.*pass expression_count"):
         FlameHead.from_file(save(tmp_path, small(components)))
@@ -101,7 +102,7 @@ def test_more_expressions_than_there_are(tmp_path):
         FlameHead.from_file(save(tmp_path, small()), expression_count=101)
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "value", "reason"),
     [
         ("weights", np.full((12, 5), np.nan), r"weights at \(0, 0\) is nan"),

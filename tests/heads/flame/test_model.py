@@ -7,6 +7,7 @@ import torch
 
 from headfields.heads.flame.model import FlameHead
 from headfields.synthetic.head.model import procedural_head
+from tests.tables import table
 
 SEVEN = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights")
 
@@ -78,13 +79,13 @@ def test_npz_and_pickle_give_one_model(tmp_path):
         assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("key", SEVEN)
+@table("key", SEVEN)
 def test_a_missing_key_is_named(tmp_path, key):
     with pytest.raises(ValueError, match=f"lacks {key};"):
         FlameHead.from_file(save(tmp_path, small(**{key: None})))
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "shape"),
     [
         ("posedirs", (12, 3, 27)),

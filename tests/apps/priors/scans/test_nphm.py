@@ -18,6 +18,7 @@ from headfields.encoders import Coordinates
 from headfields.mesh import Mesh, save_mesh
 from headfields.networks import Anchors
 from headfields.renderers import HierarchicalSampler, SurfaceRenderer, UnclampedAlpha
+from tests.tables import table
 
 COUNTS = PointCounts(face=12, static=4, back=6, near=5, far=7, correspondences=9)
 KINDS = {"face": 0.1, "def_region": 0.2, "non_face": 0.3, "off_surface": 0.4}
@@ -176,7 +177,7 @@ DRAWING = {
 }
 
 
-@pytest.mark.parametrize("name", [*OPENING, *DRAWING])
+@table("name", [*OPENING, *DRAWING])
 def test_broken_folders_name_person_expression_and_file(name: str, folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(folder, root)

@@ -13,6 +13,7 @@ from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.scans.nphm import nphm_to_raw, read_nphm
 from headfields.data.errors import CaptureError
 from headfields.files.arrays import save_array
+from tests.tables import table
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+@table("name", SETS)
 def test_a_wrong_set_is_an_error_with_its_name(whole, tmp_path, name):
     change, reason = SETS[name]
     shutil.copytree(whole, tmp_path / "set")
@@ -110,7 +111,7 @@ def columns(places=1.0, colors=1.0, rows=slice(0)):
     return change
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "reason"),
     [
         (columns(places=1000), "units off; expected NPHM's unit"),
@@ -134,7 +135,7 @@ def test_nphm_points(tmp_path, change, reason):
         scans.sample(torch.tensor([0]), PointCounts(), 0)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "value", "reason"),
     [
         ("s", np.array(0.0), "the scale is 0.0"),

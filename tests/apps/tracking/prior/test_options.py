@@ -6,6 +6,7 @@ import pytest
 
 from headfields.apps.tracking import PriorTrackingOptions
 from headfields.apps.tracking.prior.options import EnergyWeights, Stage1, Stage2, SteppedRate, WeightSchedule
+from tests.tables import table
 
 
 def test_published_schedules() -> None:
@@ -35,7 +36,7 @@ def test_poses_are_held_in_both_stages() -> None:
     assert EnergyWeights().pose == 0 == EnergyWeights.joint().pose  # as published
 
 
-@pytest.mark.parametrize("name", [item.name for item in fields(EnergyWeights)])
+@table("name", [item.name for item in fields(EnergyWeights)])
 def test_negative_weights_are_refused(name: str) -> None:
     bad = WeightSchedule(((0, -1.0),)) if name == "landmarks" else -1.0
     with pytest.raises(ValueError, match=f"EnergyWeights: {name} is"):

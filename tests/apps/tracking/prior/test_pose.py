@@ -7,6 +7,7 @@ from headfields.apps.tracking.pose_from_landmarks import landmark_pose
 from headfields.apps.tracking.prior.pose import head_camera, head_rays, world_points
 from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.records import Camera
+from tests.tables import table
 
 
 def camera() -> Camera:
@@ -40,7 +41,7 @@ def test_gradients_of_a_pose() -> None:
     assert torch.autograd.gradcheck(lambda r, t: world_points(points, r, t), inputs)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@table("seed", range(6))
 def test_landmarks_tell_the_pose(seed: int) -> None:
     torch.manual_seed(seed)
     points = torch.randn(30, 3) * 0.05
