@@ -6,6 +6,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -70,20 +71,25 @@ SplatInputs inputs_of(const In &means, const In &quaternions, const In &scales, 
     return in;
 }
 
-void project(const In &means, const In &quaternions, const In &scales, const In &opacities, const In &pose, const In &lens,
+// Whether a Gaussian has values that the caller should look for and refuse.
+bool project(const In &means, const In &quaternions, const In &scales, const In &opacities, const In &pose, const In &lens,
              int64_t height, int64_t width, double near_, double low_pass, bool antialiased, Out rows, Out radii, int threads) {
     const SplatInputs in = inputs_of(means, quaternions, scales, opacities, pose, lens, height, width, near_, low_pass, antialiased);
     const int64_t cameras = int64_t(pose.shape(0)), n = in.n;
     require(has_shape(rows, {cameras, n, splat_row}) && has_shape(radii, {cameras, n}), "rows or radii have the wrong shape");
     const int64_t chunks = (n + kChunk - 1) / kChunk;
     float *to_rows = rows.data(), *to_radii = radii.data();
+    std::atomic<bool> strange{false};
     nb::gil_scoped_release release;
     parallel_for(cameras * chunks, 1, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t task = begin; task < end; ++task) {
             const int64_t camera = task / chunks, first = task % chunks * kChunk;
-            HF_DISPATCH(splat_project, in, camera, first, std::min(first + kChunk, n), to_rows + camera * n * splat_row, to_radii + camera * n);
+            if (HF_DISPATCH(splat_project, in, camera, first, std::min(first + kChunk, n), to_rows + camera * n * splat_row,
+                            to_radii + camera * n))
+                strange = true;
         }
     });
+    return strange;
 }
 
 void project_backward(const In &grad, const In &means, const In &quaternions, const In &scales, const In &opacities,

@@ -84,8 +84,9 @@ constexpr int64_t splat_slot(int64_t channels) { return (8 + channels + 4 + 7) /
 
 }  // namespace headfields
 
-// Rows (n, 10) and radii (n,) of Gaussians [first, last) in one camera.
-HF_DECLARE(void, splat_project, (const headfields::SplatInputs &inputs, int64_t camera, int64_t first, int64_t last,
+// Rows (n, 10) and radii (n,) of Gaussians [first, last) in one camera. Whether one has a negative scale, an opacity
+// outside [0, 1], or a quaternion whose length is beyond 1e-15 to 1e15.
+HF_DECLARE(bool, splat_project, (const headfields::SplatInputs &inputs, int64_t camera, int64_t first, int64_t last,
                                  float *rows, float *radii))
 // Gradients of Gaussians [first, last) for those of the rows of all cameras, (c, n, 10); null where not wanted. `camera`
 // has the sums of this chunk.

@@ -51,7 +51,7 @@ HF_INLINE v3 combine(f8 a, v3 u, f8 b, v3 v, f8 c, v3 w) { return a * u + b * v 
 // Eight Gaussians and everything on the way to their rows.
 struct Projected {
     v3 mean, scale, local;
-    f8 w, i, j, k, twice;       // the quaternion; 2 over its squared length
+    f8 w, i, j, k, squared, twice;  // the quaternion, its squared length, and 2 over that
     v3 axes[3];                 // rows of its matrix
     f8 inverse;                 // 1 / depth
     f8 a, b, near_a, near_b;    // slopes, and those within the margin
@@ -82,8 +82,8 @@ HF_INLINE Projected projected(const headfields::SplatInputs &in, const Camera &c
     gather(in.quaternions + index * in.quaternions_step + 4 * at, 4, count, c);
     o.w = c[0], o.i = c[1], o.j = c[2], o.k = c[3];
     const f8 zero = f8_set(0), one = f8_set(1);
-    const f8 squared = o.w * o.w + o.i * o.i + o.j * o.j + o.k * o.k;
-    o.twice = f8_select(squared <= zero, zero, 2.0f / squared);
+    o.squared = o.w * o.w + o.i * o.i + o.j * o.j + o.k * o.k;
+    o.twice = f8_select(o.squared <= zero, zero, 2.0f / o.squared);
     const f8 x = o.i, y = o.j, z = o.k, w = o.w, d = o.twice;
     o.axes[0] = {one - d * (y * y + z * z), d * (x * y - w * z), d * (x * z + w * y)};
     o.axes[1] = {d * (x * y + w * z), one - d * (x * x + z * z), d * (y * z - w * x)};
@@ -132,15 +132,26 @@ HF_INLINE void row_of(const Projected &o, const Lens &lens, float low_pass, f8 *
         row[7 + r] = o.sign * f8_select(o.flat2, o.axes[r].z, f8_select(o.flat1, o.axes[r].y, o.axes[r].x));
 }
 
+// Which of eight Gaussians have values that nobody means, which the binding's caller looks for and refuses: comparisons with NaN
+// do not hold. A quaternion of zeros is the identity.
+HF_INLINE i8 suspicious(const Projected &o) {
+    const f8 zero = f8_set(0);
+    const i8 turns = (o.w != zero) | (o.i != zero) | (o.j != zero) | (o.k != zero);
+    return (o.scale.x < zero) | (o.scale.y < zero) | (o.scale.z < zero) | (o.opacity < zero) |
+           (o.opacity > f8_set(1)) | ((o.squared < f8_set(1e-30f)) & turns) | (o.squared > f8_set(1e30f));
+}
+
 }  // namespace
 
-void splat_project(const headfields::SplatInputs &in, int64_t index, int64_t first, int64_t last, float *rows,
+bool splat_project(const headfields::SplatInputs &in, int64_t index, int64_t first, int64_t last, float *rows,
                    float *radii) {
     const Camera camera = camera_at(in, index);
     const f8 zero = f8_set(0);
+    i8 strange = {};
     for (int64_t at = first; at < last; at += 8) {
         const int64_t count = last - at < 8 ? last - at : 8;
         const Projected o = projected(in, camera, index, at, count);
+        strange |= suspicious(o);
         f8 row[headfields::splat_row];
         row_of(o, camera.lens, in.low_pass, row);
         const f8 middle = 0.5f * (o.xx + o.yy) + f8_set(in.low_pass), apart = 0.5f * (o.xx - o.yy);
@@ -164,6 +175,7 @@ void splat_project(const headfields::SplatInputs &in, int64_t index, int64_t fir
             radii[at + k] = shown;
         }
     }
+    return mask_bits(strange) != 0;
 }
 
 void splat_project_backward(const headfields::SplatInputs &in, int64_t cameras, const float *rows, int64_t first,

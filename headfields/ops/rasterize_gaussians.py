@@ -113,7 +113,8 @@ def rasterize_gaussians(
         TypeError: an argument is not a floating-point tensor.
         ValueError: a shape does not fit, devices differ, near is not positive, low_pass or max_tile_entries negative;
             on the CPU also a negative scale, an opacity outside [0, 1] or a quaternion of another length. A GPU would
-            be waited for, so there HEADFIELDS_CHECK_INDICES=1 checks them.
+            be waited for, so there they are checked where HEADFIELDS_CHECK_INDICES=1 is set, and drawn otherwise: a
+            scale by its magnitude, an opacity above 1 as 0.99 at most, one below 0 and such a quaternion not at all.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting", sections 4 and 6, and the constants of its rasterizer; Zwicker
     et al. 2002, "EWA Splatting"; Yu et al. 2024, "Mip-Splatting", the 2D Mip filter.
@@ -146,6 +147,9 @@ def rasterize_gaussians(
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
+    if dtype != torch.float32 or not use_native(means):  # else the kernel looks at them
+        if all(has_readable_values(tensor) for tensor in (means, quaternions, scales, opacities)):
+            _check_values(quaternions, scales, opacities)
     pose, lens = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (camera.world_to_camera, camera.intrinsics))
     c, (height, width) = len(pose), camera.size
     n = means.shape[-2] if means.ndim >= 2 else 0
@@ -342,7 +346,8 @@ def _project(
         return _rasterize_warp.project(inputs, options)
     c, n = len(world_to_camera), means.shape[1]
     rows, radii = means.new_empty(c, n, reference.ROW), means.new_empty(c, n)
-    native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads())
+    if native.splat_project(*inputs, *options, rows, radii, torch.get_num_threads()) is not False:
+        _check_values(*inputs[1:4])
     return rows, radii
 
 

@@ -253,11 +253,22 @@ class Scene:
         """The mesh of the view, meters."""
         return self.state(view).vertices[0].detach().cpu().numpy()
 
+    def mesh(self, view: View) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+        """The vertices of the view, meters, and its faces: a vertex that is not finite is moved to the middle, without
+        its faces, because a browser makes one sphere around all vertices."""
+        assert self.faces is not None
+        vertices, faces = self.vertices(view), self.faces.cpu().numpy()
+        lost = ~np.isfinite(vertices).all(-1)
+        if not lost.any():
+            return vertices, faces
+        return np.where(lost[:, None], self.center.numpy(), vertices), faces[~lost[faces].any(-1)]
+
     def points(self, view: View) -> Float[np.ndarray, "l 3"]:
-        """The landmarks of the view, meters; those that are not known are left out."""
+        """The landmarks of the view, meters; those that are not known or not finite are left out."""
         if self.landmarks is None:
             return np.zeros((0, 3), np.float32)
-        return self.vertices(view)[self.landmarks[self.landmarks >= 0].numpy()]
+        points = self.vertices(view)[self.landmarks[self.landmarks >= 0].numpy()]
+        return points[np.isfinite(points).all(-1)]
 
     def cameras(self, most: int = MOST_CAMERAS) -> list[CameraView]:
         """Evenly spaced cameras of the capture with their images; reads the frames.
@@ -358,7 +369,8 @@ class Scene:
 
 
 def _arrays(splats: Splats, eye: Float[Tensor, "3"]) -> SplatArrays:
-    """The Gaussians of all frames (one, for the viewer) in one list, their harmonics as seen from a point."""
+    """The Gaussians of all frames (one, for the viewer) in one list, their harmonics as seen from a point; those that
+    are not finite are left out, as the rasterizer leaves them out."""
     rotation = rotation_from_quaternion(splats.quaternions.float())
     axes = rotation * splats.scales.float()[..., None, :]
     covariances = axes @ axes.transpose(-1, -2)
@@ -371,10 +383,12 @@ def _arrays(splats: Splats, eye: Float[Tensor, "3"]) -> SplatArrays:
     def array(tensor: Tensor, *shape: int) -> np.ndarray:
         return tensor.detach().float().cpu().reshape(-1, *shape).numpy()
 
-    return SplatArrays(
+    arrays = (
         array(splats.means, 3), array(covariances, 3, 3), array(colors.clamp(0, 1), 3),
         array(splats.opacities.clamp(0, 1), 1),
     )  # fmt: skip
+    finite = np.all([np.isfinite(each.reshape(len(each), -1)).all(-1) for each in arrays], axis=0)
+    return SplatArrays(*(arrays if finite.all() else (each[finite] for each in arrays)))
 
 
 def _dots(draw: Any, camera: Camera, points: Float[Tensor, "l 3"], depth: np.ndarray) -> None:

@@ -457,7 +457,10 @@ class Viewer:
         arrays = self.scene.splats(view, eye, moving)
         if arrays is None:
             return
-        if node is None or len(node.buffer) != len(arrays.centers):
+        if not len(arrays.centers):  # the browser takes no node of none
+            if node is not None:
+                self._nodes.pop(name).remove()
+        elif node is None or len(node.buffer) != len(arrays.centers):
             self._nodes[name] = draw_gaussians(self.server.scene, f"/{name}", arrays)
         else:
             node.buffer = packed_gaussians(arrays)
@@ -482,12 +485,13 @@ class Viewer:
             if node is not None and self._posed.get(layer) is state:
                 continue
             self._posed[layer] = state
-            vertices = state.vertices[0].detach().cpu().numpy()
+            vertices, faces = self.scene.mesh(view)
             if node is None:
-                faces = self.scene.faces.cpu().numpy()
                 self._nodes[layer] = self.server.scene.add_mesh_simple(f"/{layer}", vertices, faces, **style)
-            else:
-                node.vertices = vertices
+                continue
+            node.vertices = vertices
+            if len(node.faces) != len(faces):
+                node.faces = faces
 
     def _update_points(self, view: View) -> None:
         node = self._nodes.get("landmarks")

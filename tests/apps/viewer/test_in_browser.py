@@ -31,8 +31,9 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser) -> Iterator[Any]:
-    """Opens a scene in the one tab; its viewer."""
-    opened = []
+    """Opens a scene in the one tab; its viewer. The page's console may have no sphere of NaN around what was shown."""
+    opened: list[Viewer] = []
+    browser.get_log("browser")
 
     def shown(scene: Scene, resolution: int = 600, gaussians: GaussianDrawing = "browser") -> Viewer:
         viewer = Viewer(scene, port=free_port(), resolution=resolution, gaussians=gaussians)
@@ -43,6 +44,10 @@ def show(browser) -> Iterator[Any]:
     yield shown
     for viewer in opened:
         viewer.close()
+    if not any(hasattr(viewer.scene.avatar, "splats") for viewer in opened):  # viser's own square has one
+        messages = [entry["message"] for entry in browser.get_log("browser")]
+        assert not [message for message in messages if "NaN" in message]
+        assert any("Connected" in message for message in messages)  # it is a log
 
 
 def changed(before: np.ndarray, after: np.ndarray, threshold: int = 24) -> np.ndarray:
@@ -225,6 +230,7 @@ def test_a_tab_that_closes_while_it_is_drawn_for(browser, show, capture, capsys)
 @pytest.mark.slow
 def test_files_of_the_panel(browser, show, capture) -> None:
     viewer = show(capture_scene(capture), 64)
+    viewer.set(layers=frozenset(viewer.scene.layers))
     settled(viewer, browser)
     (client,) = viewer.server.get_clients().values()
     sent: list[tuple[str, bytes]] = []

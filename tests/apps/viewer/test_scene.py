@@ -233,3 +233,22 @@ def test_videos(square) -> None:
     shares: list[float] = []
     content = encoded_video((scene.snapshot(*each) for each in turn), len(turn), 25, shares.append)
     assert b"ftyp" in content[:16] and shares == [0.0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_what_is_not_finite_is_left_out(square) -> None:
+    """The browser makes one sphere around all vertices; the rasterizer draws no such Gaussian."""
+    state = square()
+    lost = int(square.faces[0, 0])
+    vertices = state.vertices.index_fill(1, torch.tensor([lost]), torch.nan)
+    scene = Scene(
+        "broken", MeshPainter(Mesh(vertices[0], square.faces)), [Motion.still("rest", state.replace(vertices=vertices))],
+        faces=square.faces, landmarks=torch.tensor([lost, int(square.faces[0, 1]), -1]),
+    )  # fmt: skip
+    shown, faces = scene.mesh(scene.first_view())
+    assert np.isfinite(shown).all() and len(faces) == int((square.faces != lost).all(-1).sum()) < len(square.faces)
+    assert len(scene.points(scene.first_view())) == 1
+    means = torch.zeros(1, 3, 3)
+    means[0, 1] = torch.nan
+    splats = Splats(means, torch.ones(1, 3, 4), torch.ones(1, 3, 3), torch.ones(1, 3), torch.rand(1, 3, 3))
+    arrays = _arrays(splats, torch.ones(3))
+    assert len(arrays.centers) == len(arrays.covariances) == len(arrays.colors) == len(arrays.opacities) == 2
