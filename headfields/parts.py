@@ -36,11 +36,12 @@ from headfields.records import (
     Splats,
     Template,
 )
+from headfields.records.device_copy import Movable
 
 _registry: dict[str, type["Part"]] = {}
 
 
-class Part(nn.Module):
+class Part(Movable):
     """A building block of an `Avatar`. Subclasses are looked up by name when an avatar is loaded.
 
     Attributes:

@@ -31,12 +31,13 @@ from headfields.parts import (
     undefined_methods,
 )
 from headfields.records import Camera, Canonical, Features, HeadState, Template
+from headfields.records.device_copy import Movable
 from headfields.records.display import Displayed
 
 C = TypeVar("C", bound="Composition")
 
 
-class Composition(nn.Module, Displayed):
+class Composition(Movable, Displayed):
     """Base class of avatars: parts, latent tables by the names of their codes, and a file that holds them.
 
     Attributes:

@@ -206,8 +206,8 @@ def _texture(source: _Source, rig: Any, resolution: int) -> Any:
     capture = source.capture
     what = "the capture's images" if source.avatar is None else "24 renderings of 384 pixels"
     print(
-        f"texture of {resolution} x {resolution} texels from {what}; the bars say how long it takes, --texture 0 "
-        "leaves it out",
+        f"texture of {resolution} x {resolution} texels from {what}, which may take minutes: how long is said "
+        "below; --texture 0 leaves it out",
         file=sys.stderr,
     )
     if source.avatar is None:

@@ -62,15 +62,21 @@ def open_driver(path: Path, memory: int, mouth: Mouth) -> Any:
     return driver
 
 
-def open_frames(path: Path, memory: int) -> Any:
+def open_frames(path: Path, memory: int, convention: Convention = "auto") -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
-    without meshes, with the focal length that `headfields capture` has fitted to it."""
+    without meshes, with the focal length that `headfields capture` has fitted to it. `convention` is of captures."""
     from headfields.apps.tracking.head.identity import HeadIdentity
     from headfields.data import load_mononphm, load_nerface
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
     from headfields.data.untracked import is_untracked, load_untracked
 
+    own = "the recording of headfields capture" if is_untracked(path) else ""
+    own = own or ("MonoNPHM's input" if is_mononphm(path) else "NeRFace's data set" if is_nerface(path) else "")
+    if own and convention != "auto":
+        raise CommandError(
+            f"--convention is {convention!r}, and {path} is {own}, which has one of its own; leave it out"
+        )
     if is_untracked(path):
         recording = load_untracked(path)
         identity = path.parent / "identity.safetensors"
@@ -87,7 +93,7 @@ def open_frames(path: Path, memory: int) -> Any:
         return recording
     if is_mononphm(path):
         return load_mononphm(path)
-    return load_nerface(path) if is_nerface(path) else open_capture(path, memory)
+    return load_nerface(path) if is_nerface(path) else open_capture(path, memory, convention=convention)
 
 
 def head_frame(config: dict[str, Any]) -> HeadFrame:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from headfields.cli.argument_types import Count, Folder, NewRun, OptionalFile, OptionalInt
+from headfields.data.camera_axes import Convention
 
 
 def track(
@@ -24,6 +25,7 @@ def track(
     hair: Literal["auto", "yes", "no"] = "auto",
     mesh: OptionalInt = None,
     seed: OptionalInt = None,
+    convention: Convention = "auto",
     memory: int = 2048,
     device: str = "auto",
 ) -> None:
@@ -54,6 +56,9 @@ def track(
             trained on parametric heads.
         mesh: Cells along the longest side of the grid for meshes; 0 makes none.
         seed: Seed of rays and samples.
+        convention: Axes and direction of the matrices in transforms*.json of a capture, if you know them: OpenCV (x
+            right, y down, z forward) or OpenGL (x right, y up, z backward), camera-to-world unless it says otherwise.
+            auto compares them with the images.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
     """
@@ -67,7 +72,7 @@ def track(
 
     check_frames(frames, every)
     torch_device = open_run.choose_device(device)
-    source = open_run.open_frames(capture, memory)
+    source = open_run.open_frames(capture, memory, convention)
     if others := getattr(source, "others", ()):
         print(
             f"warning: {capture} has {1 + len(others)} cameras; a prior is fitted to the first, {source.name}, alone "

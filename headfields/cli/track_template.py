@@ -2,6 +2,7 @@
 
 from headfields.cli.argument_types import Count, Folder, NewRun, OptionalInt, Rig
 from headfields.cli.errors import CommandError
+from headfields.data.camera_axes import Convention
 
 
 def track_template(
@@ -15,6 +16,7 @@ def track_template(
     no_color: bool = False,
     stage1_only: bool = False,
     adapt: bool = False,
+    convention: Convention = "auto",
     memory: int = 1024,
 ) -> None:
     """Track a rigged scan through a capture: `headfields track-template --rig RIG.npz --capture DIR --out RUN`.
@@ -39,6 +41,9 @@ def track_template(
         stage1_only: Leave the pass over all frames together out.
         adapt: First adapt the template's shape and colors to the person of the recording: for a template that is not a
             scan of this person with this hair and these clothes.
+        convention: Axes and direction of the matrices in transforms*.json of a capture, if you know them: OpenCV (x
+            right, y down, z forward) or OpenGL (x right, y up, z backward), camera-to-world unless it says otherwise.
+            auto compares them with the images.
         memory: Megabytes for decoded frames.
     """
     from dataclasses import replace
@@ -53,7 +58,7 @@ def track_template(
     template = RiggedTemplate.from_file(rig)
     if template.texture is None and not no_color:
         raise CommandError(f"{rig} has no texture to compare colors with; rig a textured scan, or pass --no-color")
-    source = open_run.open_frames(capture, memory)
+    source = open_run.open_frames(capture, memory, convention)
     options = RigTrackingOptions.quick() if quick else RigTrackingOptions()
     if no_color:
         options = options.without_color()

@@ -69,7 +69,8 @@ def train(
         port: Port of --view on this machine; the next free one if it is not free.
         minutes: Stop after this many minutes of training in total.
         steps: Stop after this many optimizer steps in total.
-        resume: Continue from the run's checkpoint, with the model and options of its config.json.
+        resume: Continue from the run's checkpoint, with the model and options of its config.json. The capture may have
+            moved since: name its new folder as --capture; one that holds something else is refused.
         seed: Seed of weights, frames and pixels; 0 if not given. A resumed run keeps its own.
         recipe: cpu: sizes and rates for minutes on a CPU. fast: the sizes of the paper or the released code, with rates
             for minutes on a GPU. released: the authors' own numbers; INSTA has them for 33000 steps, MonoAvatar for

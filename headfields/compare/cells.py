@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 import headfields
-from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare.strata import TEST, choose_training, evenly_spaced, frames_of
 from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, region_of, trial_factors
 from headfields.data.balance import view_yaw
+from headfields.data.content import capture_digest
 from headfields.files.versions import FileFormat
 from headfields.metrics.image import instruments, load_flip, lpips_installed
 from headfields.runs.folder import RunFolder, read_json, versions, write_json
@@ -91,7 +91,7 @@ class Cell:
         """What all cells under the cell's condition share."""
         study = self.study
         return {"arguments": dict(study.arguments), "options": dict(study.options), "recipe": study.recipe,
-                "mouth": study.mouth, "budget": study.budget, "split": study.split,
+                "mouth": study.mouth, **study.stated, "budget": study.budget, "split": study.split,
                 "share": study.share, "held_out": study.held_out, "front": study.front}  # fmt: skip
 
     def training(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def opened(study: Study, capture: str) -> tuple[Any, list[int]]:
     Validation frames are those of the split "val" that are not measured (that of an INSTA capture is part of its test
     frames), else the last tenth of the training frames, which then are no longer among them.
     """
-    source = data.load_capture(Path(capture), mouth=study.mouth)  # type: ignore[arg-type]
+    source = study.load_capture(capture)
     measured, training = (source.splits.get(split, torch.zeros(0)).tolist() for split in (study.split, "train"))
     validation = [frame for frame in source.splits.get("val", torch.zeros(0)).tolist() if frame not in measured]
     if not validation and len(training) > 1:
@@ -414,25 +414,6 @@ def footing(study: Study, source: Any) -> dict[str, Any]:
     arguments = preset_arguments(name, study.arguments_of(base), source, recipe)
     usual = {parameter.name: parameter.default for parameter in parameters_of(preset(name))}
     return {shared: arguments.get(shared, usual[shared]) for shared in ("shell", "behind") if shared in usual}
-
-
-@functools.lru_cache(maxsize=64)
-def capture_digest(folder: str) -> str:
-    """A hash of the bytes of every file of a capture, by its path within the folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; a study's captures are folders")
-    whole = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        with open(path, "rb") as file:
-            whole.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-            for block in iter(lambda: file.read(1 << 20), b""):
-                whole.update(block)
-    return whole.hexdigest()[:20]
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from headfields import data
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare.cells import Cell, chosen_factors, footing, gathered, opened
 from headfields.compare.page import interval, page
@@ -166,8 +165,9 @@ def _common(study: Study) -> dict[str, Any]:
     """What all rows share, of rows that train avatars of images."""
     if study.rows[study.baseline or ""].run is not None:
         return dict(study.arguments)
-    source = data.load_capture(Path(str(study.captures[0])), mouth=study.mouth)  # type: ignore[arg-type]
-    return {"mouth": study.mouth, **footing(study, source), "split": study.split, "background": study.background}
+    source = study.load_capture(study.captures[0])
+    own = {"mouth": study.mouth, **study.stated, **footing(study, source)}
+    return {**own, "split": study.split, "background": study.background}
 
 
 def measured_by(

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from headfields import data
 from headfields.data.balance import view_yaw
 from headfields.training.frames import choose_frames
 from headfields.training.region_scores import RegionMasks
@@ -98,7 +97,7 @@ def frames_of(study: Any, stratum: str, source: Any) -> tuple[Any, list[int]]:
                 f"stratum {stratum!r}: {source.path} has no such folder; a stratum is one of {', '.join(CHOICES)}, or "
                 "a capture of the same head in a folder of that name within each capture (headfields synth --cameras)"
             )
-        other = data.load_capture(folder, mouth=study.mouth)
+        other = study.load_capture(folder)
         return other, evenly_spaced(list(range(len(other))), study.frames)
     trained = set(source.splits["train"].tolist())
     wide = wide_expressions(source, study.held_out).nonzero()[:, 0].tolist() if study.held_out else []

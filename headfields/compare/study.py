@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from headfields.compare.strata import CHOICES, TEST
+from headfields.data import load_capture
+from headfields.data.camera_axes import Convention
 from headfields.parts import import_parts
 from headfields.similar_names import did_you_mean
 from headfields.training.presets import parameters_of, preset
@@ -159,6 +161,8 @@ class Study:
         frames: at most so many of them, evenly spaced; None: all.
         background: gray in [0, 1] behind truth and rendering.
         mouth: treatment of an open mouth, as in `headfields.data.load_capture`, for all rows.
+        convention: axes of the cameras' matrices where you know them, as in `headfields.data.load_capture`, for all
+            captures.
         level: of the verdicts, over all rows together.
         name: of the report.
 
@@ -198,6 +202,7 @@ class Study:
     frames: int | None = None
     background: float | int = 1.0
     mouth: str = "close"
+    convention: str = "auto"
     level: float = 0.05
     name: str = "study"
 
@@ -266,6 +271,9 @@ class Study:
             raise ValueError(
                 f"Study: trials is {self.trials}; rows that train by a function of their own have no rates"
             )
+        if self.convention not in get_args(Convention):
+            words = ", ".join(get_args(Convention))
+            raise ValueError(f"Study: convention is {self.convention!r}; expected one of {words}")
         for name, row in self.rows.items():
             if not isinstance(row, Row):
                 raise TypeError(f"Study: row {name!r} is a {type(row).__name__}; expected a Row")
@@ -348,6 +356,16 @@ class Study:
         """Arguments of the row's preset: its own, and those of the study that it takes."""
         taken = self.parameters_of(row)
         return {**{name: value for name, value in self.arguments.items() if name in taken}, **row.arguments}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The convention, where the study says one: layouts that have one of their own refuse it."""
+        return {} if self.convention == "auto" else {"convention": self.convention}
+
+    def load_capture(self, folder: str | Path) -> Any:
+        """A capture, opened as all of the study are."""
+        opening: dict[str, Any] = {"mouth": self.mouth, **self.stated}
+        return load_capture(folder, **opening)
 
     def data(self) -> dict[str, Any]:
         """The study as JSON has it."""

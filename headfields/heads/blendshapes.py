@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfields.files.arrays import load_arrays
 from headfields.files.checked import check_names, checked_arrays, whole_numbers
@@ -18,12 +18,13 @@ from headfields.ops._checks import check_floating, common_batch
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import blend_shapes
 from headfields.records import HeadState, Template, check_meters
+from headfields.records.device_copy import Movable
 from headfields.records.precision import full_precision
 
 __all__ = ["BlendshapeHead"]
 
 
-class BlendshapeHead(nn.Module):
+class BlendshapeHead(Movable):
     """vertices = template + identity coefficients x identities + expression coefficients x expressions.
 
     All arrays are buffers; nothing is trainable. Meters, y up, face toward +z.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfields.heads.landmarks import ContourLandmarks, Landmarks, points_on_faces
 from headfields.heads.mouth.border import mouth_loop
@@ -23,6 +23,7 @@ from headfields.ops.skinning import (
 )
 from headfields.ops.vertex_geometry import face_crosses
 from headfields.records import Camera, HeadState, Template
+from headfields.records.device_copy import Movable
 from headfields.records.precision import full_precision
 
 __all__ = ["SkinnedHead"]
@@ -42,7 +43,7 @@ def _faces_around(faces: Int[Tensor, "f 3"], vertices: Int[Tensor, " n"], count:
     return near
 
 
-class SkinnedHead(nn.Module):
+class SkinnedHead(Movable):
     """Base class of `FlameHead` and `SmplxHead`, and of heads with a skeleton of your own (docs/add_a_head.md).
 
     All arrays are buffers, so `.to` and `.double` move the model; nothing is trainable. Arguments are named as the

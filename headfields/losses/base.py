@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from headfields.data.labels import labels_of
+from headfields.ops._checks import has_readable_values
+from headfields.ops.srgb import BRIGHTEST
 from headfields.parts import Field, Rendering
 from headfields.records import Batch, Canonical
 from headfields.records.device_copy import send_numbers
@@ -58,6 +60,24 @@ def check_rays(name: str, rendering: Rendering, batch: Batch) -> None:
             f"{name} loss: rendering.opacity has shape {tuple(rendering.opacity.shape)} and batch.alpha has shape "
             f"{tuple(batch.alpha.shape)}; render the rays of this batch (batch.rays), all of them"
         )
+
+
+def colors_of(name: str, rendering: Rendering, batch: Batch) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3"]]:
+    """The rendered colors and their targets, of the same rays.
+
+    Raises:
+        ValueError: they are of other rays (`check_rays`), or a color is far from [0, 1], as bytes are that were made
+            floats: such a loss would train, on something else. A GPU would be waited for, so there
+            HEADFIELDS_CHECK_INDICES=1 checks it.
+    """
+    check_rays(name, rendering, batch)
+    rgb, target = rendering.rgb, batch.target
+    for what, colors in (("rendering.rgb", rgb), ("batch.target", target)):
+        if has_readable_values(colors) and (highest := float(colors.detach().max())) > BRIGHTEST:
+            raise ValueError(
+                f"{name} loss: {what} has values up to {highest:g}; expected sRGB in [0, 1]: divide bytes by 255"
+            )
+    return rgb, target
 
 
 def samples_of(name: str, rendering: Rendering) -> tuple[Canonical, Float[Tensor, " m"]]:

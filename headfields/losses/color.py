@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headfields.data.labels import labels_of
-from headfields.losses.base import check_rays, in_regions, mean_over_rays
+from headfields.losses.base import colors_of, in_regions, mean_over_rays
 from headfields.parts import Rendering
 from headfields.records import Batch
 
@@ -50,8 +50,8 @@ class HuberColor:
 
     def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb` and `batch.target` are (N, 3) sRGB."""
-        check_rays(self.name, rendering, batch)
-        huber = functional.huber_loss(rendering.rgb, batch.target, reduction="none", delta=self.delta) / self.delta
+        rgb, target = colors_of(self.name, rendering, batch)
+        huber = functional.huber_loss(rgb, target, reduction="none", delta=self.delta) / self.delta
         per_ray = huber.sum(-1) / 5
         if batch.label is not None and step >= self.region_start and self.region_weight != 1:
             per_ray = per_ray * torch.where(in_regions(batch.label, self.region), self.region_weight, 1.0)
@@ -74,8 +74,8 @@ class SquaredColor:
 
     def __call__(self, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The loss; `rendering.rgb`, `rendering.coarse.rgb` and `batch.target` are (N, 3) sRGB."""
-        check_rays(self.name, rendering, batch)
-        error = (rendering.rgb - batch.target).square().sum()
+        rgb, target = colors_of(self.name, rendering, batch)
+        error = (rgb - target).square().sum()
         if rendering.coarse is not None:
-            error = error + (rendering.coarse.rgb - batch.target).square().sum()
+            error = error + (rendering.coarse.rgb - target).square().sum()
         return mean_over_rays(error, batch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.losses.base import check_rays, zero_of
+from headfields.losses.base import colors_of, zero_of
 from headfields.metrics.image import lpips_network
 from headfields.metrics.structural_similarity import WINDOW, ssim_map
 from headfields.parts import Rendering
@@ -28,14 +28,13 @@ def image_patches(
     Raises:
         ValueError: the batch has rays without patches.
     """
-    check_rays(name, rendering, batch)
-    if rendering.rgb.ndim == 4:
-        return rendering.rgb.movedim(-1, 1), batch.target.movedim(-1, 1)
+    rgb, target = colors_of(name, rendering, batch)
+    if rgb.ndim == 4:
+        return rgb.movedim(-1, 1), target.movedim(-1, 1)
     patches = getattr(batch, "patch_rays", None)
     if patches is None:
         raise ValueError(f"{name} loss: the batch has no patches; pass patch=32 to Trainer, or draw sample_patches")
-    rendered, target = (colors[patches].movedim(-1, 1) for colors in (rendering.rgb, batch.target))
-    return rendered, target
+    return rgb[patches].movedim(-1, 1), target[patches].movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class L1DSSIM:
         Raises:
             ValueError: the batch has no patches, and dssim is not 0.
         """
-        check_rays(self.name, rendering, batch)
-        error = (rendering.rgb - batch.target).abs()
+        rgb, target = colors_of(self.name, rendering, batch)
+        error = (rgb - target).abs()
         loss = (1 - self.dssim) * (error.mean() if error.numel() else zero_of(rendering))
         if not self.dssim:
             return loss

@@ -98,6 +98,11 @@ class DepthPrior:
     def __call__(self, rendering: Rendering, batch: PixelBatch, step: int) -> Float[Tensor, ""]:
         """The loss in meters; gradients flow to `rendering.depth`."""
         check_rays(self.name, rendering, batch)
+        if not isinstance(batch, PixelBatch):
+            raise ValueError(
+                f"{self.name} loss: the batch is of whole images, which have no depth; it is for avatars that are "
+                "rendered ray by ray, so leave it out"
+            )
         if step < self.start or batch.depth is None or batch.depth_scale is None or batch.label is None:
             return rendering.depth.sum() * 0
         mask = in_regions(batch.label, *self.regions) & (batch.alpha >= self.min_alpha) & (batch.depth > 0)

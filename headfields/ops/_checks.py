@@ -1,5 +1,6 @@
 """Argument checks of the operations: the message names operation, argument, its shape or dtype, and the remedy."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -50,6 +51,8 @@ def check_shape(op: str, name: str, tensor: Tensor, pattern: str) -> None:
 
     `check_shape("closest_triangle", "points", points, "... 3")`
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is {_described(tensor)}; {_TENSOR}{_remedy_for(tensor)}")
     sizes = pattern.split()
     shape = tuple(tensor.shape)
     any_batch = bool(sizes) and sizes[0] == "..."
@@ -65,10 +68,34 @@ def check_shape(op: str, name: str, tensor: Tensor, pattern: str) -> None:
 
 def check_same_device(op: str, **tensors: Tensor | None) -> None:
     """Raises ValueError unless all tensors are on one device; None is left out."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: {name} is {_described(tensor)}; {_TENSOR}{_remedy_for(tensor)}")
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if len(set(devices.values())) > 1:
         listing = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"{op}: arguments are on several devices ({listing}); move them to one with .to(device)")
+
+
+def check_record(op: str, name: str, value: Any, record: type) -> None:
+    """Raises TypeError unless `value` is a record of this class."""
+    if not isinstance(value, record):
+        raise TypeError(f"{op}: {name} is {_described(value)}; expected {record.__name__}")
+
+
+def check_whole(op: str, name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises TypeError unless `value` is a whole number, and ValueError unless it lies in [least, most]."""
+    expected = f"{least} or more" if most is None else f"{least} to {most}"
+    if not isinstance(value, (int, np.integer, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"{op}: {name} is {value!r}; expected a whole number, {expected}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{op}: {name} is {value}; expected {expected}")
+
+
+def promoted(*tensors: Tensor) -> list[Tensor]:
+    """Tensors in the widest of their dtypes, which products need."""
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def check_samples(op: str, samples: Any, rays: Any, name: str = "samples") -> None:

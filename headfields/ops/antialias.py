@@ -18,6 +18,7 @@ from headfields.ops._checks import (
     check_floating,
     check_index,
     check_integer,
+    check_record,
     check_same_device,
     check_shape,
 )
@@ -152,6 +153,7 @@ def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tens
         IndexError: crossings name a pixel outside the image (CPU).
     """
     check_floating("antialias", "image", image)
+    check_record("antialias", "crossings", crossings, Crossings)
     check_shape("antialias", "image", image, "H W C")
     check_same_device("antialias", image=image, crossings=crossings.near)
     flat = image.reshape(-1, image.shape[-1])

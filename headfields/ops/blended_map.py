@@ -12,6 +12,7 @@ from headfields.ops._checks import (
     check_integer,
     check_same_device,
     check_shape,
+    promoted,
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
@@ -98,6 +99,7 @@ def blended_map(
         moved, turned = _blended_map(points, directions, face, mesh_index, gradients, centroids, ring, float(sharpness))
         return moved, turned
     check_rows(face, mesh_index, gradients, ring)
+    points, directions, gradients, centroids = promoted(*inputs)
     with full_precision(points):
         return reference.blended_map(points, directions, face, mesh_index, gradients, centroids, ring, sharpness)
 
@@ -118,14 +120,16 @@ def _check(
     centroids: Tensor,
     ring: Tensor,
 ) -> None:
-    op, m = "blended_map", points.shape[0]
+    op = "blended_map"
     floating = {"points": points, "directions": directions, "gradients": gradients, "centroids": centroids}
     integers = {"face": face, "mesh_index": mesh_index, "ring": ring}
     for name, tensor in floating.items():
         check_floating(op, name, tensor)
     for name, tensor in integers.items():
         check_integer(op, name, tensor)
+    check_shape(op, "points", points, "m 3")
     check_shape(op, "gradients", gradients, "b f 3 4")
+    m = len(points)
     b, f = gradients.shape[:2]
     for name, tensor, shape in (
         ("points", points, "m 3"), ("directions", directions, f"{m} 3"), ("face", face, f"{m}"),

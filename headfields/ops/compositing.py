@@ -131,6 +131,7 @@ def accumulate(
         empty = weights.new_empty(weights.numel(), 0)
         return _weighted_sum(weights.reshape(-1), empty, offsets, True).reshape(batch)
     values = _widen("accumulate", "values", values)
+    check_same_device("accumulate", weights=weights, values=values)
     if values.shape[:-1] != weights.shape:
         raise ValueError(
             f"accumulate: values has shape {tuple(values.shape)}, but weights has {tuple(weights.shape)}; "
@@ -258,6 +259,7 @@ def composite(
     color, opacity = sums[:, :3], sums[:, 3]
     depth = _weighted_sum(weights, samples.middle[:, None].to(rgb.dtype), offsets, False)[:, 0]
     if background is not None:
+        check_floating("composite", "background", background)
         if background.shape not in ((3,), (rays, 3)):
             raise ValueError(
                 f"composite: background has shape {tuple(background.shape)}; expected (3,) or ({rays}, 3), one per ray"
@@ -283,6 +285,10 @@ def _packing(
     if tensor.dim() == 0:
         raise ValueError(f"{op}: {name} has shape (); expected (M,) packed or (..., S) dense")
     if ray is None and offsets is None:
+        if rays is not None:
+            raise ValueError(
+                f"{op}: rays is {rays}, and ray is None; packed samples have both, a dense input (..., S) neither"
+            )
         rows = tensor.shape[:-1].numel()
         return torch.arange(rows + 1, device=tensor.device) * tensor.shape[-1]
     if tensor.dim() != 1:

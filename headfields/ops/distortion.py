@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_samples, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_samples, check_shape
 from headfields.ops.compositing import accumulate, exclusive_sum, ray_offsets
 from headfields.records import Samples
 
@@ -39,7 +39,9 @@ def distortion(
     tensor([0.6667])
     """
     check_samples("distortion", samples, rays)
+    check_floating("distortion", "weights", weights)
     check_shape("distortion", "weights", weights, str(len(samples)))
+    check_same_device("distortion", weights=weights, samples=samples.start)
     if offsets is None:
         offsets = ray_offsets(samples.ray, rays)
     middle = samples.middle.to(weights.dtype)

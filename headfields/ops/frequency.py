@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, check_whole
 
 
 def frequency_encoding(
@@ -39,8 +39,7 @@ def frequency_encoding(
     """
     check_floating("frequency_encoding", "x", x)
     check_shape("frequency_encoding", "x", x, "... d")
-    if bands < 0 or (bands == 0 and not include_input):
-        raise ValueError(f"frequency_encoding: bands is {bands}; expected at least {0 if include_input else 1}")
+    check_whole("frequency_encoding", "bands", bands, 0 if include_input else 1)
     frequencies = math.pi * 2.0 ** torch.arange(bands, device=x.device, dtype=x.dtype)
     phase = x[..., None, :] * frequencies[:, None]
     waves = torch.stack((phase.sin(), phase.cos()), -2)  # (*batch, bands, 2, d)

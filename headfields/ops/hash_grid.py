@@ -68,6 +68,8 @@ def hash_grid(
     """
     check_floating("hash_grid", "points", points)
     check_floating("hash_grid", "table", table)
+    if not isinstance(layout, HashGridLayout):
+        raise TypeError(f"hash_grid: layout is a {type(layout).__name__}; expected hf.ops.HashGridLayout")
     check_shape("hash_grid", "points", points, f"... {layout.dimensions}")
     if table.shape != (layout.entries, layout.features):
         raise ValueError(

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from headfields.ops._checks import check_samples, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_samples, check_shape
 from headfields.ops.compositing import accumulate, exclusive_sum, ray_offsets
 from headfields.records import Samples
 
@@ -55,8 +55,10 @@ def interlevel(
     """
     check_samples("interlevel", samples, rays)
     check_samples("interlevel", coarse, rays, "coarse")
-    check_shape("interlevel", "weights", weights, str(len(samples)))
-    check_shape("interlevel", "coarse_weights", coarse_weights, str(len(coarse)))
+    for name, values, at in (("weights", weights, samples), ("coarse_weights", coarse_weights, coarse)):
+        check_floating("interlevel", name, values)
+        check_shape("interlevel", name, values, str(len(at)))
+    check_same_device("interlevel", weights=weights, coarse_weights=coarse_weights, samples=samples.start)
     offsets = ray_offsets(samples.ray, rays) if offsets is None else offsets
     coarse_offsets = ray_offsets(coarse.ray, rays) if coarse_offsets is None else coarse_offsets
     weights = weights.detach().to(coarse_weights.dtype)

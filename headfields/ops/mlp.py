@@ -202,6 +202,10 @@ def _check(
             check_shape(op, f"biases[{layer}]", biases[layer], f"{width}")
             devices[f"biases[{layer}]"] = biases[layer]
     check_same_device(op, **devices)
+    if not torch.is_autocast_enabled(x.device.type):
+        for name, tensor in devices.items():
+            if tensor is not None and tensor is not index and tensor.dtype != x.dtype:
+                raise TypeError(f"{op}: {name} has dtype {tensor.dtype} and x {x.dtype}; convert one of them")
 
 
 def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, promoted
 
 
 def mlp_tangents(
@@ -56,17 +56,19 @@ def mlp_tangents(
         raise ValueError(f"{op}: {len(biases)} biases for {len(weights)} weights; pass one for each layer, or None")
     width = x.shape[-1]
     for layer, weight in enumerate(weights):
+        check_floating(op, f"weights[{layer}]", weight)
         check_shape(op, f"weights[{layer}]", weight, f"out {width}")
         width = weight.shape[0]
         if biases is not None:
             check_shape(op, f"biases[{layer}]", biases[layer], f"{width}")
     check_same_device(op, x=x, tangents=tangents, **{f"weights[{layer}]": w for layer, w in enumerate(weights)})
+    x, tangents, *weights = promoted(x, tangents, *weights)
     rows = torch.cat([x[..., None, :], tangents], dim=-2)
     first = (torch.arange(rows.shape[-2], device=x.device) == 0).to(x.dtype)[:, None]  # tangents have no bias
     for layer, weight in enumerate(weights):
         rows = rows @ weight.T
         if biases is not None:
-            rows = rows + first * biases[layer]
+            rows = rows + first * biases[layer].to(rows.dtype)
         if layer < len(weights) - 1 or relu_last:
             rows = rows * (rows[..., :1, :] > 0)
     return rows[..., 0, :], rows[..., 1:, :]

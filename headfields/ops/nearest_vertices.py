@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._bvh_build import PosedTree, build_topology
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, check_whole
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import may_be_differentiated
@@ -46,8 +46,7 @@ def _refit_shapes(vertices, children, order, slot, levels):
 
 
 def _check_count(k: int) -> None:
-    if not 1 <= k <= MAX_NEIGHBORS:
-        raise ValueError(f"nearest_vertices: k is {k}; expected 1 to {MAX_NEIGHBORS}")
+    check_whole("nearest_vertices", "k", k, 1, MAX_NEIGHBORS)
 
 
 @torch.library.custom_op("headfields::nearest_vertices", mutates_args=())
@@ -189,7 +188,11 @@ def knn(
     >>> hf.ops.knn(torch.zeros(1, 3), torch.tensor([[3.0, 0, 0], [0, 1, 0], [0, 0, 2]]), k=2).index
     tensor([[1, 2]])
     """
+    check_floating("knn", "points", points)
+    check_shape("knn", "points", points, "... 3")
+    check_floating("knn", "vertices", vertices)
     check_shape("knn", "vertices", vertices, "V 3")
+    check_same_device("knn", points=points, vertices=vertices)
     return VertexTree(vertices).nearest(points, k, max_distance=max_distance)
 
 

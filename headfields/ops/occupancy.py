@@ -186,9 +186,9 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
     """Raises unless near, far (and jitter) are floating-point, (N,) and of one shape, dtype and device, and jitter in
     [0, 1] (checked on the CPU only)."""
     for name, tensor in (("near", near), ("far", far), ("jitter", jitter)):
-        if tensor is None:
+        if tensor is None and name == "jitter":
             continue
-        check_floating(op, name, tensor)
+        check_floating(op, name, tensor)  # type: ignore[arg-type]  # refuses None
         if tensor.dim() != 1 or tensor.shape != near.shape:
             raise ValueError(
                 f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}"
@@ -202,6 +202,9 @@ def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None
 
 def check_step(op: str, step: float, cone_angle: float, dtype: torch.dtype) -> None:
     """Raises unless step > 0, also in the dtype of the distances, and cone_angle >= 0, both finite."""
+    for name, value in (("step", step), ("cone_angle", cone_angle)):
+        if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+            raise TypeError(f"{op}: {name} is a {type(value).__name__}; expected a number")
     if not 0 < step < float("inf"):
         raise ValueError(f"{op}: step is {step}; expected a positive length in meters")
     if step < torch.finfo(dtype).tiny:

@@ -147,9 +147,9 @@ def rasterize_gaussians(
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
-    if dtype != torch.float32 or not use_native(means):  # else the kernel looks at them
-        if all(has_readable_values(tensor) for tensor in (means, quaternions, scales, opacities)):
-            _check_values(quaternions, scales, opacities)
+    in_kernel = dtype == torch.float32 and use_native(means)
+    if not in_kernel and all(has_readable_values(tensor) for tensor in (means, quaternions, scales, opacities)):
+        _check_values(quaternions, scales, opacities)
     pose, lens = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (camera.world_to_camera, camera.intrinsics))
     c, (height, width) = len(pose), camera.size
     n = means.shape[-2] if means.ndim >= 2 else 0

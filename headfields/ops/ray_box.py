@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.ops._checks import check_floating, check_record, check_same_device, check_shape
 from headfields.records import Rays
 
 __all__ = ["ray_box", "ray_sphere"]
@@ -20,6 +21,9 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
         Near and far, (N,) each, meters, and finite: near < far, or both 0 for a miss and for a ray that is not finite.
         Differentiable in rays and box to any order, except where the face changes.
 
+    Raises:
+        TypeError, ValueError: an argument is something else, or of another shape, dtype or device.
+
     Source: the slab method (Kay and Kajiya 1986, "Ray tracing complex scenes").
 
     >>> import torch, headfields as hf
@@ -29,6 +33,10 @@ def ray_box(rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"],
     >>> near.tolist(), far.tolist()
     ([2.0, 0.0], [4.0, 0.0])
     """
+    check_record("ray_box", "rays", rays, Rays)
+    check_floating("ray_box", "box", box)
+    check_shape("ray_box", "box", box, "2 3")
+    check_same_device("ray_box", rays=rays.origins, box=box)
     origins, directions, sound = _finite(rays)
     slope = 1.0 / torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
     ends = (box[:, None] - origins) * slope

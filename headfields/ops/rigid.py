@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, promoted
 from headfields.ops.eigen import symmetric_eigen
 from headfields.ops.rotations import rotation_matrices
 
@@ -45,8 +45,12 @@ def fit_rigid(
             f"fit_rigid: posed has shape {tuple(posed.shape)}; expected (B, {len(source)}, 3), a position for each "
             f"of the {len(source)} points of source"
         )
+    if weights is not None:
+        check_shape("fit_rigid", "weights", weights, f"{len(posed)} {len(source)}")
+    check_same_device("fit_rigid", source=source, posed=posed, weights=weights)
     if source.dtype in (torch.float16, torch.bfloat16) or posed.dtype in (torch.float16, torch.bfloat16):
         source, posed = source.float(), posed.float()
+    source, posed = promoted(source, posed)
     with torch.autocast(source.device.type, enabled=False):
         return _fit_rigid(source, posed, weights)
 
@@ -57,9 +61,7 @@ def _fit_rigid(source: Tensor, posed: Tensor, weights: Tensor | None) -> tuple[T
         covariance = (posed - centers[:, None]).transpose(1, 2) @ (source - center)
         rotation, _ = nearest_rotation(covariance)
         return rotation, centers - rotation @ center
-    if weights.shape != posed.shape[:2]:
-        raise ValueError(f"fit_rigid: weights has shape {tuple(weights.shape)}; expected {tuple(posed.shape[:2])}")
-    normalized = (weights / weights.sum(1, keepdim=True))[..., None]
+    normalized = (weights / weights.sum(1, keepdim=True)).to(posed.dtype)[..., None]
     center, centers = (normalized * source).sum(1), (normalized * posed).sum(1)
     covariance = (normalized * (posed - centers[:, None])).transpose(1, 2) @ (source - center[:, None])
     rotation, _ = nearest_rotation(covariance)

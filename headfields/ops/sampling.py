@@ -17,6 +17,7 @@ from headfields.ops._checks import (
     check_same_device,
     check_samples,
     check_shape,
+    check_whole,
     has_readable_values,
     require_shapes,
 )
@@ -40,8 +41,7 @@ def _descends(start: Tensor, end: Tensor) -> bool:
 
 
 def _check_count(op: str, count: int) -> None:
-    if count < 1 or int(count) != count:
-        raise ValueError(f"{op}: count is {count}; expected a whole number, at least 1 sample per ray")
+    check_whole(op, "count", count, 1)
 
 
 def _quantiles(
@@ -183,6 +183,7 @@ def inverse_cdf(
     if isinstance(samples, Tensor):
         check_floating("inverse_cdf", "samples", samples)
         check_shape("inverse_cdf", "samples", samples, "n edges")
+        samples = samples.float() if samples.dtype in (torch.float16, torch.bfloat16) else samples
         if weights.shape != (samples.shape[0], samples.shape[1] - 1):
             raise ValueError(
                 f"inverse_cdf: weights has shape {tuple(weights.shape)}, but samples has {tuple(samples.shape)} edges; "

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_floating, check_same_device, check_shape, promoted
 from headfields.ops.rotations import rotation_matrices
 from headfields.records.annotated import is_readable
 from headfields.records.precision import full_precision
@@ -71,6 +71,7 @@ def blend_shapes(coefficients: Float[Tensor, "*batch c"], basis: Float[Tensor, "
             f"blend_shapes: coefficients has shape {tuple(coefficients.shape)}, but basis {tuple(basis.shape)} has "
             f"{basis.shape[0]} directions; pass as many coefficients (pad with zeros or slice the basis)"
         )
+    coefficients, basis = promoted(coefficients, basis)
     with full_precision(basis):
         return (coefficients @ basis.flatten(1)).unflatten(-1, (basis.shape[1], 3))
 
@@ -143,6 +144,7 @@ def joint_transforms(
             f"joint_transforms: pose {tuple(pose.shape)} and joints {tuple(joints.shape)} do not fit {count} parents; "
             f"expected (..., {count}, 3) or (..., {count}, 3, 3), and (..., {count}, 3), whose leading axes broadcast"
         )
+    pose, joints = promoted(pose, joints)
     with full_precision(joints):
         rotations = pose if matrices else rotation_matrices(pose)
         return _joint_transforms(rotations.expand(*batch, count, 3, 3), joints.expand(*batch, count, 3), parents)
@@ -247,6 +249,7 @@ def linear_blend_skinning(
             f"one row per vertex of vertices {tuple(vertices.shape)} and one column per joint of "
             f"transforms {tuple(transforms.shape)}"
         )
+    vertices, weights, transforms = promoted(vertices, weights, transforms)
     with full_precision(vertices):
         blended = (weights @ transforms[..., :3, :].flatten(-2)).unflatten(-1, (3, 4))
         return (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3]

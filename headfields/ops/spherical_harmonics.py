@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops import dispatch
-from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
+from headfields.ops._checks import check_floating, check_shape, check_whole, no_third_derivative, require_shapes
 from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import spherical_harmonics as reference
 from headfields.ops.registration import like, register
@@ -56,8 +56,7 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"], degree: int) -> F
 
 
 def _check_degree(degree: int) -> None:
-    if not 1 <= degree <= 8:
-        raise ValueError(f"spherical_harmonics: degree is {degree}; expected 1 to 8")
+    check_whole("spherical_harmonics", "degree", degree, 1, 8)
 
 
 @functools.lru_cache(maxsize=32)

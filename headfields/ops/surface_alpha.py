@@ -139,7 +139,8 @@ def laplace_density(
 
 def _check(op: str, distance: Tensor, **others: "Tensor | float | int | None") -> None:
     check_floating(op, "distance", distance)
-    tensors = {name: value for name, value in others.items() if isinstance(value, Tensor)}
+    numbers = {"sharpness": (int, float), "scale": (int, float, type(None))}
+    tensors = {name: value for name, value in others.items() if not isinstance(value, numbers.get(name, ()))}
     for name, tensor in tensors.items():
         check_floating(op, name, tensor)
         if tensor.shape != distance.shape and (name not in ("sharpness", "scale") or tensor.dim()):

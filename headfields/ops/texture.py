@@ -99,17 +99,19 @@ def sample_texture(
     op = "sample_texture"
     check_floating(op, "uv", uv)
     check_shape(op, "uv", uv, "... 2")
-    if isinstance(texture, Tensor):
+    if not isinstance(texture, MipPyramid):
+        check_floating(op, "texture", texture)
         texture = mip_pyramid(texture, 1)
     check_same_device(op, texture=texture.table, uv=uv, footprint=footprint)
     batch, flat = uv.shape[:-1], uv.reshape(-1, 2)
+    if footprint is not None:
+        check_floating(op, "footprint", footprint)
+        if footprint.shape != (*batch, 2, 2):
+            raise ValueError(f"{op}: footprint has shape {tuple(footprint.shape)}; expected {(*batch, 2, 2)}, one for "
+                             "each of uv")  # fmt: skip
     if footprint is None or len(texture.sizes) == 1:
         index, weight = bilinear_weights(flat, *texture.sizes[0])
         return interpolate_rows(texture.table, index, weight).reshape(*batch, texture.table.shape[1])
-    check_floating(op, "footprint", footprint)
-    if footprint.shape != (*batch, 2, 2):
-        raise ValueError(f"{op}: footprint has shape {tuple(footprint.shape)}; expected {(*batch, 2, 2)}, one for each "
-                         "of uv")  # fmt: skip
     height, width = texture.sizes[0]
     texels = footprint.detach().reshape(-1, 2, 2) * footprint.new_tensor([width, height])[:, None]
     longest = texels.square().sum(1).amax(-1)

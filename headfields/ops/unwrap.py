@@ -7,7 +7,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from headfields.ops import _unwrap_topology as topology
-from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
 from headfields.ops._unwrap_flatten import flatten, pack, sizes, upright
 from headfields.ops.functorch_rules import array_of
 from headfields.ops.mesh_topology import edges_as_arrays
@@ -162,6 +162,7 @@ def _check(vertices: Tensor, faces: Tensor, margin: float, detail: float, weight
     check_integer(op, "faces", faces)
     check_shape(op, "vertices", vertices, "V 3")
     check_shape(op, "faces", faces, "F 3")
+    check_same_device(op, vertices=vertices, faces=faces, weights=weights)
     if not 0 <= margin <= 0.25:
         raise ValueError(f"{op}: margin is {margin}; expected a part of the map in [0, 0.25]")
     if not 0 <= detail <= 1:

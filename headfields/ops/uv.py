@@ -89,7 +89,10 @@ class UVRasterizer(nn.Module):
         vertex_count: int | None = None,
     ) -> None:
         super().__init__()
-        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        sides = (resolution, resolution) if isinstance(resolution, int) else resolution
+        if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            raise TypeError(f"UVRasterizer: resolution is {resolution!r}; expected a number of texels, or (H, W)")
+        height, width = sides
         needed = _check(faces, uv, uv_faces, height, width, padding)
         self.vertex_count = needed if vertex_count is None else vertex_count
         if self.vertex_count < needed:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops._checks import check_samples, check_shape
+from headfields.ops._checks import check_floating, check_samples, check_shape
 from headfields.ops.compositing import composite, ray_offsets, weights_from_alpha, weights_from_density
 from headfields.records import Samples
 from headfields.records.base import Record
@@ -108,6 +108,7 @@ def _weights(
         raise ValueError(f"{op}: {given} of density and alpha are given; pass one: density in 1/m, or alpha in [0, 1]")
     for name, values in (("density", density), ("alpha", alpha)):
         if values is not None:
+            check_floating(op, name, values)
             check_shape(op, name, values, str(len(samples)))
     if density is not None:
         return weights_from_density(density, samples.start, samples.end, offsets=offsets)

@@ -1,24 +1,50 @@
-"""Copies to a GPU that the host does not wait for."""
+"""Devices by name, and copies to a GPU that the host does not wait for."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+M = TypeVar("M", bound="Movable")
 
 
 def device_named(owner: str, name: torch.device | str) -> torch.device:
     """The torch device of that name; "auto" is CUDA where there is one.
 
     Raises:
-        ValueError: there is no such device, in the name of `owner`.
+        ValueError: there is no such device, or torch sees no GPU, in the name of `owner`.
     """
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{owner}: device is {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"{owner}: device is {str(name)!r}, and torch sees no CUDA device (headfields doctor tells more); expected "
+            "'cpu'"
+        )
+    return device
+
+
+class Movable(nn.Module):
+    """A module whose `to` says which devices there are, and takes "auto"."""
+
+    def to(self: M, *arguments: Any, **named: Any) -> M:
+        """`torch.nn.Module.to`; a device by its name may be "auto", too.
+
+        Raises:
+            ValueError: there is no device of that name.
+        """
+        owner = f"{type(self).__name__}.to"
+        if arguments and isinstance(arguments[0], str):
+            arguments = (device_named(owner, arguments[0]), *arguments[1:])
+        if isinstance(named.get("device"), str):
+            named["device"] = device_named(owner, named["device"])
+        return super().to(*arguments, **named)
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:

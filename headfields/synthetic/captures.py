@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.noise_ceiling import write_noise_ceiling
@@ -27,6 +26,7 @@ from headfields.heads.flame.model import FlameHead
 from headfields.metrics.image import decibels
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
+from headfields.runs.estimate import announced
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.retargeted_motion import retargeted_states
 from headfields.synthetic.scans.sampler import HeadSampler
@@ -178,14 +178,14 @@ def write_head_capture(
             )
 
         def recorded() -> Iterator[CapturedFrame]:
-            for index in tqdm(range(frames), desc="drawing", unit="frame", disable=not progress):
+            for index in announced(range(frames), "drawing", "frame", progress):
                 truth = states[index], true_cameras[index]
                 yield drawn(motion, index, *truth, tracked[index], tracked_cameras[index])
 
         def orbiting() -> Iterator[CapturedFrame]:
             yaws = torch.linspace(-90, 90, cameras) if cameras > 1 else torch.zeros(1)
             seen = torch.linspace(frames - test_frames, frames - 1, min(ORBIT_FRAMES, test_frames)).round().int()
-            for yaw in tqdm(yaws.tolist(), desc="other cameras", unit="camera", disable=not progress):
+            for yaw in announced(yaws.tolist(), "other cameras", "camera", progress):
                 poses = _poses(head, motion, yaw)[seen]
                 held_out = Camera(poses, _lens(head, states[seen], poses, size).expand(len(seen), 3, 3), (size, size))
                 for row, index in enumerate(seen.tolist()):
@@ -201,7 +201,7 @@ def write_head_capture(
             seen = Camera(poses, _lens(head, true, poses, size).expand(len(last), 3, 3).contiguous(), (size, size))
 
             def performing() -> Iterator[CapturedFrame]:
-                for row in tqdm(range(len(last)), desc="retargeted", unit="frame", disable=not progress):
+                for row in announced(range(len(last)), "retargeted", "frame", progress):
                     yield drawn(made, int(last[row]), true[row], seen[row], moved[row], seen[row])
 
             place = folder / RETARGETED

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headfields import data, decoders, deformers, encoders, renderers  # noqa: F401  (registers their parts)
 from headfields.avatar import splat_avatar
+from headfields.data.content import capture_digest
 from headfields.data.joined import JoinedCaptures
 from headfields.parts import Rendering
 from headfields.records.device_copy import device_named
@@ -47,6 +48,7 @@ class Run:
     ) -> None:
         self.folder, self.config, self.result = folder, dict(config), result
         self._capture, self._memory, self._device = capture, memory_mb, str(device)
+        self._own: Mapping[str, Any] | None = None  # config.json, where `config` has another folder of the capture
 
     def __repr__(self) -> str:
         made_by = self.config["model"] or "avatar of your own"
@@ -110,13 +112,16 @@ class Run:
             options: arguments of `Trainer` in place of the run's, as `bar=False`.
 
         Raises:
-            ValueError: the run is of a `Trainer` of your own, whose losses no file holds.
+            ValueError: the run is of a `Trainer` of your own, whose losses no file holds; or `load_run` was given a
+                folder that holds another capture.
         """
         if self.config["model"] is None or "training" not in self.config:
             raise ValueError(
                 f"load_run: {self.folder.path} was trained by a Trainer of your own, whose losses and callbacks are in "
                 "your script; continue it with Trainer(run.avatar, run.capture, losses, out=...).fit(..., resume=True)"
             )
+        if self._own is not None:
+            check_moved("load_run", self.folder, self._own, self.config.get("capture"))
         recipe = recipe_of(self.config["model"], self.config.get("recipe", "cpu"))
         tuned = recipe.fine_tuning.of_mode(self.config.get("fine_tune", "none"))
         arguments = {"fine_tuning": tuned, "out": self.folder.path, "device": device_of(self.avatar), **options}
@@ -132,7 +137,9 @@ def load_run(
 
     Args:
         path: the folder of the run.
-        capture: in place of the run's own, which may have moved: a folder, opened with the run's options, or a capture.
+        capture: in place of the run's own, which may have moved: a folder (or a list of those of several people),
+            opened with the run's options, or a capture. `run.trainer()` goes on with a folder that holds the same, and
+            refuses another.
         memory_mb: memory for decoded frames.
         device: where the avatar goes; "auto" is CUDA where there is one.
 
@@ -152,9 +159,12 @@ def load_run(
             "tracker continues the run of its own folder"
         )
     check_config(folder.path, config)
-    if isinstance(capture, str | Path):
-        config, capture = {**config, "capture": str(capture)}, None
+    own = config
+    if isinstance(capture, str | Path | list | tuple):
+        folders = [str(Path(each).resolve()) for each in ([capture] if isinstance(capture, str | Path) else capture)]
+        config, capture = {**config, "capture": folders[0] if len(folders) == 1 else folders}, None
     run = Run(folder, config, capture, memory_mb, device)
+    run._own = own
     _ = run.avatar  # now, and not at its first use
     return run
 
@@ -296,6 +306,43 @@ def check_trainer(run: RunFolder, before: Mapping[str, Any], config: Mapping[str
         raise ValueError(
             f"--resume: {run.path} was trained in Python with {', '.join(changed)}; resume it there: "
             "Trainer(..., out=...).fit(..., resume=True)"
+        )
+
+
+def contents_of(capture: str | Sequence[str] | None) -> str | list[str] | None:
+    """Hashes of what the folders of a capture hold, as config.json has them of the run's own; None without a folder."""
+    folders = [capture] if isinstance(capture, str) else list(capture or ())
+    if not folders or not all(Path(folder).is_dir() for folder in folders):
+        return None
+    hashes = [capture_digest(folder, whole=False) for folder in folders]
+    return hashes[0] if isinstance(capture, str) else hashes
+
+
+def check_moved(owner: str, run: RunFolder, before: Mapping[str, Any], capture: str | Sequence[str] | None) -> None:
+    """Refuses to go on with a run on folders that are not its own, unless they hold the same.
+
+    Args:
+        owner: who refuses.
+        run, before: the run and its config.json.
+        capture: the folders now.
+
+    Raises:
+        ValueError: they hold something else.
+    """
+    if before.get("capture") in (None, capture) or capture is None:
+        return
+    recorded = before.get("capture_content")
+    if recorded is None:
+        raise ValueError(
+            f"{owner}: {run.path} was trained with capture {before['capture']}, not {capture}, and does not record "
+            "what that held. If it is the same, go on in Python with one that you open: headfields.load_run(RUN, "
+            "capture=headfields.data.load_capture(...)).trainer()"
+        )
+    if contents_of(capture) != recorded:
+        raise ValueError(
+            f"{owner}: {run.path} was trained with capture {before['capture']}, and {capture} holds something else: a "
+            "file was changed, added or is missing. Copy the capture as it was; for another one start a new run "
+            "(another --out)"
         )
 
 

@@ -23,8 +23,10 @@ from headfields.training.live import LiveFrames
 from headfields.training.opened_run import (
     Run,
     capture_options,
+    check_moved,
     check_trainer,
     check_unchanged,
+    contents_of,
     open_joined,
     options_before,
     start_or_resume,
@@ -36,7 +38,7 @@ from headfields.training.recipes import RecipeName, recipe_of
 
 __all__ = ["train"]
 
-_FIXED = ("model", "arguments", "capture", "mouth", "seed", "recipe", "fine_tune")
+_FIXED = ("model", "arguments", "mouth", "seed", "recipe", "fine_tune")
 """Entries of config.json that a resumed run cannot change."""
 
 _SIZES = {
@@ -80,7 +82,8 @@ def train(
             kind of mesh, for a preset that shares its networks between people (`people`).
         out: folder of the run: config.json, log.jsonl, images/, checkpoint/ and at the end avatar.safetensors.
         minutes, steps: ends training; both count from its start, over resumptions. One has to be given.
-        resume: continue the run in `out`, with the model and options of its config.json.
+        resume: continue the run in `out`, with the model and options of its config.json. Its capture may lie at another
+            path by now, if it holds the same.
         seed: of weights, frames and pixels; 0 if None. A resumed run keeps its own.
         recipe: "cpu", "fast" or "released", see `recipe_of`; None: by the device.
         arguments: of the preset, in place of the recipe's: `{"levels": 8}`.
@@ -140,6 +143,11 @@ def train(
         raise ValueError(
             f"train: fine_tune is {mode!r}, and frames join the capture while it trains; train it when it is whole"
         )
+    check_moved("--resume", folder, before, config["capture"])
+    grows = isinstance(source, LiveCapture)
+    content = before.get("capture_content") if before or grows else contents_of(config["capture"])
+    if content is not None:
+        config["capture_content"] = content
     check_unchanged(folder, before, config, _FIXED)
     torch.manual_seed(config["seed"])
     if before and isinstance(source, LiveCapture) and folder.parts.exists():

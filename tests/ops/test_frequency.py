@@ -56,7 +56,7 @@ def test_no_bands_leave_the_input_alone():
 def test_errors_name_argument_and_remedy(unchecked):
     with pytest.raises(ValueError, match="bands is -1"):
         frequency_encoding(torch.rand(3), -1)
-    with pytest.raises(ValueError, match="bands is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="bands is 0; expected 1 or more"):
         frequency_encoding(torch.rand(3), 0, include_input=False)
     with pytest.raises(ValueError, match="weights has shape"):
         frequency_encoding(torch.rand(3), 4, weights=torch.ones(3))

@@ -1,5 +1,6 @@
 """One function behind the command: the same bits; a run opened again renders, is measured and goes on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,23 @@ def test_a_trainer_takes_no_path(capture: Path) -> None:
     avatar = hf.models.insta(hf.data.load_capture(capture).template, 3, **SIZES)
     with pytest.raises(TypeError, match=r"capture is the path .*load_capture"):
         hf.training.Trainer(avatar, str(capture), [hf.losses.SquaredColor()])
+
+
+def test_a_run_whose_capture_has_moved(capture: Path, tmp_path: Path) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(capture, tmp_path / "first")
+    train("insta", tmp_path / "first", out, steps=1, arguments=SIZES, rays=32, bar=False)
+    (tmp_path / "first").rename(moved)
+    again = train("insta", moved, out, steps=2, resume=True, bar=False)
+    assert again.result.step == 2 and again.config["capture"] == str(moved)
+    moved.rename(tmp_path / "second")
+    run = hf.load_run(out, capture=tmp_path / "second")
+    assert run.trainer(bar=False).fit(steps=3, resume=True).step == 3
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "second", other)
+    image = next((other / "images").iterdir())
+    image.write_bytes(image.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"--resume: .* holds something else: a file was changed"):
+        train("insta", other, out, steps=4, resume=True, bar=False)
+    with pytest.raises(ValueError, match=r"load_run: .* holds something else"):
+        hf.load_run(out, capture=other).trainer()

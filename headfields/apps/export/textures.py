@@ -1,11 +1,8 @@
 """A head mesh's texture: from what an avatar shows of it, or from a capture's own images. Our own choice."""
 
-import sys
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from headfields.apps.export.rigged_mesh import RiggedMesh
 from headfields.apps.texturing.bake import bake_texture
@@ -15,6 +12,7 @@ from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.data.capture import Capture
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import Camera, HeadState
+from headfields.runs.estimate import announced
 
 __all__ = ["texture_of_avatar", "texture_of_capture"]
 
@@ -60,7 +58,7 @@ def texture_of_avatar(
     distance, focal = float((view.center - middle).norm()), float(view.intrinsics[0, 0])
     device = state.vertices.device
     cameras, pixels = [], []
-    for yaw, pitch in tqdm(_VIEWS, desc="views", unit="view", disable=not progress, file=sys.stderr):
+    for yaw, pitch in announced(_VIEWS, "views", "view", progress):
         orbit = Camera.orbit(middle, distance, yaw=yaw, pitch=pitch, size=view.size, focal=focal)
         image = avatar.render(orbit.to(device), state, 0.0)
         alpha = image.opacity.detach().clamp(0, 1)[..., None].cpu()

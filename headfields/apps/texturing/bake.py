@@ -3,14 +3,12 @@
 Weights, thresholds and the order of steps are our own choice.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
-from tqdm import tqdm
 
 from headfields.apps.texturing.exposure import view_gains
 from headfields.apps.texturing.images import PosedImages
@@ -23,6 +21,7 @@ from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.renderers.mesh import MeshRenderer
+from headfields.runs.estimate import announced
 
 __all__ = ["BakedTexture", "bake_texture"]
 
@@ -104,8 +103,7 @@ def bake_texture(
         normals = torch.nn.functional.normalize((vertex_normals(vertices, faces)[corners] * barycentric).sum(1), dim=-1)
         samples = _Samples(len(texel), keep)
         tree, renderer = TriangleBVH(faces, vertices), MeshRenderer(faces)
-        views: Iterable[int] = range(len(images))
-        for index in tqdm(views, desc="baking", unit="view", disable=not progress):
+        for index in announced(range(len(images)), "baking", "view", progress):
             camera, color, matte = images.view(index)
             clear = _clearance(renderer, vertices, camera, matte, float(margin))
             samples.add(index, *_visible(camera, color, clear, points, normals, tree))

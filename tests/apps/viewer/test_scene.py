@@ -240,10 +240,9 @@ def test_what_is_not_finite_is_left_out(square) -> None:
     state = square()
     lost = int(square.faces[0, 0])
     vertices = state.vertices.index_fill(1, torch.tensor([lost]), torch.nan)
-    scene = Scene(
-        "broken", MeshPainter(Mesh(vertices[0], square.faces)), [Motion.still("rest", state.replace(vertices=vertices))],
-        faces=square.faces, landmarks=torch.tensor([lost, int(square.faces[0, 1]), -1]),
-    )  # fmt: skip
+    rest, landmarks = Motion.still("rest", state.replace(vertices=vertices)), torch.tensor([lost, 1, -1])
+    painter = MeshPainter(Mesh(vertices[0], square.faces))
+    scene = Scene("broken", painter, [rest], faces=square.faces, landmarks=landmarks)
     shown, faces = scene.mesh(scene.first_view())
     assert np.isfinite(shown).all() and len(faces) == int((square.faces != lost).all(-1).sum()) < len(square.faces)
     assert len(scene.points(scene.first_view())) == 1
