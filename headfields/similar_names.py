@@ -8,5 +8,6 @@ __all__ = ["did_you_mean"]
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NAME?` if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1) or [each for each in names if each.lower() == name.lower()]
     return f"; did you mean {near[0]}?" if near else ""

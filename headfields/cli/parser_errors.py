@@ -53,5 +53,6 @@ def _reworded(said: str, sections: list[list[str]]) -> str:
         return f"{missing.group(1)} needs a value"
     required = re.match(r"Missing from headfields \S+: (.*)", said)
     if required:
-        return f"missing: {required.group(1).replace('. (required)', '').replace(' (required)', '')}"
+        listed = re.sub(r"\bMODEL\b.*", "MODEL", required.group(1))  # whose help lists all presets
+        return f"missing: {listed.replace('. (required)', '').replace(' (required)', '')}"
     return said[:1].lower() + said[1:].rstrip(".")

@@ -96,6 +96,8 @@ def load_capture(
     """
     if avatar is not None:
         head_frame, mouth = _as_trained(avatar, head_frame, mouth)
+    if not isinstance(path, str | Path):
+        raise TypeError(f"load_capture: path is a {type(path).__name__}; expected the folder of a capture")
     folder = Path(path)
     if not folder.is_dir():
         video = folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES

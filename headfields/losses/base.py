@@ -49,6 +49,8 @@ class Loss(Protocol):
 def check_positive(owner: str, **values: float | int) -> None:
     """Raises ValueError, naming the owner (a class), the argument and its value, unless all values are positive."""
     for name, value in values.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{owner}: {name} is {value!r}; expected a number")
         if not value > 0:
             raise ValueError(f"{owner}: {name} is {value}; expected more than 0")
 

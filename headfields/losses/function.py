@@ -1,6 +1,6 @@
 """A function as a loss: a lambda, a closure or any callable becomes a loss with a name and a weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +62,10 @@ def as_losses(losses: Sequence[Loss | Callable[..., Any]] | Callable[..., Any]) 
         ValueError: there are none, or two losses that have names have the same.
         TypeError: one is not callable, or lacks its name or its weight.
     """
+    if not callable(losses) and (isinstance(losses, str) or not isinstance(losses, Iterable)):
+        raise TypeError(
+            f"Trainer: losses is {losses!r}; expected a list of losses, as headfields.training.insta_losses() gives one"
+        )
     listed = [losses] if callable(losses) else list(losses)
     if not listed:
         raise ValueError("Trainer: losses is empty; headfields.training.insta_losses() is a start")

@@ -192,14 +192,18 @@ def instruments() -> dict[str, str]:
 
 
 def _check_images(op: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> None:
+    for name, pixels in (("image", image), ("truth", truth)):
+        check_floating(op, name, pixels)
     if image.ndim != 3 or image.shape[-1] != 3 or image.shape != truth.shape:
         raise ValueError(
             f"{op}: image has shape {tuple(image.shape)} and truth {tuple(truth.shape)}; expected (H, W, 3) for both"
         )
     for name, pixels, most in (("image", image, BRIGHTEST), ("truth", truth, 1.001)):
-        check_floating(op, name, pixels)
         highest = float(pixels.max()) if pixels.numel() else 0.0
         if highest > most:
             raise ValueError(f"{op}: {name} has values up to {highest:g}; expected sRGB in [0, 1]: divide bytes by 255")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
+        kind = f"has dtype {mask.dtype}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+        raise TypeError(f"{op}: mask {kind}; expected a bool tensor (mask > 0.5)")
     if mask is not None and mask.shape != image.shape[:2]:
         raise ValueError(f"{op}: mask has shape {tuple(mask.shape)}; expected {tuple(image.shape[:2])}")

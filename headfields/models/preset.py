@@ -65,6 +65,8 @@ def expression_width_of(preset: str, template: Template, given: int | None, most
         ValueError: the template's states have fewer, or neither says how many there are.
     """
     known = template.expression_width
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 0):
+        raise TypeError(f"{preset}: expression_width is {given!r}; expected a whole number, 0 or more")
     if given is None:
         if known is None:
             raise ValueError(
