@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from headfields.records.annotated import TensorField, check_fields, is_readable, tensor_fields
-from headfields.records.device_copy import device_named, send
+from headfields.records.device_copy import device_here, send
 from headfields.records.display import Displayed
 
 R = TypeVar("R", bound="Record")
@@ -65,7 +65,7 @@ class Record(Displayed):
     def to(self: R, device: torch.device | str) -> R:
         """A copy on the given device; for CUDA the host does not wait for it."""
         if isinstance(device, str):
-            device = device_named(f"{type(self).__name__}.to", device)
+            device = device_here(f"{type(self).__name__}.to", device)
         return self.map(lambda tensor: send(tensor, device))
 
     def detach(self: R) -> R:

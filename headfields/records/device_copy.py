@@ -14,17 +14,26 @@ def device_named(owner: str, name: torch.device | str) -> torch.device:
     """The torch device of that name; "auto" is CUDA where there is one.
 
     Raises:
-        ValueError: there is no such device, or torch sees no GPU, in the name of `owner`.
+        ValueError: there is no such device, in the name of `owner`.
     """
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        return torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{owner}: device is {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+
+
+def device_here(owner: str, name: str) -> torch.device:
+    """`device_named`, of this machine.
+
+    Raises:
+        ValueError: there is no such device, or torch sees no GPU.
+    """
+    device = device_named(owner, name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"{owner}: device is {str(name)!r}, and torch sees no CUDA device (headfields doctor tells more); expected "
+            f"{owner}: device is {name!r}, and torch sees no CUDA device (headfields doctor tells more); expected "
             "'cpu'"
         )
     return device
@@ -41,9 +50,9 @@ class Movable(nn.Module):
         """
         owner = f"{type(self).__name__}.to"
         if arguments and isinstance(arguments[0], str):
-            arguments = (device_named(owner, arguments[0]), *arguments[1:])
+            arguments = (device_here(owner, arguments[0]), *arguments[1:])
         if isinstance(named.get("device"), str):
-            named["device"] = device_named(owner, named["device"])
+            named["device"] = device_here(owner, named["device"])
         return super().to(*arguments, **named)
 
 
