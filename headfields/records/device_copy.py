@@ -33,8 +33,7 @@ def device_here(owner: str, name: str) -> torch.device:
     device = device_named(owner, name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"{owner}: device is {name!r}, and torch sees no CUDA device (headfields doctor tells more); expected "
-            "'cpu'"
+            f"{owner}: device is {name!r}, and torch sees no CUDA device (headfields doctor tells more); expected 'cpu'"
         )
     return device
 
