@@ -24,7 +24,7 @@ from headfields.similar_names import did_you_mean
 
 COMMANDS = (
     "demo", "synth", "capture", "train", "train-prior", "track", "distill", "evaluate", "compare", "render", "view",
-    "mesh", "export", "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
+    "drive", "mesh", "export", "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
     "inspect", "convert", "doctor",
 )  # fmt: skip
 """In the order of the help text."""

@@ -21,6 +21,7 @@ def view(
     motion: Annotated[list[Path], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR|FACE")] = [],  # noqa: B006
     head: OptionalFile = None,
     arkit: OptionalFile = None,
+    live: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None,
     capture: OptionalFolder = None,
     proxy: OptionalFolder = None,
     host: str = "localhost",
@@ -46,6 +47,8 @@ def view(
         head: Head model (RIG.npz, FLAME, blendshapes) that the capture was tracked with, for its expressions and
             joints. Without it, expressions are fitted to the tracked meshes.
         arkit: For a face: JSON of ARKit's 52 blendshapes by the head's own (headfields arkit writes it).
+        live: Where to listen for a face that drives the head: udp://HOST:PORT or ws://HOST:PORT; udp: is
+            udp://127.0.0.1:11111, this machine alone. Live Link Face, headfields drive, or JSON (docs/driving.md).
         capture: Another capture than the run was trained on.
         proxy: Run of an avatar of Gaussians (`headfields distill`) that stands in while something moves.
         host: Address to listen on; 0.0.0.0 lets other machines connect, and whoever connects sees everything.
@@ -76,33 +79,60 @@ def view(
         except OSError as error:
             raise CommandError(f"--host, --port: {error}") from error
         faces = [path for path in motion if is_face(path)]
-        refuse_faceless(arkit, bool(faces))
+        refuse_faceless(arkit, bool(faces) or live is not None)
         captures = [path for path in motion if not is_face(path)]
         scene = _scene(what, captures, head, capture, proxy, background, memory, device)
-        if faces:
-            _add_faces(scene, faces, arkit)
+        driver = scene_driver(scene, arkit) if faces or live is not None else None
+        _add_faces(scene, faces, driver)
         # Looking away from the head is no mistake here.
         warnings.filterwarnings("ignore", message="Avatar.render: the head lies outside the image")
+        stream = None if live is None else _listen(scene, live, driver, allow_host)
         viewer = Viewer(scene, host, port, resolution, gaussians, allow_host)
     except ModuleNotFoundError as error:
         raise CommandError(str(error)) from error
 
+    if stream is not None:
+        from headfields.apps.driving.live import LIVE
+
+        viewer.choose(LIVE)
+        stream.on_frame = lambda: viewer.refresh(LIVE)
+
     def ready() -> None:
+        if stream is not None:
+            print(f"faces come in at {stream.address}", file=sys.stderr, flush=True)
         print(f"{scene.name}: {viewer.url} (Ctrl-C ends it)", flush=True)
         if open:
             webbrowser.open(viewer.url)
 
-    viewer.wait(ready)
+    try:
+        viewer.wait(ready)
+    finally:
+        if stream is not None:
+            stream.close()
+            reason = f" (the last because of: {stream.counts.reason})" if stream.counts.reason else ""
+            print(f"{stream.address}: {stream.counts}{reason}", file=sys.stderr)
 
 
-def _add_faces(scene: Any, faces: list[Path], arkit: Path | None) -> None:
+def _listen(scene: Any, live: str, driver: Any, allow_host: tuple[str, ...]) -> Any:
+    """The stream of faces, whose newest frame is a motion of the scene from now on."""
+    from headfields.apps.driving.live import LiveFace
+    from headfields.apps.driving.stream import FaceStream
+
+    try:
+        stream = FaceStream(live, allowed_hosts=allow_host)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--live: {error}") from error
+    scene.add(LiveFace(driver, stream).motion)
+    return stream
+
+
+def _add_faces(scene: Any, faces: list[Path], driver: Any) -> None:
     """Adds motions of faces to a scene, at the rate that the panel begins with."""
     from headfields.apps.driving.face_driver import DrivenFace
     from headfields.apps.viewer.motion import PLAYED, Motion
     from headfields.data.face_files import read_face_motion
 
     motions = [read_face_motion(path).resampled(PLAYED) for path in faces]
-    driver = scene_driver(scene, arkit)
     for motion in motions:
         driven = DrivenFace(driver, motion)
         scene.add(Motion(driven.name, len(driven), lambda frame, driven=driven: driven.state([frame])))

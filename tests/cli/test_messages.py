@@ -57,6 +57,11 @@ RUN = ["--capture", "none", "--out", "RUN", "--steps", "1"]
         (["synth", "--out", "a", "--frames", "1"], 1, r"at least 3 frames"),
         (["synth", "a", "--out", "b"], 1, r"name one folder to write"),
         (["inspect", "nowhere"], 1, r"nowhere is not a folder"),
+        (["drive"], 1, r"either --motion FILE or --video FILE"),
+        (["drive", "--video", "a.mp4"], 1, r"--video needs --face-landmarker face_landmarker.task"),
+        (["drive", "--motion", "a.csv", "--out", "b.jsonl"], 1, r"--out are for a --video"),
+        (["drive", "--motion", "none.csv"], 1, r"none.csv is not a file"),
+        (["render", "RUN", "--arkit", "a.json"], 1, r"--arkit a.json does nothing in --mode frames"),
         (["evaluate", "RUN", "--import"], 1, r"--import needs a file"),
     ],
 )

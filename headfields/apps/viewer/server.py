@@ -175,6 +175,17 @@ class Viewer:
         self._moved = time.monotonic()
         self._changed.set()
 
+    def choose(self, motion: str) -> None:
+        """Shows a motion of the scene, as the panel does."""
+        self._handles["motion"].value = motion
+        if self.view.motion != motion:
+            self._set_motion(motion)
+
+    def refresh(self, motion: str) -> None:
+        """Shows a motion anew that changes by itself, if it is the one that is shown."""
+        if self.view.motion == motion:
+            self.set(frame=self.view.frame + 1)  # a state is known by its frame
+
     def _has_everything(self) -> bool:
         return not self._is_updating and not self._has_changes()
 

@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
 from headfields.data.errors import CaptureError
+from headfields.data.face_motion import FaceMotion
 from headfields.data.labels import Label
 from headfields.files.reading import check_file
+from headfields.heads.arkit import ARKIT_NAMES, arkit_name
+from headfields.ops.rotations import axis_angle
 
-__all__ = ["MediaPipeFaces", "MediaPipeSegmenter"]
+__all__ = ["MediaPipeFaceShapes", "MediaPipeFaces", "MediaPipeSegmenter"]
 
 _MULTICLASS = (Label.BACKGROUND, Label.HAIR, Label.NECK, Label.SKIN, Label.CLOTH, Label.HAT)
 """INSTA's label of each category of MediaPipe's multi-class selfie segmenter: background, hair, skin of the body, skin
@@ -80,6 +84,56 @@ class MediaPipeFaces:
     def labels(self, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """None: this model has no labels."""
         return None
+
+
+class MediaPipeFaceShapes:
+    """MediaPipe's Face Landmarker as a source of motion: ARKit's shapes but for the tongue, and the turn of the head.
+
+    Its shapes have ARKit's names. The head's turn is the rotation of its transformation matrix, which takes its face
+    (y up, z out of the face) to a camera that looks along -z: the axes of `FaceMotion`. Several faces are none.
+
+    Args:
+        model: `face_landmarker.task`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CaptureError: MediaPipe is not installed, or does not accept the file.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        path = _model(model, "face_landmarker.task")
+        self._mediapipe, python, vision = _tasks("MediaPipeFaceShapes")
+        try:
+            options = vision.FaceLandmarkerOptions(
+                base_options=python.BaseOptions(model_asset_path=str(path)), num_faces=_FACES,
+                output_face_blendshapes=True, output_facial_transformation_matrixes=True,
+            )  # fmt: skip
+            self._task = vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise CaptureError(f"{path} is no model of MediaPipe's Face Landmarker: {error}") from error
+
+    def face(self, image: UInt8[np.ndarray, "h w 3"], time: float | int) -> FaceMotion | None:
+        """The face of an image as one frame; None if there is none, or several.
+
+        Args:
+            image: sRGB.
+            time: of the frame, seconds.
+        """
+        mediapipe = self._mediapipe
+        result = self._task.detect(mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image)))
+        if len(result.face_blendshapes) != 1:
+            return None
+        shapes, turn = torch.zeros(1, len(ARKIT_NAMES)), torch.zeros(1, 3)
+        for category in result.face_blendshapes[0]:
+            name = arkit_name(category.category_name)
+            if name is not None:
+                shapes[0, ARKIT_NAMES.index(name)] = float(category.score)
+        if len(result.facial_transformation_matrixes):
+            matrix = torch.as_tensor(np.asarray(result.facial_transformation_matrixes[0]), dtype=torch.float64)
+            left, _, right = torch.linalg.svd(matrix[:3, :3])  # it scales, too
+            turn = axis_angle(left @ right).float()[None]
+        still = torch.zeros(1, 2, 3)
+        return FaceMotion(torch.tensor([float(time)], dtype=torch.float64), shapes, turn, still, still[:, 0])
 
 
 class MediaPipeSegmenter:
