@@ -181,7 +181,8 @@ def test_no_function_is_written_twice() -> None:
          "ops.vectors"),
         (r"maximum\(np\.linalg\.norm\(\w+, axis=-?1, keepdims=True\)", ["ops/vectors.py"], "ops.vectors.unit_rows"),
         (r"scipy\.spatial\.transform|np\.trace|def \w*(rodrigues|rotvec)", ["ops/rotations.py"], "ops.rotations"),
-        (r"torch\.linalg\.inv\((lens|intrinsics)", [], "records.inverse.inverse_3x3, which does not wait for a GPU"),
+        (r"torch\.linalg\.inv\((lens|intrinsics)", ["records/inverse.py"],
+         "records.inverse.inverse_intrinsics, which does not wait for a GPU"),
     ],
 )  # fmt: skip
 def test_an_idea_has_one_home(idiom: str, homes: list[str], remedy: str) -> None:

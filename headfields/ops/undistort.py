@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_same_device
 from headfields.ops.texture import sample_texture
 from headfields.records import Camera
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.records.lens import distort, undistort
 from headfields.records.precision import full_precision
 
@@ -112,7 +112,7 @@ def _one(op: str, camera: Camera) -> tuple[Float[Tensor, " c"], Float[Tensor, "3
 def _directions(pixels: Float[Tensor, "*b 2"], intrinsics: Float[Tensor, "3 3"]) -> Float[Tensor, "*b 3"]:
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
     with full_precision(intrinsics):
-        return homogeneous @ inverse_3x3(intrinsics).T
+        return homogeneous @ inverse_intrinsics(intrinsics).T
 
 
 def _to_pixels(plane: Float[Tensor, "*b 2"], intrinsics: Float[Tensor, "3 3"]) -> Float[Tensor, "*b 2"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headfields.records.annotated import is_readable
 from headfields.records.base import Record
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.records.lens import FISHEYE, RADIAL_TANGENTIAL, distort, undistort
 from headfields.records.precision import full_precision
 
@@ -348,7 +348,7 @@ class Camera(Record):
         center = pixels.flip(-1).to(pose.dtype) + 0.5
         with full_precision(pose):
             # Sums of columns: a product of a small matrix with each pixel takes twenty times as long.
-            column = _columns(inverse_3x3(intrinsics), frame)
+            column = _columns(inverse_intrinsics(intrinsics), frame)
             local = center[:, :1] * column[0] + center[:, 1:] * column[1] + column[2]
             if self.distortion is not None:
                 local = self._undistorted(local[:, :2], frame)

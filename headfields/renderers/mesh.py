@@ -14,7 +14,7 @@ from headfields.ops.texture import MipPyramid, mip_pyramid, sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.records.precision import full_precision
 from headfields.renderers.lighting import sh_irradiance
 
@@ -156,7 +156,7 @@ class MeshRenderer(nn.Module):
         pose, lens = self._checked(vertices, camera, attributes, light)
         if attributes is None:
             attributes = vertices.new_zeros(vertices.shape[0], 0)
-        inverse = inverse_3x3(lens)
+        inverse = inverse_intrinsics(lens)
         height, width = camera.size
         local = vertices @ pose[:3, :3].T + pose[:3, 3]
         away = local[:, 2]

@@ -7,7 +7,7 @@ from torch import Tensor
 from headfields.ops.rasterize_gaussians import rasterize_gaussians
 from headfields.parts import Part, Rendering
 from headfields.records import Camera, Splats
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.renderers.padded import Buffers
 
 
@@ -94,7 +94,7 @@ def ray_length(camera: Camera, like: Tensor) -> Float[Tensor, "b h w"]:
     with torch.no_grad():
         y, x = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5 for size in (height, width))
         y = y[:, None]
-        inverse = inverse_3x3(lens)
+        inverse = inverse_intrinsics(lens)
         form = (inverse.mT @ inverse)[..., None, None]  # of the squared length of K⁻¹ (x, y, 1)
         of_x = form[:, 0, 0] * x * x + 2 * form[:, 0, 2] * x + form[:, 2, 2]
         of_y = form[:, 1, 1] * y * y + 2 * form[:, 1, 2] * y

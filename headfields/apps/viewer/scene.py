@@ -18,7 +18,7 @@ from headfields.metrics.image import psnr
 from headfields.ops.reference.rasterize_gaussians import harmonic_colors
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.records import Camera, HeadState, Splats
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import draw_wireframe, heat, view_camera
 
@@ -405,7 +405,7 @@ def _frustum(draw: Any, camera: Camera, other: Camera, depth: float | int) -> No
     """The outline of another camera: its center and its image at a depth."""
     height, width = other.size
     corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], dtype=torch.float32)
-    lens = inverse_3x3(other.intrinsics.reshape(3, 3))
+    lens = inverse_intrinsics(other.intrinsics.reshape(3, 3))
     local = torch.cat([corners, torch.ones(4, 1)], 1) @ lens.T * depth
     pose = other.world_to_camera.reshape(4, 4)
     world = (local - pose[:3, 3]) @ pose[:3, :3]

@@ -10,7 +10,7 @@ from torch import Tensor
 from headfields.data.labels import Label
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
-from headfields.records.inverse import inverse_3x3
+from headfields.records.inverse import inverse_intrinsics
 from headfields.synthetic.scene import labels as lab
 from headfields.synthetic.scene import surface_colors
 from headfields.synthetic.scene.scene import BROW, EYE, GUM, HAIR, SKIN, TOOTH, PosedScene, Scene
@@ -34,7 +34,7 @@ def pixel_rays(camera: Camera, offsets: Float[Tensor, "p k 2"]) -> tuple[Float[T
     image = (corner + offsets).reshape(-1, 2)
     pose, intrinsics = camera.world_to_camera.reshape(4, 4), camera.intrinsics.reshape(3, 3)
     homogeneous = torch.nn.functional.pad(image, (0, 1), value=1.0)
-    direction = homogeneous @ inverse_3x3(intrinsics).T @ pose[:3, :3]
+    direction = homogeneous @ inverse_intrinsics(intrinsics).T @ pose[:3, :3]
     origin = -(pose[:3, :3].T @ pose[:3, 3])
     return origin.expand_as(direction).contiguous(), torch.nn.functional.normalize(direction, dim=1).contiguous()
 
