@@ -113,6 +113,7 @@ def test_a_killed_cell_on_seconds_has_the_whole_budget_and_the_same_draws(folder
     assert all(drawn[step] == first[step] for step in first if step in drawn)
 
 
+@pytest.mark.slow
 def test_curves_are_on_frames_that_no_row_trains_on(folder: Path, tmp_path) -> None:  # noqa: F811
     study = study_of(folder, steps=40)
     source, validation = opened(study, str(folder))

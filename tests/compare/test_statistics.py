@@ -97,6 +97,7 @@ def test_a_loss_planted_into_real_cells_is_found(real, captures: int) -> None:
     assert found >= 90
 
 
+@pytest.mark.slow
 def test_studies_that_add_seeds_keep_the_level() -> None:
     random, level, ended = np.random.default_rng(3), 0.05, []
     false = 0

@@ -43,6 +43,7 @@ def test_on_the_procedural_head():
     assert len(head_anchors(template, 0, 1)) == 1 and len(head_anchors(template, 2, 0)) == 4
 
 
+@pytest.mark.slow
 def test_on_a_head_that_is_nearly_symmetric():
     template = hf.data.load_capture(shared("captures/ict_a")).template
     check(template, head_anchors(template), 30, 5, 0.005)

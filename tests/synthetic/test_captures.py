@@ -138,6 +138,7 @@ def test_same_seed_same_bytes(folder: Path, tmp_path: Path) -> None:
     assert [str(name) for name in files if (folder / name).read_bytes() != (again / name).read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_capture(folder: Path, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", seed=4, frames=1, test_frames=0)
     for name in ("images/00000.png", "flame/exp/00000.txt", "meshes/00000.obj"):
@@ -170,7 +171,7 @@ def test_a_finished_capture_is_kept(folder: Path, tmp_path: Path) -> None:
         draw(kept, seed=9)
 
 
-@pytest.mark.parametrize("how", ["failed", "killed"])
+@pytest.mark.parametrize("how", [pytest.param("failed", marks=pytest.mark.slow), "killed"])
 def test_a_try_that_did_not_end_refuses_no_other(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(BaseException):
         pass

@@ -13,7 +13,7 @@ from headfields.training.presets import presets
 from headfields.training.train_preset import train
 from tests.data.tiny import blob, tiny_frames
 
-QUICK = {"static_field"}
+QUICK = {"gaussian_avatars"}
 
 
 @pytest.mark.parametrize(

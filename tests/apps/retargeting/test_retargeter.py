@@ -68,7 +68,7 @@ def test_what_is_found_on_a_head(coarse):
     assert (coarse.lip[coarse.landmarks[:48]] <= 0).all() and (coarse.lip[coarse.landmarks[17:48]] == 0).all()
 
 
-@pytest.mark.parametrize("direction", ["finer", "coarser"])
+@pytest.mark.parametrize("direction", ["finer", pytest.param("coarser", marks=pytest.mark.slow)])
 def test_another_topology_reproduces_the_motion(motion, coarse, fine, to_fine, to_coarse, direction):
     truth = split(motion.vertices, coarse)[0][:, fine[1]]
     if direction == "finer":
@@ -110,6 +110,7 @@ def test_the_back_of_the_head_is_still(motion, coarse, fine, to_fine):
     assert (to_fine(motion).vertices - fine[0].neutral)[:, back].norm(dim=-1).amax() < 3e-4
 
 
+@pytest.mark.slow
 def test_place_size_and_turn_of_the_source_do_not_matter(motion, coarse, fine, to_fine):
     """A source in decimeters, turned and elsewhere, moves the target just so."""
     c, s = 0.966, 0.259  # 15 degrees

@@ -106,6 +106,7 @@ def test_identity_is_saved_exactly_and_stops(model, drawn, identity, options, tm
         HeadIdentity.load(tmp_path / "none.safetensors")
 
 
+@pytest.mark.slow
 def test_bad_frames_are_named_and_nothing_else_is_lost(model, drawn, identity, options, tmp_path):
     """Frame 1 is black, frame 2 has no face, the landmarks of frame 3 are another's; a cut before frame 4."""
     source = drawn.recording
