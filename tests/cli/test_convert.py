@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -8,6 +9,7 @@ from headfields.synthetic.head.model import procedural_head_arrays
 from tests.data.formats import vhap_folder
 
 
+@pytest.mark.slow
 def test_a_capture_with_flame_parameters_becomes_one_with_meshes(tmp_path, capsys):
     head = hf.synthetic.procedural_head()
     vhap_folder.write(tmp_path / "vhap", head, steps=1)

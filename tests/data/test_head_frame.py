@@ -153,7 +153,7 @@ def test_a_capture_with_the_pose_in_its_cameras_is_left_alone(folders: dict[str,
     assert torch.equal(auto.head_pose([3, 1]), torch.eye(4, dtype=torch.float64).repeat(2, 1, 1))
 
 
-@pytest.mark.parametrize("memory", [256, 0.2])
+@pytest.mark.parametrize("memory", [pytest.param(256, marks=pytest.mark.slow), 0.2])
 def test_a_capture_with_the_pose_in_its_vertices_is_the_same(folders: dict[str, Path], memory: float) -> None:
     still = load_capture(folders["still"])
     moving = load_capture(folders["moving"], memory_budget_mb=memory)
@@ -216,6 +216,7 @@ def test_a_mesh_without_a_rigid_part_is_warned_of() -> None:
     assert len(report) == 2 and report[1].startswith("warning: ") and "pass load_capture a mask" in report[1]
 
 
+@pytest.mark.slow
 def test_tracking_error_does_not_depend_on_where_the_pose_is(tmp_path: Path) -> None:
     drawn = {"frames": 4, "test_frames": 1, "size": 16, "samples": 1, "progress": False}
     still = load_capture(write_head_capture(tmp_path / "still", **drawn, noise=TrackingNoise()))

@@ -32,7 +32,14 @@ def capture(folder: Path, scale: float, labels: bool = True, **options: str) -> 
     return hf.data.load_capture(folder, **options)
 
 
-@pytest.mark.parametrize(("scale", "stands_off"), [(1.0, 0.0), (0.75, 0.0275), (0.5, 0.055)])
+@pytest.mark.parametrize(
+    ("scale", "stands_off"),
+    [
+        pytest.param(1.0, 0.0, marks=pytest.mark.slow),
+        (0.75, 0.0275),
+        pytest.param(0.5, 0.055, marks=pytest.mark.slow),
+    ],
+)
 def test_the_distance_of_the_matte_is_measured(tmp_path: Path, scale: float, stands_off: float) -> None:
     extent = hf.data.matter.matter_extent(capture(tmp_path / "a", scale), outside=0.0)
     pixel = 0.01  # of the coarse images, at the head

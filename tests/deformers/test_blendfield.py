@@ -80,6 +80,7 @@ def test_a_neutral_face_is_left_alone_and_a_new_blendfield_moves_nothing(kind: s
     assert float(new(points, points, frame, new.prepare(state())).points.sub(points).detach().abs().max()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (0, 2))])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_inputs_that_never_occur_do_nothing_and_the_others_learn(layers: int, seed: int) -> None:

@@ -232,7 +232,15 @@ INPUTS = {
     "texturing.md": write_texture_set, "tracking.md": write_recordings,
 }  # fmt: skip
 """What writes the files that a page reads."""
-LONG = ("rigging.md", "compare.md", "your_own_video.md", "recipes.md", "template_tracking.md", "geometry_metrics.md")
+LONG = (
+    "rigging.md",
+    "compare.md",
+    "your_own_video.md",
+    "recipes.md",
+    "template_tracking.md",
+    "geometry_metrics.md",
+    "own_capture.md",
+)
 """Pages that take seconds (a scan is registered, a study run, a video tracked), of which the names are checked."""
 
 

@@ -102,6 +102,7 @@ def test_a_bad_step_leaves_everything_as_it_was(tmp_path, late: str, gradient: b
     assert not torch.equal(before["encoder.table"], state(made)["encoder.table"]), "training goes on"
 
 
+@pytest.mark.parametrize("late", CAPTURED_ALONE, indirect=True)
 def test_bad_steps_in_a_row_end_training_without_harm(tmp_path, late: str) -> None:
     made = ball_trainer(64, out=tmp_path)
     made.losses[0] = made._objective.losses[0] = Spoiled(range(4, 99), math.inf)
@@ -114,6 +115,7 @@ def test_bad_steps_in_a_row_end_training_without_harm(tmp_path, late: str) -> No
     assert same(before, state(made)) and made.progress.step <= 4 + asynchronous.READ_EVERY
 
 
+@pytest.mark.parametrize("late", CAPTURED_ALONE, indirect=True)
 def test_the_frame_at_fault_is_named(late: str) -> None:
     made = ball_trainer(256)
     image = made.capture.image
@@ -123,6 +125,7 @@ def test_the_frame_at_fault_is_named(late: str) -> None:
     assert 0 < result.skipped < 12 and set(result.skipped_frames) == {3}
 
 
+@pytest.mark.parametrize("late", CAPTURED_ALONE, indirect=True)
 def test_overflow_is_reported_and_mended(tmp_path, late: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_every(monkeypatch, 4)
     made = ball_trainer(512, out=tmp_path)
@@ -170,6 +173,7 @@ def test_a_loss_that_computes_with_the_step_is_not_captured(
         assert event["reason"] == made.graph_reason and not event["captured"]
 
 
+@pytest.mark.parametrize("late", CAPTURED_ALONE, indirect=True)
 def test_a_part_that_changes_each_step_is_named(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_graph, "MOST_CAPTURES", 2)
     made = ball_trainer(64)

@@ -31,7 +31,7 @@ def numbers(trainer):
     return [*(p.detach() for p in gaussians.parameters()), gaussians.face]
 
 
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", ["density", pytest.param("absolute", marks=pytest.mark.slow), "mcmc"])
 def test_a_resumed_run_is_the_unbroken_one_to_the_bit(name, tmp_path):
     whole, first = make(CONTROLS[name]()), make(CONTROLS[name](), tmp_path)
     whole.fit(steps=13)

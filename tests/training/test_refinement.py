@@ -151,6 +151,7 @@ def test_it_is_the_same_each_time(avatar: Avatar, capture: Tracked) -> None:
     assert not torch.equal(one.camera.world_to_camera, third.camera.world_to_camera)
 
 
+@pytest.mark.slow
 def test_expression_and_the_mesh_with_it(avatar: Avatar, capture: Tracked) -> None:
     true = capture.state(torch.tensor([1]))
     assert true.expression is not None
@@ -205,9 +206,9 @@ def test_a_head_out_of_sight_stays_where_it_is(avatar: Avatar, capture: Tracked)
     "sampler",
     [
         UniformSampler(64),
-        HierarchicalSampler(48, 48),
+        pytest.param(HierarchicalSampler(48, 48), marks=pytest.mark.slow),
         OccupancySampler("posed", step=0.003),
-        OccupancySampler("canonical", step=0.003),
+        pytest.param(OccupancySampler("canonical", step=0.003), marks=pytest.mark.slow),
     ],
     ids=["uniform", "hierarchical", "posed grid", "canonical grid"],
 )

@@ -388,6 +388,7 @@ def test_codes_of_someone_new_come_closer_than_the_mean(prior: Prior, scans: Mes
         fit_scans(prior, scans)
 
 
+@pytest.mark.slow
 def test_a_rare_expression_is_within_reach(prior: Prior, scans: MeshScans, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wink is 6 standard deviations from the mean of scans that rarely wink; Adam's steps have a bounded length."""
     statistics = prior.statistics().expression

@@ -83,7 +83,7 @@ def test_landmarks_are_found_on_a_sealed_face(sealed, head):
     assert not lips_parted(sealed.vertices, sealed.faces, landmarks.lips).any()
 
 
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_landmarks_of_other_people(head, seed):
     shape = torch.zeros(1, head.shape_basis.shape[0])
     shape[0, :20] = torch.randn(20, generator=torch.Generator().manual_seed(seed))
