@@ -193,7 +193,7 @@ def _at(line: Sequence[tuple[float, float]], x: float) -> float:
 
 def _label(axis: Axes, spots: Sequence[tuple[float, float, str, str]]) -> None:
     """Names to the right of points, moved up where they would lie on one another."""
-    axis.figure.draw_without_rendering()
+    axis.figure.canvas.draw()
     pixel = axis.figure.dpi / 72
     points = [axis.transData.transform((x, y)) for x, y, _, _ in spots]
     placed = [(across - 5 * pixel, across + 5 * pixel, up) for across, up in points]

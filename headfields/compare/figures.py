@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from headfields.compare.cells import Cell, trials_of
-from headfields.compare.running import done_cells
+from headfields.compare.running import done_cells, nothing_done
 from headfields.compare.study import Study
 
 
@@ -19,7 +19,7 @@ def export_figures(study: Study, out: Path | str, folder: Path | str, device: st
     out, folder = Path(out), Path(folder)
     done = [cell for cell in _cells(study, out, device) if cell.done(out) is not None]
     if not done:
-        raise ValueError(f"{out} has no finished cell of this study on {device}; run it first")
+        raise ValueError(nothing_done(out, device))
     for cell in done:
         _copy(cell, out, folder)
     return len(done)

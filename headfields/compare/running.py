@@ -249,12 +249,19 @@ def verify(study: Study, out: Path | str, scratch: Path | str, seed: int | None 
         if any(study.primary in row for row in (cell.done(Path(out)) or {"frames": []})["frames"])
     ]
     if not done:
-        raise ValueError(f"{out} has no finished cell of this study on {device}; run it first")
+        raise ValueError(nothing_done(out, device))
     cell = random.Random(seed).choice(done)
     before = summary(cell.done(Path(out)) or {}, study.primary)
     again = summary(run_cell(cell, scratch), study.primary)
     same = "the same" if before == again else f"{again - before:+.4f} apart"
     return f"{cell}: {study.primary} was {before:.4f} and is {again:.4f}: {same}"
+
+
+def nothing_done(out: Path | str, device: str) -> str:
+    """What to say of a folder without a finished cell of a study."""
+    others = len(list(Path(out).glob("cells/*/result.json")))
+    rest = f"; {others} cells there are of other code, options, data or versions" if others else ""
+    return f"{out} has no finished cell of this study on {device}{rest}; run it first"
 
 
 def done_cells(study: Study, out: Path, device: str = "cpu") -> list[Cell]:

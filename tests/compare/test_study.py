@@ -333,3 +333,9 @@ def test_rows_that_train_and_measure_in_their_own_way(tmp_path) -> None:
             Study([tmp_path / "scans"], **{**said, **changes})
     with pytest.raises(ValueError, match="Row: run trains and measures by itself"):
         Row(run=heads, options={"rays": 3})
+
+
+def test_cells_of_other_code_are_named_where_none_is_of_this_study(done, folder) -> None:
+    _, out, _ = done
+    with pytest.raises(ValueError, match=r"no finished cell of this study on cpu; 4 cells there are of other code"):
+        verify(study_of(folder, steps=5), out, out / "scratch")
