@@ -17,7 +17,7 @@ from headfields.compare.page import bounds_of
 from headfields.compare.study import measure_in
 
 COLORS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#b08800", "#5c3d2e", "#c2255c")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GRAY, INK = "#c4cad0", "#343a40"
 DEPTH = 8.0
 """dB below the best row that a chart shows; rows below are counted."""
