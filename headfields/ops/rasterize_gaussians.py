@@ -147,9 +147,6 @@ def rasterize_gaussians(
     dtype = torch.float32
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
-    in_kernel = dtype == torch.float32 and use_native(means)
-    if not in_kernel and all(has_readable_values(tensor) for tensor in (means, quaternions, scales, opacities)):
-        _check_values(quaternions, scales, opacities)
     pose, lens = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (camera.world_to_camera, camera.intrinsics))
     c, (height, width) = len(pose), camera.size
     n = means.shape[-2] if means.ndim >= 2 else 0
@@ -163,7 +160,8 @@ def rasterize_gaussians(
             )
         trailing["colors"] = colors.shape[-2:]
     each = {name: _batched(name, tensors[name].to(dtype), c, n, tail) for name, tail in trailing.items()}
-    if has_readable_values(each["means"]):
+    in_kernel = dtype == torch.float32 and use_native(means)
+    if not in_kernel and has_readable_values(each["means"]):
         _check_values(each["quaternions"], each["scales"], each["opacities"])
     for name in ("means2d_offset", "means2d_absgrad"):
         if name in tensors and tensors[name].shape != (c, n, 2):
