@@ -7,7 +7,6 @@ import pytest
 
 import headfields as hf
 from benchmarks import retracked
-from benchmarks.studies import mononphm_rows
 from headfields.compare import Study
 from headfields.compare.cells import cells_of, misfits, run_cell
 from headfields.data.formats.insta_writer import write_insta
@@ -49,13 +48,12 @@ def test_a_tracked_capture_has_the_frames_of_the_exact_one(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_prior_is_a_cell(tmp_path: Path) -> None:
-    words = ["--out", str(tmp_path / "heads"), "--people", "3", "--expressions", "3", "--size", "48"]
-    mononphm_rows.main(words)
+    hf.synthetic.generate_scans(hf.synthetic.procedural_head(), 2, 2, out=tmp_path / "heads" / "scans", progress=False)
     path = next(path for path in STUDIES if path.stem == "mononphm")
     study = Study.load(path, [tmp_path / "heads"])
-    study = replace(study, steps=2, arguments={"people": 2, "fit_steps": 2, "tracked": 0}, strata=study.strata[:2])
+    study = replace(study, steps=2, arguments={"people": 1, "fit_steps": 2, "tracked": 0}, strata=study.strata[:2])
     result = run_cell(cells_of(study)[0], tmp_path / "out")
     frames = {stratum: [row for row in result["frames"] if row["stratum"] == stratum] for stratum in study.strata}
-    assert len(frames["trained"]) == mononphm_rows.WIDEST and len(frames["held out"]) == mononphm_rows.OF_A_PERSON
+    assert len(frames["trained"]) == len(frames["held out"]) == 2  # all there are
     assert all(row["distance_stray@trained"] > 0 for row in frames["trained"])
     assert run_cell(cells_of(study)[0], tmp_path / "out") == result
