@@ -33,6 +33,7 @@ from headfields.parts import (
 from headfields.records import Camera, Canonical, Features, HeadState, Template
 from headfields.records.device_copy import Movable
 from headfields.records.display import Displayed
+from headfields.records.head_rig import HeadRig
 
 C = TypeVar("C", bound="Composition")
 
@@ -44,6 +45,9 @@ class Composition(Movable, Displayed):
         deformer: posed space to canonical space, or back.
         template: the mesh that the avatar is built on, or None.
         preview: a camera and a frame for a picture of the avatar, or None; saved with it.
+        rig: how the mesh follows expression and joints (`headfields.records.head_rig.HeadRig`), so that `to_html` and a
+            notebook can move the avatar without its capture; saved with it, displacements in half precision; None: not
+            known. Training of Gaussians sets it.
         trained_on: the arguments `head_frame` and `mouth` with which `headfields.data.load_capture` opened the capture
             that it was trained on, saved with it; None: not known.
     """
@@ -53,6 +57,7 @@ class Composition(Movable, Displayed):
     deformer: Deformer
     template: Template | None
     preview: tuple[Camera, HeadState] | None
+    rig: HeadRig | None
     trained_on: dict[str, str] | None
 
     @property
@@ -107,6 +112,7 @@ class Composition(Movable, Displayed):
         for name, table in (codes or {}).items():
             self._add_codes(name, table)
         self.preview = None
+        self.rig = None
         self.trained_on = None
 
     def _settle(self, device: torch.device) -> None:
@@ -153,7 +159,7 @@ class Composition(Movable, Displayed):
         for part in made.modules():
             if id(part) not in shared:
                 part.training = self.training
-        made.preview, made.trained_on = self.preview, self.trained_on
+        made.preview, made.rig, made.trained_on = self.preview, self.rig, self.trained_on
         return made
 
     def _add_codes(self, name: str, table: LatentTable) -> None:
@@ -229,20 +235,22 @@ class Composition(Movable, Displayed):
         if not self.codes:
             parts.pop("codes")
         records = {"template": parts.pop("template"), "preview": self.preview, "trained_on": self.trained_on}
+        if self.rig is not None:
+            records["rig"] = self.rig.map(lambda tensor: tensor.half() if tensor.ndim == 3 else tensor)
         write_parts(path, parts, records, self.state_dict(), tensors, headers)
 
     def to_html(self, path: str | Path, motion: Any = None, head: Any = None, **options: Any) -> Path:
         """Writes the avatar as one HTML page, which poses and draws it in any browser: no server, no network.
 
         For avatars of Gaussians on triangles (`gaussian_avatars`, `rgb_avatar`, `flash_avatar`); `headfields distill`
-        makes one of a field of rays.
+        makes one of a field of rays. A notebook shows the same page for an avatar with a preview.
 
         Args:
             path: the file; its folder is created.
             motion: what it plays: a `HeadState` of T frames, or a `headfields.data.Capture`; None: the avatar's
                 preview.
-            head: the head model that the avatar was built on, whose shapes and joints get sliders; None: the linear
-                rig that fits the motion best.
+            head: what moves the mesh, whose shapes and joints get sliders: the head model that the avatar was built on,
+                or a `HeadRig`; None: the avatar's `rig`, or else the linear rig that fits the motion best.
             options: `camera`, `fps`, `title` and `about`, as for `headfields.viz.page.page.page_html`.
 
         Returns:
@@ -278,6 +286,9 @@ class Composition(Movable, Displayed):
             pair = isinstance(preview, tuple) and [type(each) for each in preview] == [Camera, HeadState]
             if not (pair or preview is None):
                 raise ValueError(f"preview is {brief(preview)}; expected a Camera and a HeadState")
+            rig = saved.records["rig"]
+            if not (rig is None or isinstance(rig, HeadRig)):
+                raise ValueError(f"rig is {brief(rig)}; expected a HeadRig")
             trained_on = saved.records["trained_on"]
             if not (trained_on is None or isinstance(trained_on, dict)) or not all(
                 isinstance(value, str) for value in (trained_on or {}).values()
@@ -287,6 +298,7 @@ class Composition(Movable, Displayed):
                 avatar = cls(**saved.parts, template=saved.records["template"])
                 load_state(avatar, saved.state)
             avatar.preview, avatar.trained_on = preview, trained_on
+            avatar.rig = None if rig is None else rig.map(lambda tensor: tensor.float())
             return avatar
 
 

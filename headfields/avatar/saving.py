@@ -19,10 +19,11 @@ from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.files.versions import FileFormat
 from headfields.parts import Part, part_class, part_name
 from headfields.records import Camera, HeadState, Template
+from headfields.records.head_rig import HeadRig
 
 FORMAT = FileFormat("headfields.avatar", "an avatar", 2, "train it again, or load it with the version that saved it")
 _LARGEST = 2**53  # of a number that is a size, a step or a seed
-_RECORDS = {record.__name__: record for record in (Camera, HeadState, Template)}
+_RECORDS = {record.__name__: record for record in (Camera, HeadRig, HeadState, Template)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def read_parts(path: str | Path, names: Mapping[str, bool]) -> SavedParts:
     allowance = Allowance(sum(tensor.numel() for tensor in tensors.values()))
     with allowance:
         parts = {name: reader.decode(part, f"parts.{name}") for name, part in entries.items()}
-        records = {name: reader.decode(description.get(name), name) for name in ("template", "preview", "trained_on")}
+        names_of_records = ("template", "preview", "trained_on", "rig")
+        records = {name: reader.decode(description.get(name), name) for name in names_of_records}
     state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     return SavedParts(parts, records, state, allowance)
 

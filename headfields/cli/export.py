@@ -22,6 +22,7 @@ _UNUSED = {
     "gaussians": ("in_place", "texture", "scale"),
     "mesh": ("space", "scale"),
     "pictures": ("space", "in_place", "texture"),
+    "page": ("space", "texture", "scale"),
 }
 """Options that each kind of file does not read."""
 
@@ -48,15 +49,16 @@ def export(
 
     By the ending of --out: a textured mesh with morph targets and a skin, animated by a capture's motion (.glb, .usd,
     .usda, .usdc, .usdz); the Gaussians of an avatar of Gaussians (.ply; with --gaussians also .glb, in
-    KHR_gaussian_splatting); a video with a transparent background (.webm in VP9, .mov in ProRes 4444); or a folder, of
+    KHR_gaussian_splatting); a page that poses and draws an avatar of Gaussians in a browser, without a server (.html);
+    a video with a transparent background (.webm in VP9, .mov in ProRes 4444); or a folder, of
     PNGs with transparency, or with --gaussians of a .ply for each frame.
 
     Args:
         source: Folder of a run, folder of a capture, or a rig (RIG.npz of headfields rig, or a FLAME or SMPL-X file).
         out: File or folder to write.
         motion: Capture whose motion animates the head; its own, or any other, of any head model. Or the motion of a
-            face in ARKit's shapes, a CSV of Live Link Face or JSON lines (.csv, .jsonl). For videos and Gaussians: the
-            run's own capture if not given.
+            face in ARKit's shapes, a CSV of Live Link Face or JSON lines (.csv, .jsonl). For pages, videos and
+            Gaussians: the run's own capture if not given.
         frames: Frames of the motion; all if not given. Of Gaussians in a file: one, as 10:11 (0 if not given).
         gaussians: Write the avatar's Gaussians rather than a mesh or pictures.
         space: Gaussians posed as in the frame, or canonical.
@@ -73,7 +75,7 @@ def export(
     """
     given = dict(locals())
     ending = out.suffix.lower()
-    known = (".glb", ".ply", "", *_USD, *_VIDEO)
+    known = (".glb", ".html", ".ply", "", *_USD, *_VIDEO)
     if ending not in known:
         raise CommandError(f"--out is {out}; expected a folder, or one of {', '.join(filter(None, known))}")
     if fps < 1 or texture < 0 or not 0 < scale <= 64:
@@ -85,6 +87,7 @@ def export(
     if gaussians and ending not in (".glb", ".ply", ""):
         raise CommandError(f"--gaussians goes with a .ply, a .glb or a folder, and --out is {out}")
     kind = "gaussians" if gaussians or ending == ".ply" else "mesh" if ending in (".glb", *_USD) else "pictures"
+    kind = "page" if ending == ".html" else kind
     unused = set(_UNUSED[kind])
     if kind != "mesh" and not is_face(motion):
         unused |= {"arkit", "fps"} if kind == "gaussians" else {"arkit"}
@@ -96,7 +99,9 @@ def export(
     if kind == "pictures" and not ending and not is_face(motion):
         refuse_unused(export, given, ("fps",), "for single pictures")
     opened = _Source(source, capture, memory, device, arkit, fps)
-    if kind == "gaussians":
+    if kind == "page":
+        _export_page(opened, out, motion, frames, in_place, fps, limit)
+    elif kind == "gaussians":
         _export_gaussians(opened, out, motion, frames, space, limit)
     elif kind == "mesh":
         _export_mesh(opened, out, motion, frames, arkit, in_place, fps, texture, limit)
@@ -281,6 +286,39 @@ def _export_gaussians(
     print(
         f"{out if folder else written}: {splats.count} Gaussians, {len(chosen)} frame{'s' if len(chosen) > 1 else ''}"
     )
+
+
+def _export_page(
+    source: _Source, out: Path, motion: Path | None, frames: str | None, in_place: bool, fps: int, limit: int | None
+) -> None:
+    from tqdm import tqdm
+
+    from headfields.avatar.splat_avatar import SplatAvatar
+    from headfields.records import Camera, HeadState
+    from headfields.viz.page.rigs import capture_rig
+
+    avatar = source.needs_avatar("pages")
+    if not isinstance(avatar, SplatAvatar):
+        raise CommandError(
+            f"{source.path} holds an avatar of a field of rays, and a page draws Gaussians; make some of it first:\n"
+            f"  headfields distill {source.path} --out FAST\n  headfields export FAST --out {out}"
+        )
+    chosen = _frames(source.driver(motion), frames, limit)
+    rig = capture_rig(source.capture)
+    print(f"the mesh is fitted within {1e3 * rig.error:.2f} mm, root mean square", file=sys.stderr)
+    shots = tqdm(_shots(source, motion, chosen), total=len(chosen), unit="frame", file=sys.stderr)
+    cameras, states = zip(*((_one(camera), state) for camera, state in shots), strict=True)
+    camera = Camera.cat(list(cameras))
+    written = avatar.to_html(
+        out, HeadState.cat(list(states)), rig, camera=camera[0] if in_place else camera, fps=fps,
+        title=source.path.resolve().name.replace("_", " "),
+    )  # fmt: skip
+    print(f"{written}: {len(avatar.gaussians)} Gaussians, {len(chosen)} frames, {written.stat().st_size / 1e6:.1f} MB")
+
+
+def _one(camera: Any) -> Any:
+    """A camera as a batch of one."""
+    return camera.map(lambda tensor: tensor[None]) if camera.world_to_camera.ndim == 2 else camera
 
 
 def _splats(avatar: Any, state: Any, space: str) -> Any:

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from headfields.avatar.splat_avatar import SplatAvatar
+from headfields.data.errors import CaptureError
 from headfields.data.live import LiveCapture
 from headfields.losses.base import Loss
 from headfields.runs import checkpoint
@@ -21,6 +23,7 @@ from headfields.training.batches import BatchSource
 from headfields.training.processes import Processes
 from headfields.training.state import TrainingState
 from headfields.training.warn import warn
+from headfields.viz.page.rigs import capture_rig
 
 
 class TrainingRun:
@@ -85,7 +88,13 @@ class TrainingRun:
             self._state.save(self.folder.checkpoint, None)
 
     def save_last(self) -> None:
-        """The avatar's file at the end of a run."""
+        """The avatar's file at the end of a run; of Gaussians with the rig that moves it without its capture."""
+        avatar = self._state.avatar
+        if isinstance(avatar, SplatAvatar) and avatar.rig is None:
+            try:
+                avatar.rig = capture_rig(self._capture)
+            except (ValueError, CaptureError) as error:
+                warn(f"Trainer: {self.folder.avatar} has no rig, so a page of it has no sliders: {error}")
         self._save_avatar(self.folder.avatar)
 
     def _save_avatar(self, path: Path) -> None:

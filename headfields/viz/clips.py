@@ -14,12 +14,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from headfields.avatar.composition import Composition
 from headfields.mesh.mesh import Mesh
 from headfields.parts import Rendering
 from headfields.records import Camera, HeadState
 from headfields.records.display import Displayed
 from headfields.viz.images import encoded, save_image, to_uint8
 from headfields.viz.mesh import draw_mesh, view_camera
+from headfields.viz.page.page import Page, page_html
 from headfields.viz.video import write_video
 
 __all__ = ["Clip", "Grid", "show", "turn_angles", "turntable"]
@@ -63,13 +65,13 @@ class Grid(Displayed):
     """Pictures and clips in rows; a notebook shows them with their captions.
 
     Attributes:
-        tiles: images (H, W, 3) of 8 bits, or clips.
+        tiles: images (H, W, 3) of 8 bits, clips, or pages.
         captions: one for each tile, or none.
         columns: tiles in a row.
         width: of a tile on the page, pixels; None: as large as it is.
     """
 
-    tiles: tuple[UInt8[np.ndarray, "_ _ 3"] | Clip, ...]
+    tiles: tuple[UInt8[np.ndarray, "_ _ 3"] | Clip | Page, ...]
     captions: tuple[str, ...] = ()
     columns: int = 4
     width: int | None = None
@@ -82,18 +84,23 @@ class Grid(Displayed):
         style = "" if self.width is None else f' style="width:{self.width}px"'
         cells = []
         for index, tile in enumerate(self.tiles):
-            if isinstance(tile, Clip):
+            if isinstance(tile, Page):
+                body = tile.html()
+            elif isinstance(tile, Clip):
                 body = tile.html().replace("<video ", f"<video{style} ").replace("<img ", f"<img{style} ")
             else:
                 body = f'<img{style} src="data:image/png;base64,{base64.b64encode(encoded(tile)).decode()}">'
             caption = f"<div>{html.escape(self.captions[index])}</div>" if self.captions else ""
             cells.append(f'<td style="text-align:left;vertical-align:top">{caption}{body}</td>')
         rows = (cells[i : i + self.columns] for i in range(0, len(cells), self.columns))
+        if len(cells) == 1 and isinstance(self.tiles[0], Page):  # as wide as the notebook
+            return f"{html.escape(self.captions[0]) if self.captions else ''}{self.tiles[0].html()}"
         return "<table>" + "".join(f"<tr>{''.join(row)}</tr>" for row in rows) + "</table>"
 
     def save(self, path: Path | str) -> Path:
-        """Writes the images of the grid as one picture, without captions; of a clip its first frame."""
-        images = [tile.frames[0] if isinstance(tile, Clip) else tile for tile in self.tiles]
+        """Writes the images of the grid as one picture, without captions; of a clip its first frame, no pages."""
+        tiles = [tile for tile in self.tiles if not isinstance(tile, Page)]
+        images = [tile.frames[0] if isinstance(tile, Clip) else tile for tile in tiles]
         height, width = (max((image.shape[axis] for image in images), default=1) for axis in (0, 1))
         rows = math.ceil(len(images) / self.columns) or 1
         sheet = np.full((rows * height, min(self.columns, max(len(images), 1)) * width, 3), 255, np.uint8)
@@ -111,7 +118,8 @@ def show(
 
     Args:
         items: images (H, W), (H, W, 3) or (H, W, 4), floats in [0, 1] or 8 bits; a batch (N, H, W, C) or a list of
-            images plays as a video; a `Rendering` of an image; a `Mesh`, from the front; a `Clip`, as of `turntable`.
+            images plays as a video; a `Rendering` of an image; a `Mesh`, from the front; a `Clip`, as of `turntable`;
+            an avatar of Gaussians, as the page of its `to_html`, which moves without a kernel.
         captions: one for each item, or none.
         columns: items in a row.
         width: of an item on the page, pixels; None: as large as it is.
@@ -135,9 +143,11 @@ def show(
     return Grid(tuple(_tile(item, fps) for item in items), tuple(captions), columns, width)
 
 
-def _tile(item: Any, fps: float | int) -> np.ndarray | Clip:
-    if isinstance(item, Clip):
+def _tile(item: Any, fps: float | int) -> np.ndarray | Clip | Page:
+    if isinstance(item, Clip | Page):
         return item
+    if isinstance(item, Composition):
+        return Page(page_html(item))
     if isinstance(item, Rendering):
         if item.rgb.ndim != 3:
             raise ValueError(
@@ -154,7 +164,8 @@ def _tile(item: Any, fps: float | int) -> np.ndarray | Clip:
     if isinstance(item, Tensor | np.ndarray):
         return to_uint8(item)
     raise TypeError(
-        f"show: an item is a {type(item).__name__}; expected images, lists of images, a Rendering, a Mesh or a Clip"
+        f"show: an item is a {type(item).__name__}; expected images, lists of images, a Rendering, a Mesh, a Clip or "
+        "an avatar of Gaussians"
     )
 
 

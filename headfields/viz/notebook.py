@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from headfields.avatar.composition import Composition
+from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.data.capture import Capture
 from headfields.mesh.mesh import Mesh
 from headfields.parts import Part, Rendering
@@ -21,6 +22,8 @@ from headfields.records.base import Record
 from headfields.viz.clips import Clip, Grid, mesh_look
 from headfields.viz.images import encoded, to_uint8
 from headfields.viz.mesh import draw_mesh, heat, view_camera
+from headfields.viz.page.model import can_be_shown
+from headfields.viz.page.page import Page, page_html
 
 __all__ = ["html_of", "png_of"]
 
@@ -34,19 +37,26 @@ _FRAMES = 5
 
 
 def html_of(value: Any) -> str:
-    """The HTML of an object of the library: name, table, picture."""
-    if isinstance(value, Clip | Grid):
+    """The HTML of an object of the library: name, table, picture; of an avatar of Gaussians its page, which moves."""
+    if isinstance(value, Clip | Grid | Page):
         return value.html()
+    if isinstance(value, SplatAvatar) and value.preview is not None and can_be_shown(value):
+        return f"{Page(page_html(value)).html()}{_table(value)}"
     picture = _picture(value)
+    image = ""
+    if picture is not None:
+        image = f'<img src="data:image/png;base64,{base64.b64encode(encoded(picture)).decode()}">'
+    return _table(value, image)
+
+
+def _table(value: Any, image: str = "") -> str:
+    """Name, picture and lines."""
     name = html.escape(type(value).__name__)
     cell = "<td style='text-align:left'>{}</td>"
     rows = "".join(
         f"<tr>{cell.format(html.escape(key))}{cell.format(html.escape(text))}</tr>"
         for key, text in _rows(value).items()
     )
-    image = ""
-    if picture is not None:
-        image = f'<img src="data:image/png;base64,{base64.b64encode(encoded(picture)).decode()}">'
     return f"<div><b>{name}</b>{image and '<br>'}{image}<table>{rows}</table></div>"
 
 
@@ -54,7 +64,7 @@ def png_of(value: Any) -> bytes | None:
     """The picture of an object alone; None where there is none."""
     if isinstance(value, Clip):
         return encoded(value.frames[0]) if value.frames else None
-    if isinstance(value, Grid):
+    if isinstance(value, Grid | Page):
         return None
     picture = _picture(value)
     return None if picture is None else encoded(picture)

@@ -223,3 +223,17 @@ def test_another_captures_motion_is_retargeted(tiny_folder, tmp_path, capsys):
 )
 def test_impossible_exports(run, capsys, options, reason):
     assert reason in fails(capsys, "export", str(run), *options)
+
+
+def test_a_run_becomes_a_page(run, tiny_folder, tmp_path, capsys):
+    out = tmp_path / "page" / "head.html"
+    assert main(["export", str(run), "--out", str(out), "--frames", "0:4", "--fps", "10"]) == 0
+    printed = capsys.readouterr()
+    assert "150 Gaussians, 4 frames" in printed.out and "the mesh is fitted within" in printed.err
+    text = out.read_text()
+    info = json.loads(text.partition('id="info" type="application/json">')[2].partition("</script>")[0])
+    assert info["clip"] == {"frames": 4, "fps": 10.0, "moves": info["clip"]["moves"]} and info["title"] == "run"
+    assert fails(["export", str(run), "--out", str(out), "--arkit", "x.json"]) and fails(
+        ["export", str(tiny_folder), "--out", str(out)]
+    )
+    assert out.read_text() == text

@@ -15,7 +15,7 @@ from headfields.networks.frame_inputs import FrameInputs
 from headfields.networks.gaussians import BLENDED, WIDTHS
 from headfields.viz.page.packing import Packer
 
-__all__ = ["check_avatar", "describe_avatar"]
+__all__ = ["can_be_shown", "check_avatar", "describe_avatar"]
 
 _COLOR_BITS = 12
 """Of harmonics above degree 0: a step is 1/4096 of their range."""
@@ -46,6 +46,15 @@ def check_avatar(avatar: Any) -> None:
                 f"to_html: the {name} is a {type(part).__name__}; a page knows {known.__name__} alone. `headfields "
                 "distill RUN --out FAST` makes an avatar of it that a page can show"
             )
+
+
+def can_be_shown(avatar: Any) -> bool:
+    """Whether `check_avatar` takes it."""
+    try:
+        check_avatar(avatar)
+    except TypeError:
+        return False
+    return True
 
 
 @torch.no_grad()

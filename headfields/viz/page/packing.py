@@ -58,7 +58,7 @@ class Packer:
 
     def stream(self) -> str:
         """The bytes of all arrays, one after the other, deflated, in base64."""
-        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+        deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         return base64.b64encode(deflate.compress(b"".join(self._parts)) + deflate.flush()).decode()
 
     def _add(self, name: str, values: Tensor, whole: Tensor, low: list[float] | None, step: Any) -> None:

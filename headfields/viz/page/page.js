@@ -1,6 +1,6 @@
 "use strict";
 // The page: unpacks the avatar, listens to the controls, and keeps one picture on its way from worker to canvas.
-// window.headfields is for scripts: ready, info, setState, setCamera, setBackground, read.
+// window.headfields is for scripts: ready (whether the head can be drawn), info, setState, setCamera, setBackground, read.
 
 const $ = (id) => document.getElementById(id);
 const info = JSON.parse($("info").textContent);
@@ -72,10 +72,7 @@ class Show {
 
   // Resolves when the picture shows what is set.
   settled() {
-    return new Promise((done) => {
-      this.waiting.push(done);
-      this.request();
-    });
+    return new Promise((done) => (this.busy ? this.waiting.push(done) : done()));
   }
 
   setValues(values) {
@@ -468,6 +465,7 @@ function hexColor(text) {
 async function savePicture() {
   player.pause();
   view.moving = false;
+  show.request();
   await show.settled();
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   const link = element("a", { href: URL.createObjectURL(blob), download: (info.title || "head").replace(/[^\w.-]+/g, "_") + ".png" });
@@ -494,7 +492,8 @@ async function start() {
   } catch (error) {
     $("hint").hidden = true;
     notice(`This is a still picture: the head needs a browser with WebGL2 to move (${error.message}).`);
-    throw error;
+    console.warn(error);
+    return false;
   }
   buildSliders();
   buildBackgrounds();
@@ -506,11 +505,12 @@ async function start() {
   if (info.clip.frames) player.go(0);
   else { show.setValues(info.neutral); showValues(); }
   await show.settled();
+  return true;
 }
 
 window.headfields = {
   info,
-  ready: start().then(() => true, (error) => Promise.reject(error)),
+  ready: start(),
 
   // {expression: numbers or {name: number}, pose: [[x, y, z], ...], codes: {name: numbers}}; what is left out stays.
   setState({ expression, pose, codes }) {

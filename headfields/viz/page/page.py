@@ -5,25 +5,26 @@ import html
 import io
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.files.atomic import write_text
 from headfields.records import Camera, HeadState
+from headfields.records.display import Displayed
 from headfields.records.head_rig import HeadRig
-from headfields.viz.images import to_uint8
 from headfields.viz.mesh import view_camera
 from headfields.viz.page.model import check_avatar, describe_avatar
 from headfields.viz.page.packing import Packer
 from headfields.viz.page.rigs import MOTION, capture_rig, exact_rig, fitted_rig, with_motion
 
-__all__ = ["page_html", "write_page"]
+__all__ = ["Page", "page_html", "write_page"]
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("unpack.js", "draw.js", "page.js")
@@ -41,10 +42,7 @@ def write_page(path: Path | str, avatar: Any, *arguments: Any, **options: Any) -
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page_html(avatar, *arguments, **options))
-    return path
+    return Page(page_html(avatar, *arguments, **options)).save(path)
 
 
 @torch.no_grad()
@@ -64,9 +62,10 @@ def page_html(
         motion: what the page plays: a `HeadState` of T frames, or a `headfields.data.Capture`, whose frames they are;
             the avatar's preview, or its template at rest, if None.
         head: what moves the mesh: the head model that the avatar was built on, or a `HeadRig`
-            (`headfields.viz.page.rigs`). If None, the linear rig that fits the motion best.
+            (`headfields.viz.page.rigs`). If None, the avatar's `rig`, or else the linear rig that fits the motion best.
         camera: the view at the start; or T cameras, before which the head moves as it did when it was recorded. If
-            None, that of the capture or the preview, or one in front of the head.
+            None, that of the capture or the preview, or one in front of the head. Where neighboring frames have the
+            same mesh (several cameras at a time) one of them is played, and the head stays in its place.
         fps: frames per second of the motion.
         title: heading of the page.
         about: a line below it; what the page holds if None.
@@ -84,6 +83,7 @@ def page_html(
         raise ValueError(f"to_html: fps is {fps}; expected a positive number of frames per second")
     template, preview = avatar.template_faces, avatar.preview
     assert template is not None
+    head = avatar.rig if head is None else head
     if motion is None:
         motion = preview[1] if preview is not None else HeadState(template[0][None])
         camera = preview[0] if preview is not None and camera is None else camera
@@ -92,6 +92,13 @@ def page_html(
         head = capture_rig(capture) if head is None else head
         motion, camera = capture.state(frames), capture.camera(frames) if camera is None else camera
     state = avatar.with_codes(motion.to(template[0].device)).detach().to("cpu")
+    new = torch.ones(len(state), dtype=torch.bool)
+    new[1:] = (state.vertices[1:] != state.vertices[:-1]).flatten(1).any(1)
+    if not bool(new.all()) and camera is not None:  # several cameras at a time: one frame, seen by the first of them
+        state, camera = (
+            state[new],
+            Camera(camera.world_to_camera.reshape(-1, 4, 4)[0], camera.intrinsics.reshape(-1, 3, 3)[0], camera.size),
+        )
     if head is None:
         rig, state = fitted_rig(state)
     else:
@@ -140,6 +147,35 @@ def page_html(
     }  # fmt: skip
     first, *rest = _text("page.html").split("{{")
     return first + "".join(filled[name] + after for name, after in (part.split("}}", 1) for part in rest))
+
+
+@dataclass(frozen=True, eq=False)
+class Page(Displayed):
+    """A page of an avatar; a notebook shows it within its own, and keeps it alive when it is saved.
+
+    Attributes:
+        content: the page, of `page_html`.
+        height: of the frame in a notebook, pixels.
+    """
+
+    content: str
+    height: int = 560
+
+    def __repr__(self) -> str:
+        return f"Page({len(self.content) / 1e6:.1f} MB)"
+
+    def html(self) -> str:
+        """The page as a frame that needs no file; it may run its scripts and save pictures, and nothing else."""
+        page = self.content.replace("&", "&amp;").replace('"', "&quot;")
+        look = f'style="width:100%;height:{self.height}px;border:0;border-radius:10px"'
+        return f'<iframe title="Head avatar" sandbox="allow-scripts allow-downloads" {look} srcdoc="{page}"></iframe>'
+
+    def save(self, path: Path | str) -> Path:
+        """Writes the page."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, self.content)
+        return path
 
 
 def _text(name: str) -> str:
@@ -262,10 +298,12 @@ def _sliders(rig: HeadRig, clip: Tensor, parts: dict[str, int], codes: dict[str,
 
 
 def _poster(avatar: SplatAvatar, camera: Camera, state: HeadState) -> str:
-    """The first frame as the browser shows it until, or instead of, the page's own drawing."""
+    """The first frame as the browser shows it until, or instead of, the page's own drawing; without a background."""
     device = avatar.gaussians.position.device
     view = camera.scaled(min(1.0, _POSTER / max(camera.size)))
-    image = to_uint8(avatar.render(view.to(device), state.to(device)).rgb)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image = avatar.render(view.to(device), state.to(device), 0.0)
+    straight = image.rgb / image.opacity.clamp_min(1e-3)[..., None]
+    pixels = torch.cat([straight, image.opacity[..., None]], -1).clamp(0, 1).mul(255).round().to(torch.uint8)
+    kind, buffer = "webp" if features.check("webp") else "png", io.BytesIO()
+    Image.fromarray(pixels.cpu().numpy()).save(buffer, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

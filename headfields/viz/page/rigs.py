@@ -147,12 +147,16 @@ def capture_rig(capture: Any) -> HeadRig:
 
     Raises:
         CaptureError: a file cannot be read.
-        ValueError: there is no frame.
+        ValueError: there is no frame, or they are of several people.
     """
     frames = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
     frames = torch.as_tensor(frames)
     frames = frames[torch.linspace(0, max(len(frames) - 1, 0), min(len(frames), _FRAMES)).round().long().unique()]
-    return fitted_rig(capture.state(frames), expression_basis(capture)[0], expression_names(capture))[0]
+    state = capture.state(frames)
+    if state.identity is not None and len(state.identity.unique()) > 1:
+        raise ValueError("capture_rig: the capture has several people; a rig is of one")
+    names = expression_names(capture) if hasattr(capture, "expression_width") else ()
+    return fitted_rig(state, expression_basis(capture)[0], names)[0]
 
 
 def _usual_names(state: HeadState) -> tuple[str, ...]:

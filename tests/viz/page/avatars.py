@@ -36,8 +36,8 @@ def varied_avatar(preset: str, head: Any, count: int, **options: Any) -> SplatAv
 
 
 def moving_states(head: Any, count: int) -> HeadState:
-    """Frames with named expressions, and jaw, neck and eyes turned."""
-    named, joints = len(head.expression_names), len(head.parents)
+    """Frames with the named expressions, or the first ones, and jaw, neck and eyes turned."""
+    named, joints = len(head.expression_names) or 12, len(head.parents)
     expression = torch.zeros(count, head.expression_count)
     expression[:, :named] = torch.rand(count, named)
     pose = 0.15 * torch.randn(count, joints, 3)

@@ -137,3 +137,67 @@ def test_a_fitted_rig_moves_as_it_says(browser, head, tmp_path: Path) -> None:
     own = known[7].replace(vertices=rig_vertices(rig, known[7]))
     assert nearness(browser, avatar, known[7], cameras(128)[0], own) > ENOUGH
     assert not complaints(browser)
+
+
+@pytest.mark.slow
+def test_the_controls(browser, tiny_head, tmp_path: Path) -> None:
+    """Keys, mouse, sliders and the clip do what they say; the page says nothing on the console."""
+    from selenium.webdriver import ActionChains, Keys
+
+    avatar, states = varied_avatar("gaussian_avatars", tiny_head, 300), moving_states(tiny_head, 200)
+    browser.get(avatar.to_html(tmp_path / "head.html", states, tiny_head, fps=50).as_uri())
+    browser.execute_async_script("window.headfields.ready.then(arguments[0]);")
+
+    def look(of: str) -> Any:
+        return browser.execute_script(f"return {of};")
+
+    def press(element: Any, *keys: str) -> None:
+        browser.execute_script("arguments[0].focus();", element)
+        ActionChains(browser).send_keys(*keys).perform()
+
+    canvas = browser.find_element("id", "view")
+    before = look("[view.yaw, view.pitch, view.distance, view.target[0]]")
+    press(canvas, Keys.ARROW_RIGHT, Keys.ARROW_UP, "+")
+    turned = look("[view.yaw, view.pitch, view.distance, view.target[0]]")
+    assert turned[0] > before[0] and turned[1] > before[1] and turned[2] < before[2] and turned[3] == before[3]
+    ActionChains(browser).drag_and_drop_by_offset(canvas, 60, 0).perform()
+    assert look("view.yaw") < turned[0]
+    browser.find_element("id", "reset-view").click()
+    assert look("[view.yaw, view.pitch, view.distance, view.target[0]]") == pytest.approx(before)
+
+    press(canvas, " ")
+    assert look("player.playing")
+    browser.execute_async_script("setTimeout(arguments[0], 4500);")  # 200 frames at 50 a second, and on from the start
+    passed = look("player.time")
+    assert look("player.playing") and passed < 199
+    press(canvas, " ")
+    assert not look("player.playing")
+
+    slider = browser.find_element("css selector", "input[aria-label='expression 1']")
+    value = float(slider.get_property("value"))
+    press(slider, Keys.ARROW_RIGHT)
+    assert look("show.values[0]") == pytest.approx(float(slider.get_property("value")), abs=1e-4)
+    assert float(slider.get_property("value")) > value
+    browser.find_element("id", "reset-face").click()
+    assert look("show.values.every((x) => x === 0)")
+    browser.find_element("css selector", "[aria-label='Black']").click()
+    assert look("show.background") == [0, 0, 0, 1]
+    assert not complaints(browser)
+
+
+@pytest.mark.slow
+def test_without_webgl_there_is_the_picture_and_a_sentence(browser, tiny_head, tmp_path: Path) -> None:
+    avatar = varied_avatar("gaussian_avatars", tiny_head, 50)
+    path = avatar.to_html(tmp_path / "head.html", moving_states(tiny_head, 1), tiny_head)
+    script = browser.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": "HTMLCanvasElement.prototype.getContext = () => null;"}
+    )
+    try:
+        browser.get(path.as_uri())
+        assert browser.execute_async_script("window.headfields.ready.then(arguments[0]);") is False
+        assert "needs a browser with WebGL2" in browser.find_element("id", "notice").text
+        poster = browser.find_element("id", "poster")
+        assert poster.is_displayed() and int(poster.get_property("naturalWidth")) > 100
+        assert not browser.find_element("id", "view").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from headfields.avatar.splat_avatar import load_avatar
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.models.insta import insta
 from headfields.records import Camera, HeadState
+from headfields.viz.clips import show
 from headfields.viz.page.packing import Packer
 from headfields.viz.page.page import page_html
 from headfields.viz.page.rigs import MOTION, exact_rig, fitted_rig, rig_vertices
@@ -27,7 +29,7 @@ LOADS = re.compile(
 def own_words(page: str) -> str:
     """The page without data within it, and without comments of its scripts."""
     page = re.sub(r'(<script id="data"[^>]*>)[^<]*', r"\1", page)
-    page = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]*", "", page)
+    page = re.sub(r"data:image/(?:webp|png);base64,[A-Za-z0-9+/=]*", "", page)
     return re.sub(r"(^|\s)// .*", "", page)
 
 
@@ -140,3 +142,29 @@ def test_an_avatar_alone_has_a_page(tiny_head) -> None:
     avatar.preview = Camera.orbit((0, 0, 0), 1.0, size=(30, 20), fov=20), HeadState(tiny_head.template_vertices[None])
     info = json.loads(re.search(r'id="info"[^>]*>([^<]*)', page_html(avatar))[1])
     assert (info["camera"]["height"], info["camera"]["width"]) == (30, 20)
+
+
+def test_an_avatar_file_knows_what_moves_it(tiny_head, tmp_path: Path) -> None:
+    """A loaded avatar has the sliders of its rig, without head and capture."""
+    avatar = varied_avatar("gaussian_avatars", tiny_head, 20)
+    avatar.preview = Camera.orbit((0, 0, 0), 1.0, size=(20, 20), fov=20), moving_states(tiny_head, 1)
+    avatar.rig = exact_rig(tiny_head)
+    avatar.save(tmp_path / "avatar.safetensors")
+    loaded = load_avatar(tmp_path / "avatar.safetensors")
+    states = moving_states(tiny_head, 2)
+    assert torch.allclose(rig_vertices(loaded.rig, states), states.vertices, atol=3e-5)  # half a precision
+    info = json.loads(re.search(r'id="info"[^>]*>([^<]*)', page_html(loaded))[1])
+    titles = {group["title"]: [item["name"] for item in group["items"]] for group in info["sliders"]}
+    assert titles["Expression"][0] == "expression 1" and "jaw pitch" in titles["Joints"]
+    shown = loaded._repr_html_()
+    assert "<iframe" in shown and "srcdoc" in shown and "jaw pitch" in show(loaded).html()
+
+
+def test_frames_of_several_cameras_are_one(tiny_head) -> None:
+    avatar, states = varied_avatar("gaussian_avatars", tiny_head, 20), moving_states(tiny_head, 2)
+    twice = states[torch.tensor([0, 0, 1, 1])]
+    views = Camera.orbit((0, 0, 0), 1.0, torch.tensor([0.0, 30.0, 0.0, 30.0]), size=(16, 16), fov=20)
+    info = json.loads(re.search(r'id="info"[^>]*>([^<]*)', page_html(avatar, twice, tiny_head, views))[1])
+    assert info["clip"]["frames"] == 2 and not info["clip"]["moves"]
+    info = json.loads(re.search(r'id="info"[^>]*>([^<]*)', page_html(avatar, states, tiny_head, views[:2]))[1])
+    assert info["clip"]["moves"]
