@@ -300,8 +300,8 @@ def _export_page(
     avatar = source.needs_avatar("pages")
     if not isinstance(avatar, SplatAvatar):
         raise CommandError(
-            f"{source.path} holds an avatar of a field of rays, and a page draws Gaussians; make some of it first:\n"
-            f"  headfields distill {source.path} --out FAST\n  headfields export FAST --out {out}"
+            f"{source.path} holds an avatar of a field of rays, and a page draws Gaussians; first `headfields distill "
+            f"{source.path} --out FAST`, then `headfields export FAST --out {out}`"
         )
     chosen = _frames(source.driver(motion), frames, limit)
     rig = capture_rig(source.capture)

@@ -233,7 +233,13 @@ def test_a_run_becomes_a_page(run, tiny_folder, tmp_path, capsys):
     text = out.read_text()
     info = json.loads(text.partition('id="info" type="application/json">')[2].partition("</script>")[0])
     assert info["clip"] == {"frames": 4, "fps": 10.0, "moves": info["clip"]["moves"]} and info["title"] == "run"
-    assert fails(["export", str(run), "--out", str(out), "--arkit", "x.json"]) and fails(
-        ["export", str(tiny_folder), "--out", str(out)]
-    )
+    assert "--arkit" in fails(capsys, "export", str(run), "--out", str(out), "--arkit", "x.json")
+    assert "pages need the folder of a run" in fails(capsys, "export", str(tiny_folder), "--out", str(out))
     assert out.read_text() == text
+
+
+def test_a_field_of_rays_is_no_page_and_the_command_says_how_to_make_one(run, tmp_path, capsys, monkeypatch):
+    template = hf.data.load_capture(json.loads((run / "config.json").read_text())["capture"]).template
+    monkeypatch.setattr("headfields.cli.open_run.load_avatar", lambda *_: hf.models.insta(template, log2_table_size=8))
+    said = fails(capsys, "export", str(run), "--out", str(tmp_path / "head.html"))
+    assert f"headfields distill {run} --out FAST" in said

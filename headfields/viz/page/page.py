@@ -190,7 +190,7 @@ def _made() -> str:
 
 def _about(avatar: SplatAvatar, rig: HeadRig, frames: int) -> str:
     said = f"{len(avatar.gaussians):,} Gaussians on {len(rig.neutral):,} vertices"
-    if rig.error:
+    if rig.error >= 5e-6:
         said += f"; the mesh is fitted within {1e3 * rig.error:.2f} mm"
     return said
 
