@@ -21,8 +21,8 @@ const [size, count, done] = arguments, page = window.headfields;
 (async () => {
   if (!(await page.ready)) throw new Error("no WebGL2");
   const given = page.info.camera, scale = size / Math.max(given.width, given.height), spent = [], least = {};
-  const lens = given.lens.map((x, k) => (k < 6 ? x * scale : x)), rows = (list, n) => [...Array(list.length / n).keys()].map(
-    (i) => list.slice(n * i, n * i + n));
+  const lens = given.lens.map((x, k) => (k < 6 ? x * scale : x));
+  const rows = (list, n) => [...Array(list.length / n).keys()].map((i) => list.slice(n * i, n * i + n));
   page.setCamera({ world_to_camera: rows(given.view, 4), intrinsics: rows(lens, 3), size: [size, size] });
   await page.read();
   for (let k = 0; k < count + 3; k++) {
