@@ -25,7 +25,7 @@ from headfields.similar_names import did_you_mean
 COMMANDS = (
     "demo", "synth", "capture", "train", "train-prior", "track", "distill", "evaluate", "compare", "render", "view",
     "drive", "mesh", "export", "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
-    "inspect", "convert", "doctor",
+    "inspect", "convert", "arkit", "doctor",
 )  # fmt: skip
 """In the order of the help text."""
 

@@ -53,7 +53,7 @@ def drive(
     from headfields.runs.interrupts import InterruptFlag
 
     if motion is not None:
-        from headfields.data.face_files import read_face_motion
+        from headfields.apps.faces.files import read_face_motion
 
         face = read_face_motion(motion)
         try:
@@ -75,7 +75,7 @@ def _drive_video(to: str, video: Path, model: Path, out: Path | None) -> None:
     from headfields.apps.capturing.detectors.mediapipe import MediaPipeFaceShapes
     from headfields.apps.capturing.video import open_video
     from headfields.apps.driving.sender import FaceSender
-    from headfields.data.formats.face_lines import message_of_motion
+    from headfields.apps.faces.lines import message_of_motion
     from headfields.files.atomic import write_text
     from headfields.runs.interrupts import InterruptFlag
 

@@ -11,7 +11,7 @@ __all__ = ["driven_face", "face_driver", "is_face", "refuse_faceless"]
 
 def is_face(motion: Path | None) -> bool:
     """Whether a --motion is the motion of a face, not a capture."""
-    from headfields.data.face_files import ENDINGS
+    from headfields.apps.faces.files import ENDINGS
 
     return motion is not None and motion.suffix.lower() in ENDINGS and not motion.is_dir()
 
@@ -53,10 +53,10 @@ def driven_face(path: Path, fps: int, arkit: Path | None, head: Any = None, capt
     import torch
 
     from headfields.apps.driving.face_driver import DrivenFace
+    from headfields.apps.faces.files import read_face_motion
     from headfields.apps.viewer.articulation import HeadArticulation
     from headfields.apps.viewer.motion import neutral_frame
     from headfields.apps.viewer.subjects import capture_articulation
-    from headfields.data.face_files import read_face_motion
 
     motion = read_face_motion(path).resampled(fps)
     if capture is None:

@@ -129,8 +129,8 @@ def _listen(scene: Any, live: str, driver: Any, allow_host: tuple[str, ...]) -> 
 def _add_faces(scene: Any, faces: list[Path], driver: Any) -> None:
     """Adds motions of faces to a scene, at the rate that the panel begins with."""
     from headfields.apps.driving.face_driver import DrivenFace
+    from headfields.apps.faces.files import read_face_motion
     from headfields.apps.viewer.motion import PLAYED, Motion
-    from headfields.data.face_files import read_face_motion
 
     motions = [read_face_motion(path).resampled(PLAYED) for path in faces]
     for motion in motions:

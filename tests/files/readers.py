@@ -504,9 +504,9 @@ def read_calibration(folder):
 def face_motion(folder):
     import torch
 
-    from headfields.data.face_motion import FaceMotion
-    from headfields.data.formats.face_lines import lines_of_motion
-    from headfields.data.formats.live_link_face import csv_of_motion
+    from headfields.apps.faces.lines import lines_of_motion
+    from headfields.apps.faces.live_link_face import csv_of_motion
+    from headfields.apps.faces.motion import FaceMotion
 
     turns = torch.full((2, 4, 3), 0.1)
     motion = FaceMotion(torch.arange(2).double(), torch.full((2, 52), 0.5), turns[:, 0], turns[:, 1:3], turns[:, 3])
@@ -515,13 +515,13 @@ def face_motion(folder):
 
 
 def read_face_motion(folder):
-    from headfields.data.face_files import read_face_motion
+    from headfields.apps.faces.files import read_face_motion
 
     return read_face_motion(folder / "take.csv"), read_face_motion(folder / "take.jsonl")
 
 
 READERS: dict[str, Reader] = {
-    "motion of a face": Reader(face_motion, read_face_motion, ("data.face_files.read_face_motion",)),
+    "motion of a face": Reader(face_motion, read_face_motion, ("apps.faces.files.read_face_motion",)),
     "calibration": Reader(calibration, read_calibration, ("data.calibration.read_calibration",)),
     "gaussians": Reader(
         splats,

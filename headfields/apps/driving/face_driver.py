@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from headfields.apps.export.arkit import part_of_recipe
+from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_columns
+from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.articulation import Articulation
-from headfields.data.face_motion import FaceMotion
 from headfields.data.frame_indices import Frames, frame_indices
-from headfields.heads.arkit import ARKIT_NAMES, arkit_columns
 from headfields.records import HeadState
 
 __all__ = ["DrivenFace", "FaceDriver"]

@@ -4,8 +4,8 @@ import threading
 
 from headfields.apps.driving.face_driver import FaceDriver
 from headfields.apps.driving.stream import FaceStream
+from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.motion import Motion
-from headfields.data.face_motion import FaceMotion
 from headfields.records import HeadState
 
 __all__ = ["LIVE", "LiveFace"]

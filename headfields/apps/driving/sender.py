@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headfields.apps.driving.addresses import stream_address
-from headfields.data.face_motion import FaceMotion
-from headfields.data.formats.face_lines import message_of_motion, motion_of_message
+from headfields.apps.faces.lines import message_of_motion, motion_of_message
+from headfields.apps.faces.motion import FaceMotion
 
 __all__ = ["FaceSender", "play"]
 

@@ -1,7 +1,7 @@
 """A stream of faces that comes in by UDP or WebSocket: its newest frame, and how many were dropped, and why.
 
-A message is one frame: JSON as in a file (`headfields.data.formats.face_lines`), or a packet of Live Link Face
-(`headfields.data.formats.live_link_face`). What is late, broken or too long is dropped and counted; a page of another
+A message is one frame: JSON as in a file (`headfields.apps.faces.lines`), or a packet of Live Link Face
+(`headfields.apps.faces.live_link_face`). What is late, broken or too long is dropped and counted; a page of another
 server may not connect.
 """
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headfields.apps.driving.addresses import StreamAddress, stream_address
+from headfields.apps.faces.lines import motion_of_message
+from headfields.apps.faces.live_link_face import motion_of_packet
+from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.visitors import refusal
-from headfields.data.face_motion import FaceMotion
-from headfields.data.formats.face_lines import motion_of_message
-from headfields.data.formats.live_link_face import motion_of_packet
 
 __all__ = ["LONGEST", "FaceStream", "StreamCounts"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from headfields.apps.export.heads import frame_times
 from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
+from headfields.apps.faces.arkit import ARKIT_NAMES
 from headfields.files.reading import file_bytes, reading
-from headfields.heads.arkit import ARKIT_NAMES
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from headfields.apps.driving.face_driver import DrivenFace, FaceDriver
+from headfields.apps.faces.lines import motion_of_message
 from headfields.apps.retargeting.expression_fit import ExpressionFit
 from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.viewer.articulation import BasisArticulation, HeadArticulation, Rigid
-from headfields.data.formats.face_lines import motion_of_message
 from headfields.heads.blendshapes import BlendshapeHead
 from headfields.records import HeadState
 from tests.data.tiny import blob

@@ -13,10 +13,10 @@ from headfields.apps.driving.face_driver import FaceDriver
 from headfields.apps.driving.live import LIVE, LiveFace
 from headfields.apps.driving.sender import FaceSender, play
 from headfields.apps.driving.stream import LONGEST, FaceStream
+from headfields.apps.faces.lines import motion_of_lines
+from headfields.apps.faces.live_link_face import packet_of_motion
+from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.subjects import head_scene
-from headfields.data.face_motion import FaceMotion
-from headfields.data.formats.face_lines import motion_of_lines
-from headfields.data.formats.live_link_face import packet_of_motion
 from headfields.heads.blendshapes import BlendshapeHead
 from tests.data.tiny import blob
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_name
+from headfields.apps.faces.motion import FaceMotion
 from headfields.data.errors import CaptureError
-from headfields.data.face_motion import FaceMotion
 from headfields.data.labels import Label
 from headfields.files.reading import check_file
-from headfields.heads.arkit import ARKIT_NAMES, arkit_name
 from headfields.ops.rotations import axis_angle
 
 __all__ = ["MediaPipeFaceShapes", "MediaPipeFaces", "MediaPipeSegmenter"]

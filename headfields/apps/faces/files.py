@@ -1,12 +1,12 @@
-"""Files of the motion of a face: a CSV of the app Live Link Face (`headfields.data.formats.live_link_face`), or JSON
-lines, one frame each (`headfields.data.formats.face_lines`).
+"""Files of the motion of a face: a CSV of the app Live Link Face (`headfields.apps.faces.live_link_face`), or JSON
+lines, one frame each (`headfields.apps.faces.lines`).
 """
 
 from pathlib import Path
 
-from headfields.data.face_motion import FaceMotion
-from headfields.data.formats.face_lines import motion_of_lines
-from headfields.data.formats.live_link_face import motion_of_csv
+from headfields.apps.faces.lines import motion_of_lines
+from headfields.apps.faces.live_link_face import motion_of_csv
+from headfields.apps.faces.motion import FaceMotion
 from headfields.files.reading import file_bytes, reading
 
 __all__ = ["ENDINGS", "read_face_motion"]

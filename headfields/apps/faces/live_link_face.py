@@ -27,9 +27,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headfields.data.face_motion import LARGEST_TURN, LARGEST_WEIGHT, FaceMotion, check_times
+from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_name
+from headfields.apps.faces.motion import LARGEST_TURN, LARGEST_WEIGHT, FaceMotion, check_times
 from headfields.files.reading import brief
-from headfields.heads.arkit import ARKIT_NAMES, arkit_name
 from headfields.ops.rotations import axis_angle, rotation_from_euler
 from headfields.similar_names import did_you_mean
 
@@ -49,7 +49,7 @@ def motion_of_csv(text: str) -> FaceMotion:
     """The motion of a take. Rows without values, in which the app saw no face, are left out.
 
     Raises:
-        ValueError: see `headfields.data.face_files.read_face_motion`.
+        ValueError: see `headfields.apps.faces.files.read_face_motion`.
     """
     rows = [(number, row) for number, row in enumerate(csv.reader(text.splitlines()), 1) if any(map(str.strip, row))]
     if not rows:

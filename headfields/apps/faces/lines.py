@@ -4,7 +4,7 @@
      "right_eye": [0, 0.1, 0], "jaw": [0.05, 0, 0]}
 
 `time` is in seconds, on any clock. `shapes` has weights by ARKit's names; those that are left out are 0. Turns are
-rotation vectors in radians (`headfields.data.face_motion.FaceMotion`); those that are left out are 0.
+rotation vectors in radians (`headfields.apps.faces.motion.FaceMotion`); those that are left out are 0.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from headfields.data.face_motion import LARGEST_TURN, LARGEST_WEIGHT, FaceMotion, check_times
+from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_name
+from headfields.apps.faces.motion import LARGEST_TURN, LARGEST_WEIGHT, FaceMotion, check_times
 from headfields.files.reading import brief
-from headfields.heads.arkit import ARKIT_NAMES, arkit_name
 from headfields.similar_names import did_you_mean
 
 __all__ = ["lines_of_motion", "message_of_motion", "motion_of_lines", "motion_of_message"]
@@ -29,7 +29,7 @@ def motion_of_lines(text: str) -> FaceMotion:
     """The motion of JSON lines; empty lines are left out.
 
     Raises:
-        ValueError: see `headfields.data.face_files.read_face_motion`.
+        ValueError: see `headfields.apps.faces.files.read_face_motion`.
     """
     frames, places = [], []
     for number, line in enumerate(text.splitlines(), 1):

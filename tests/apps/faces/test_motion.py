@@ -7,11 +7,11 @@ import struct
 import pytest
 import torch
 
-from headfields.data.face_files import read_face_motion
-from headfields.data.face_motion import FaceMotion
-from headfields.data.formats.face_lines import lines_of_motion, message_of_motion, motion_of_message
-from headfields.data.formats.live_link_face import csv_of_motion, motion_of_packet, packet_of_motion
-from headfields.heads.arkit import ARKIT_NAMES, arkit_columns
+from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_columns
+from headfields.apps.faces.files import read_face_motion
+from headfields.apps.faces.lines import lines_of_motion, message_of_motion, motion_of_message
+from headfields.apps.faces.live_link_face import csv_of_motion, motion_of_packet, packet_of_motion
+from headfields.apps.faces.motion import FaceMotion
 from headfields.ops.rotations import rotation_matrices
 
 HEADER = (

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.heads.arkit import ARKIT_NAMES
+from headfields.apps.faces.arkit import ARKIT_NAMES
 from headfields.ops.rotations import axis_angle, rotation_matrices
 from headfields.records.base import Record
 

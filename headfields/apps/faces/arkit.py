@@ -25,7 +25,7 @@ _PLAIN = {name.lower(): name for name in ARKIT_NAMES}
 def arkit_name(name: str) -> str | None:
     """ARKit's name of a shape that is written otherwise (`JawOpen`, `eyeBlink_L`); None if it is none of the 52.
 
-    >>> from headfields.heads.arkit import arkit_name
+    >>> from headfields.apps.faces.arkit import arkit_name
     >>> arkit_name("JawOpen"), arkit_name("eyeBlink_L"), arkit_name("smile_left")
     ('jawOpen', 'eyeBlinkLeft', None)
     """
@@ -41,7 +41,7 @@ def arkit_columns(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     Args:
         names: of the head's shapes, in its order.
 
-    >>> from headfields.heads.arkit import arkit_columns
+    >>> from headfields.apps.faces.arkit import arkit_columns
     >>> arkit_columns(["cheekPuff_L", "cheekPuff_R", "jawopen", "smile"])
     {'jawOpen': (2,), 'cheekPuff': (0, 1)}
     """

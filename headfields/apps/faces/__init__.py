@@ -1,0 +1,1 @@
+"""Faces in ARKit's 52 shapes: names, motions and their files (docs/driving.md)."""
