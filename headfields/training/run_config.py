@@ -43,7 +43,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     for name, (kinds, expected) in _KINDS.items():
         if name in config:
             value = config[name]
-            listed = not isinstance(value, list) or (value and all(isinstance(item, str) for item in value))
+            listed = not isinstance(value, list) or (bool(value) and all(isinstance(item, str) for item in value))
             _require(path, name, value, isinstance(value, kinds) and not isinstance(value, bool) and listed, expected)
     frame = config.get("head_frame", "keep")
     _require(path, "head_frame", frame, frame in ("keep", "normalize"), '"keep" or "normalize"')
