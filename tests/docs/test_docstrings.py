@@ -22,7 +22,13 @@ def examples() -> list[doctest.DocTest]:
     return [test for test in tests if test.examples]
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda test: test.name)
+LONG = ("headfields.mesh.isosurface.isosurface", "headfields.mesh.unwrapping.variance_lost")
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(test, id=test.name, marks=[pytest.mark.slow] if test.name in LONG else []) for test in examples()],
+)
 def test_an_example_gives_what_it_shows(example: doctest.DocTest, unchecked: None) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     report: list[str] = []

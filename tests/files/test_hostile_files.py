@@ -26,7 +26,7 @@ from tests.files.sandbox import outcomes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 
-DEEP = 300_000
+DEEP = 180_000
 NUMBERS = b"\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93"
 
 

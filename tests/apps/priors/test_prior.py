@@ -41,7 +41,7 @@ def trained(scans: MeshScans, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """The result of a training until heads are recognizable, some ten seconds, and its folder."""
     out = tmp_path_factory.mktemp("prior") / "run"
     schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
-    return trainer(scans, out, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=120), out
+    return trainer(scans, out, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=80), out
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +154,13 @@ def test_rows_of_codes_move_as_adam_moves_them_and_others_stay(padded: bool) -> 
 
 def test_training_lowers_the_loss_and_leaves_a_log_and_pictures(trained: tuple[PriorResult, Path]) -> None:
     result, out = trained
-    assert result.step == 120
+    assert result.step == 80
     assert not result.interrupted
     with open(out / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert result.loss < 0.95 * float(rows[0]["loss"])  # smoothed over more steps than there are
     assert float(rows[0]["surface"]) > 0
-    assert (out / "images" / "step_000120.png").is_file()
+    assert (out / "images" / "step_000080.png").is_file()
     assert (out / "checkpoint" / "last.safetensors").is_file()
 
 
