@@ -239,7 +239,8 @@ LONG = (
     "recipes.md",
     "template_tracking.md",
     "geometry_metrics.md",
-    "own_capture.md", "body.md",
+    "own_capture.md",
+    "body.md",
 )
 """Pages that take seconds (a scan is registered, a study run, a video tracked), of which the names are checked."""
 
