@@ -16,11 +16,12 @@ project_copyright = "the headfields contributors, Apache-2.0"
 release = version = headfields.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "api"]
-exclude_patterns = ["_build", "_extension", "README.md"]  # README.md is included by index.md
+exclude_patterns = ["_build", "_extension", "_pages", "README.md"]  # README.md is included by index.md
 html_theme = "furo"
 html_title = f"headfields {release}"
 html_show_sphinx = False
 html_copy_source = False
+html_extra_path = ["_pages"]  # an avatar's page, which docs/page.md shows
 
 # Markdown
 myst_enable_extensions = []  # plain Markdown: a dollar sign is a dollar sign

@@ -62,6 +62,10 @@ camera, coefficients = hf.Camera.look_at((0, 0, 0.6), (0, 0, 0), size=(24, 24), 
 image, background, matte = torch.rand(24, 24, 3), torch.ones(3), torch.zeros(24, 24)
 matte[6:18, 6:18] = 1
 """,
+    "page.md": """
+template = hf.data.load_capture("captures/someone").template
+hf.models.gaussian_avatars(template, count=50).save("runs/someone/avatar.safetensors")
+""",
     "parts.md": """
 from pathlib import Path
 hf.Avatar(

@@ -207,8 +207,8 @@ class Poser {
     const common = new Float64Array(first.out); // what the frame adds to the first layer, the same for all
     for (let o = 0; o < first.out; o++)
       for (let k = 0; k < inputs.length; k++) common[o] += weight[o * first.in + this.encoded + k] * inputs[k];
-    const total = layers[layers.length - 1].out;
-    let names = [], at = 0;
+    const names = [];
+    let at = 0;
     for (const { name, width, gain } of decoder.attributes) {
       names.push({ at, width, gain, into: (out[name] = new Float32Array(width * this.count)) });
       at += width;

@@ -145,6 +145,7 @@ def test_the_controls(browser, tiny_head, tmp_path: Path) -> None:
     from selenium.webdriver import ActionChains, Keys
 
     avatar, states = varied_avatar("gaussian_avatars", tiny_head, 300), moving_states(tiny_head, 200)
+    browser.set_window_size(1000, 850)  # so that no control is covered
     browser.get(avatar.to_html(tmp_path / "head.html", states, tiny_head, fps=50).as_uri())
     browser.execute_async_script("window.headfields.ready.then(arguments[0]);")
 
