@@ -16,4 +16,6 @@ def test_expanded_tensors_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = hf.Camera(torch.eye(4).repeat(2, 1, 1), torch.eye(3), (4, 4))
     monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
     monkeypatch.setattr(Tensor, "to", lambda tensor, *_, **__: tensor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert torch.equal(camera.to("cuda").intrinsics, camera.intrinsics)
