@@ -18,7 +18,7 @@ from tests.files.sandbox import outcomes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 
-QUICK = 3
+QUICK = 8
 """Damaged files of each reader in the default run."""
 
 
@@ -139,6 +139,7 @@ def test_many_damaged_files(name, tmp_path):
 
 NOT_OF_A_USER = {
     "compare.study.Study.load": "TOML, by tomllib; tests/compare/test_study.py breaks it",
+    "compare.study.Study.load_capture": "load_capture",
     "training.opened_run.load_run": "RunFolder.config and load_avatar",
     "training.opened_run.open_joined": "load_capture",
     "ops.mesh_topology.open_edges": "edges of a mesh, no file",
