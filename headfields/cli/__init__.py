@@ -8,7 +8,6 @@ does not wait for them.
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import io
 import math
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.cli.parser_errors import in_one_line
+from headfields.cli.signals import Terminated, ending_as_interrupts
 from headfields.cli.streams import closing_stdout, open_closed_descriptors, tolerant_stderr
 from headfields.similar_names import did_you_mean
 
@@ -48,22 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process if None.
 
     Returns:
-        0, 1 for an error (one line on stderr), 130 after Ctrl-C. Bad usage exits with 2.
+        0, 1 for an error (one line on stderr), 130 after Ctrl-C, 143 after SIGTERM. Bad usage exits with 2.
     """
     open_closed_descriptors()
-    with tolerant_stderr(), closing_stdout():
+    with tolerant_stderr(), closing_stdout(), ending_as_interrupts() as raised:
         try:
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            return _run(list(sys.argv[1:] if arguments is None else arguments), raised)
         except Interrupted as interruption:
             print(f"headfields: {interruption}", file=sys.stderr)
             return 130
-        except KeyboardInterrupt:
-            print("headfields: interrupted", file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as interrupt:
+            terminated = isinstance(interrupt, Terminated)
+            print(f"headfields: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+            return 143 if terminated else 130
 
 
-def _run(arguments: list[str]) -> int:
-    """The exit status of the command line, with errors on stderr."""
+def _run(arguments: list[str], raised: Sequence[KeyboardInterrupt] = ()) -> int:
+    """The exit status of the command line, with errors on stderr; `raised`: interrupts, which may hide behind them."""
     if arguments == ["--version"]:
         print(f"headfields {_version()}")
         return 0
@@ -98,23 +99,13 @@ def _run(arguments: list[str]) -> int:
     except (Interrupted, BrokenPipeError):
         raise
     except Exception as error:
-        if _interrupted(error):
-            raise KeyboardInterrupt from error
+        if raised:
+            raise raised[-1] from error
         if debug:
             raise
         print(f"headfields: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind an error: modules in C turn it into an error of their import."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, KeyboardInterrupt):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
 
 
 def _function(command: str) -> Callable[..., Any]:
@@ -150,6 +141,8 @@ def _printing_to(stderr: Any, function: Callable[..., Any]) -> Callable[..., Any
 
 
 def _version() -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("headfields")
     except importlib.metadata.PackageNotFoundError:

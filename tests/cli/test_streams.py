@@ -100,16 +100,31 @@ def test_a_file_does_not_become_stderr(tmp_path):
     assert (tmp_path / "file").read_bytes() == b""
 
 
-def test_an_import_that_ctrl_c_has_broken_is_an_interrupt(monkeypatch, capsys):
-    def broken(*arguments, **options):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as interrupt:
-            raise ImportError("a module in C gives up") from interrupt
+@pytest.mark.parametrize(
+    ("name", "status", "word"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 143, "terminated")],
+)
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_signal_at_any_place_ends_with_a_line(monkeypatch, capsys, name, status, word, swallowed):
+    """Also where a module in C turns it into an error of its import."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+    usual = signal.getsignal(number)
 
-    monkeypatch.setattr("tyro.extras.subcommand_cli_from_dict", broken)
-    assert main(["doctor"]) == 130
-    assert capsys.readouterr().err == "headfields: interrupted\n"
+    def ended(*arguments, **options):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
+        raise ImportError("a module in C gives up")
+
+    monkeypatch.setattr("tyro.extras.subcommand_cli_from_dict", ended)
+    try:
+        assert main(["doctor"]) == status
+        assert capsys.readouterr().err == f"headfields: {word}\n" and signal.getsignal(number) is usual
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.slow
