@@ -34,7 +34,7 @@ def check_avatar(avatar: Any) -> None:
             f"to_html: a page draws Gaussians, and a {type(avatar).__name__} is a field of rays; `headfields distill "
             "RUN --out FAST` makes an avatar of Gaussians of it"
         )
-    parts = [("deformer", avatar.deformer, TriangleBinding)]
+    parts: list[tuple[str, Any, type]] = [("deformer", avatar.deformer, TriangleBinding)]
     if avatar.decoder is not None:
         parts += [("decoder", avatar.decoder, SplatDecoder), ("encoder", avatar.encoder, Frequency)]
         parts += [("condition", part, FrameParameters) for part in avatar.conditions]
@@ -83,7 +83,7 @@ def describe_avatar(avatar: SplatAvatar, packer: Packer) -> dict[str, Any]:
         "antialiased": renderer.antialiased, "blend": None, "decoder": None,
     }  # fmt: skip
     if avatar.blendshapes is not None:
-        network = avatar.blendshapes
+        network: Any = avatar.blendshapes
         for name in BLENDED:
             packer.ranged(f"blend_{name}", getattr(gaussians, f"blend_{name}").flatten(1), _BLEND_BITS)
         layers: list[Any] = [*network.trunk, nn.ReLU()] if network.centered and network.layers else []

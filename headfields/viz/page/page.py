@@ -16,6 +16,8 @@ from torch import Tensor
 
 from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.files.atomic import write_text
+from headfields.ops.rotations import rotation_matrices
+from headfields.ops.skinning import blend_shapes
 from headfields.records import Camera, HeadState
 from headfields.records.display import Displayed
 from headfields.records.head_rig import HeadRig
@@ -34,6 +36,8 @@ _POSTER = 512
 _MOVES = 1e-4
 """Meters: shapes that move no vertex by so much have no slider."""
 _JOINT_REACH = math.radians(20)
+_TRIED, _TURNS = math.radians(10), 1e-3
+"""Radians, meters: a joint of a fitted rig has a slider for an axis if so much of a turn moves a vertex so far."""
 
 
 def write_page(path: Path | str, avatar: Any, *arguments: Any, **options: Any) -> Path:
@@ -119,7 +123,7 @@ def page_html(
     codes = {name: len(shapes) for name, shapes in rig.codes.items()}
     codes |= {name: state.codes[name].shape[1] for name in avatar.needs if name in state.codes}
     clip = _clip(state, parts, codes)
-    described = {
+    described: dict[str, Any] = {
         "title": title, "about": about if about is not None else _about(avatar, rig, len(state)),
         "avatar": describe_avatar(avatar, packer), "rig": _rig(rig, packer),
         "parameters": {**parts, "codes": codes}, "names": list(rig.expression_names),
@@ -245,8 +249,8 @@ def _rig(rig: HeadRig, packer: Packer) -> dict[str, Any]:
     if rig.weights is not None and rig.joints is not None:
         packer.ranged("weights", rig.weights)
         packer.exact("joints", rig.joints)
-        shapes = rig.joint_shapes
-        packer.exact("joint_shapes", rig.joints.new_zeros(0, *rig.joints.shape) if shapes is None else shapes)
+        moved = rig.joint_shapes
+        packer.exact("joint_shapes", rig.joints.new_zeros(0, *rig.joints.shape) if moved is None else moved)
     if rig.mean_pose is not None:
         packer.exact("mean_pose", rig.mean_pose)
     return {
@@ -278,6 +282,8 @@ def _sliders(rig: HeadRig, clip: Tensor, parts: dict[str, int], codes: dict[str,
     for joint in joints if not rig.pose_joints else rig.pose_joints:
         name = rig.joint_names[joint] if joint < len(rig.joint_names) else f"joint {joint}"
         for axis, turn in enumerate(("pitch", "yaw", "roll")):
+            if joint in rig.pose_joints and not _turns(rig, joint, axis):
+                continue
             at = parts["expression"] + 3 * joint + axis
             items.append({
                 "part": "pose", "index": 3 * joint + axis, "name": f"{name} {turn}", "label": turn,
@@ -295,6 +301,17 @@ def _sliders(rig: HeadRig, clip: Tensor, parts: dict[str, int], codes: dict[str,
             groups.append((code.capitalize(), items))
         start += width
     return [{"title": name, "items": entries} for name, entries in groups if entries]
+
+
+def _turns(rig: HeadRig, joint: int, axis: int) -> bool:
+    """Whether a joint turns about an axis: one that a fitted rig has never seen turn so barely moves the mesh."""
+    if rig.weights is not None or rig.correctives is None:
+        return True
+    angle = torch.zeros(3)
+    angle[axis] = _TRIED
+    features = (rotation_matrices(angle) - torch.eye(3)).flatten()
+    start = 9 * rig.pose_joints.index(joint)
+    return float(blend_shapes(features, rig.correctives[start : start + 9]).norm(dim=-1).amax()) >= _TURNS
 
 
 def _poster(avatar: SplatAvatar, camera: Camera, state: HeadState) -> str:
