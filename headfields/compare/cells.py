@@ -262,7 +262,7 @@ def opened(study: Study, capture: str) -> tuple[Any, list[int]]:
     source.splits = source.splits | {
         "train": torch.tensor(kept, dtype=torch.long), "val": torch.tensor(validation, dtype=torch.long),
     }  # fmt: skip
-    source.validation = validation  # type: ignore[attr-defined]
+    source.validation = validation
     choose_training(source, study.share, study.held_out, study.front)
     return source, validation
 

@@ -185,10 +185,9 @@ def lookup_occupancy(
 def check_range(op: str, near: Tensor, far: Tensor, jitter: Tensor | None = None) -> None:
     """Raises unless near, far (and jitter) are floating-point, (N,) and of one shape, dtype and device, and jitter in
     [0, 1] (checked on the CPU only)."""
-    for name, tensor in (("near", near), ("far", far), ("jitter", jitter)):
-        if tensor is None and name == "jitter":
-            continue
-        check_floating(op, name, tensor)  # type: ignore[arg-type]  # refuses None
+    given = {"near": near, "far": far} | ({} if jitter is None else {"jitter": jitter})
+    for name, tensor in given.items():
+        check_floating(op, name, tensor)
         if tensor.dim() != 1 or tensor.shape != near.shape:
             raise ValueError(
                 f"{op}: {name} has shape {tuple(tensor.shape)}; expected (N,), near has {tuple(near.shape)}"

@@ -15,6 +15,8 @@ differentiable to second order in everything that is a tensor. M = 0 is legal an
 own sample.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -140,7 +142,9 @@ def laplace_density(
 def _check(op: str, distance: Tensor, **others: "Tensor | float | int | None") -> None:
     check_floating(op, "distance", distance)
     numbers = {"sharpness": (int, float), "scale": (int, float, type(None))}
-    tensors = {name: value for name, value in others.items() if not isinstance(value, numbers.get(name, ()))}
+    tensors: dict[str, Any] = {
+        name: value for name, value in others.items() if not isinstance(value, numbers.get(name, ()))
+    }
     for name, tensor in tensors.items():
         check_floating(op, name, tensor)
         if tensor.shape != distance.shape and (name not in ("sharpness", "scale") or tensor.dim()):
