@@ -1,13 +1,16 @@
 """Detectors that run a model file: ONNX networks made here, and what is said where a model or a library is missing."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from headfields.apps.capturing.detectors.mediapipe import MediaPipeFaces, MediaPipeSegmenter
+from headfields.apps.capturing.detectors.mediapipe import MediaPipeFaces, MediaPipeFaceShapes, MediaPipeSegmenter
 from headfields.apps.capturing.detectors.onnx import OnnxDetector
 from headfields.data.errors import CaptureError
+from headfields.ops.rotations import rotation_matrices
 
 IMAGE = np.zeros((40, 60, 3), np.uint8)
 IMAGE[:, 30:] = 255
@@ -55,6 +58,38 @@ def test_matte_labels_and_landmarks_of_networks(tmp_path):
         OnnxDetector(marks, "labels", classes=(0, 1)).labels(IMAGE)
     with pytest.raises(CaptureError, match=r"matte\.onnx gives 600 numbers"):
         OnnxDetector(matte, "landmarks").landmarks(IMAGE)
+
+
+def test_shapes_and_the_heads_turn_of_mediapipe(tmp_path, monkeypatch):
+    """A stand-in of its library: names of its own are left out, and scale is no turn."""
+    turn = np.eye(4)
+    turn[:3, :3] = 7 * rotation_matrices(torch.tensor([0.1, 0.4, -0.2], dtype=torch.float64)).numpy()
+    shapes = [SimpleNamespace(category_name=name, score=score) for name, score in
+              (("_neutral", 0.9), ("jawOpen", 0.25), ("eyeLookOutLeft", 0.5))]  # fmt: skip
+    faces = {"count": 1}
+
+    class Task:
+        def detect(self, image):
+            count = faces["count"]
+            return SimpleNamespace(face_blendshapes=count * [shapes], facial_transformation_matrixes=count * [turn])
+
+    options = {}
+    vision = SimpleNamespace(
+        FaceLandmarkerOptions=options.update, FaceLandmarker=SimpleNamespace(create_from_options=lambda _: Task())
+    )
+    library = SimpleNamespace(Image=lambda kind, pixels: pixels, ImageFormat=SimpleNamespace(SRGB=1))
+    tasks = (library, SimpleNamespace(BaseOptions=dict), vision)
+    monkeypatch.setattr("headfields.apps.capturing.detectors.mediapipe._tasks", lambda what: tasks)
+    (tmp_path / "model.task").write_bytes(b"a model")
+    detector = MediaPipeFaceShapes(tmp_path / "model.task")
+    assert options["output_face_blendshapes"] and options["output_facial_transformation_matrixes"]
+    face = detector.face(IMAGE, 1.5)
+    assert face is not None and face.times.tolist() == [1.5]
+    assert face.weights(0) == {"jawOpen": 0.25, "eyeLookOutLeft": 0.5}
+    assert face.head[0].tolist() == pytest.approx([0.1, 0.4, -0.2], abs=1e-5)
+    for count in (0, 2):
+        faces["count"] = count
+        assert detector.face(IMAGE, 0) is None
 
 
 def test_models_that_cannot_be_used_are_named(tmp_path):
