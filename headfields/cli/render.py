@@ -92,7 +92,7 @@ def render(
     from headfields.viz import write_video
     from headfields.viz.images import to_uint8
 
-    kind = "nersemble" if nersemble is not None else mode if motion is None else "motion"
+    kind: str = "nersemble" if nersemble is not None else mode if motion is None else "motion"
     kind = "face" if kind == "motion" and is_face(motion) else kind
     if seconds <= 0 or fps < 1 or scale <= 0:
         raise CommandError(f"--seconds is {seconds}, --fps {fps} and --scale {scale}; all must be positive")

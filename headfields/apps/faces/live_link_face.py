@@ -186,7 +186,8 @@ def _seconds(codes: Sequence[tuple[float, float]]) -> list[float]:
         if wraps:
             rate = min(_RATES, key=lambda each: abs(each - statistics.median(wraps)))
     rate = max(rate, next((each for each in _RATES if each > max(part for _, part in codes)), _USUAL_RATE))
-    times, days = [], 0.0
+    times: list[float] = []
+    days = 0.0
     for number, (whole, part) in enumerate(codes):
         time = whole + part / rate
         if number and time + days < times[-1] - _DAY / 2:
