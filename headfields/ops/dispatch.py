@@ -49,6 +49,11 @@ def warp() -> Any:
 
 def cuda_trouble() -> str | None:
     """Why Warp cannot run on the CUDA devices that torch sees, and the remedy; None where it can."""
+    if torch.version.hip is not None:
+        return (
+            f"this torch is built for ROCm {torch.version.hip}, whose devices it calls cuda, and NVIDIA Warp has no "
+            "kernels for them; use device='cpu'"
+        )
     wp = warp()
     if wp.is_cuda_available():
         return None

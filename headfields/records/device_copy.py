@@ -14,14 +14,17 @@ def device_named(owner: str, name: torch.device | str) -> torch.device:
     """The torch device of that name; "auto" is CUDA where there is one.
 
     Raises:
-        ValueError: there is no such device, in the name of `owner`.
+        ValueError: there is no such device, or none of the library's kernels runs on it, in the name of `owner`.
     """
-    if str(name) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(name) == "auto":  # ROCm's devices are called cuda, too
+        return torch.device("cuda" if torch.cuda.is_available() and torch.version.hip is None else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{owner}: device is {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{owner}: device is {str(name)!r}; kernels run on 'cpu' and on NVIDIA's GPUs, 'cuda'")
+    return device
 
 
 def device_here(owner: str, name: str) -> torch.device:

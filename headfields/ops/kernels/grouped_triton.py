@@ -88,7 +88,10 @@ def constants_of(kernel: Any, block: int, into: int, out: int, kind: torch.dtype
 def _precision(kind: torch.dtype) -> str:
     if kind != torch.float32:
         return "ieee"  # 16-bit products are exact
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+    # PyTorch before 2.9 has the older flag alone, and raises AttributeError for a name that it does not know.
+    matmul: Any = torch.backends.cuda.matmul
+    chosen = getattr(matmul, "fp32_precision", None) or ("tf32" if matmul.allow_tf32 else "ieee")
+    return "tf32" if chosen == "tf32" else "tf32x3"
 
 
 def linear(x: Tensor, weights: Tensor, bias: Tensor, group: Tensor) -> Tensor:
