@@ -17,6 +17,8 @@ from headfields.records import HeadState
 __all__ = ["DrivenFace", "FaceDriver"]
 
 _JOINTS = ("neck", "jaw", "left_eye", "right_eye")
+_TURNS_EYES = 0.1
+"""Radians by which a mapping's look turns an eye at least; a source without eyeballs moves lids alone."""
 _LOOKS = torch.tensor([name.startswith("eyeLook") for name in ARKIT_NAMES])
 
 
@@ -62,7 +64,9 @@ class FaceDriver:
                 (self._turns if kind == "joint" else self._shapes)[row, at] = number
         acts = self._shapes.any(1) | self._turns.flatten(1).any(1)
         self.missing = tuple(name for name, moves in zip(ARKIT_NAMES, acts.tolist(), strict=True) if not moves)
-        self._sees = bool((acts & _LOOKS).any())
+        turning = self._turns[:, 2:].flatten(1).norm(dim=1) > _TURNS_EYES
+        named = torch.tensor([name in by_name and name not in (mapping or ()) for name in ARKIT_NAMES])
+        self._sees = bool((_LOOKS & (turning | named)).any())
         if not bool(acts.any()):
             have = f"its {len(names)} are {', '.join(names[:3])}, ..." if names else "it has no shapes"
             raise ValueError(

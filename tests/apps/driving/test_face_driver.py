@@ -57,6 +57,9 @@ def test_a_mapping_moves_shapes_and_joints(head) -> None:
     assert torch.allclose(state.joint_transforms, exact.joint_transforms, atol=1e-5)
     looks = driver.state(face(shapes={"eyeLookUpLeft": 0.5}, left_eye=[0, 0.2, 0]))
     assert torch.allclose(looks.pose[0, 3], torch.tensor([-0.2, 0, 0]), atol=1e-6)  # the look says it already
+    lids = FaceDriver(HeadArticulation(head), head(), {"eyeLookUpLeft": {"squint_left": 0.5}})
+    state = lids.state(face(shapes={"eyeLookUpLeft": 0.5}, left_eye=[0, 0.2, 0]))  # which moves lids, and no eye
+    assert torch.allclose(state.pose[0, 3], torch.tensor([0, 0.2, 0]), atol=1e-6)
 
 
 def test_a_captured_basis_stays_in_its_range(blendshapes) -> None:
