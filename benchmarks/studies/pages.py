@@ -28,7 +28,7 @@ from headfields.compare.study import measure_in
 from headfields.files.atomic import write_text
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"(<!-- figures (\w+) (\w+) ?(.*?) -->)(.*?)(<!-- end of figures -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- figures (\w+) (\w+)(?: ([^\n]*?))? -->)(.*?)(<!-- end of figures -->)", re.DOTALL)
 UNITS = {"psnr": "dB", "ssim": "", "lpips": "", "flip": "", "depth": "mm", "normal": "°", "flicker": "levels"}
 PICTURED = {"primitives": ROOT / "docs" / "images" / "primitives.png"}
 """Studies with a picture of quality over cost, and where it is."""
@@ -47,7 +47,7 @@ def written(text: str, findings: Mapping[str, Mapping[str, Any]]) -> str:
             raise ValueError(
                 f"{begin}: figures are kept of {', '.join(findings) or 'no study'}, kinds are {', '.join(KINDS)}"
             )
-        inside = KINDS[kind](findings[study], rest)
+        inside = KINDS[kind](findings[study], rest or "")
         return f"{begin}{inside}{end}" if kind == "difference" else f"{begin}\n{inside}\n{end}"
 
     return BLOCK.sub(block, text)

@@ -92,6 +92,8 @@ def test_verdicts_and_tables_of_kept_figures(tmp_path: Path) -> None:
     assert ", better<!--" in once and ">old<" not in once and pages.written(once, {"parts": found}) == once
     block = "<!-- figures parts table -->\nold\n<!-- end of figures -->"
     assert "| none, grid |" in pages.written(block, {"parts": found})
+    two = pages.written(f"{block} between {block}", {"parts": found})
+    assert "between" in two and two.count("| none, grid |") == 2 and "old" not in two
 
 
 def test_one_pair_decides_nothing(tmp_path: Path) -> None:
