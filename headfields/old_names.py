@@ -5,9 +5,12 @@
 
 import functools
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from headfields.similar_names import did_you_mean
 
 _RENAMED = {
     "headfields.mesh": {"subdivided": "subdivide", "unwrapped": "unwrap_template"},
@@ -271,7 +274,9 @@ def deprecated_names(namespace: str) -> Callable[[str], Any]:
         new = _RENAMED.get(namespace, {}).get(name)
         target = f"headfields.{homes[name]}.{name}" if name in homes else new and f"{namespace}.{new}"
         if not target:
-            raise AttributeError(f"module {namespace!r} has no attribute {name!r}")
+            public = getattr(sys.modules.get(namespace), "__all__", ())
+            hint = "" if name.startswith("_") else did_you_mean(name, [*public, *homes])
+            raise AttributeError(f"module {namespace!r} has no attribute {name!r}{hint}")
         warnings.warn(
             f"{namespace}.{name} is {target} now; the old name goes with 1.0", DeprecationWarning, stacklevel=2
         )

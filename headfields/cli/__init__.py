@@ -18,7 +18,7 @@ from typing import Any
 
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.cli.parser_errors import in_one_line
-from headfields.cli.signals import Terminated, ending_as_interrupts
+from headfields.cli.signals import Terminated, ending_as_interrupts, quiet
 from headfields.cli.streams import closing_stdout, open_closed_descriptors, tolerant_stderr
 from headfields.similar_names import did_you_mean
 
@@ -55,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(list(sys.argv[1:] if arguments is None else arguments), raised)
         except Interrupted as interruption:
+            quiet()
             print(f"headfields: {interruption}", file=sys.stderr)
             return 130
         except KeyboardInterrupt as interrupt:
+            quiet()
             terminated = isinstance(interrupt, Terminated)
             print(f"headfields: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
             return 143 if terminated else 130

@@ -51,6 +51,7 @@ def compare(
     from headfields.compare.cells import InterruptedCell
     from headfields.compare.figures import export_figures, import_figures
     from headfields.compare.plan import plan_of
+    from headfields.compare.report import lines
     from headfields.compare.running import run_study
     from headfields.compare.running import verify as verify_cell
 
@@ -88,10 +89,8 @@ def compare(
             found = run_study(asked, out, executor, workers=workers, device=device)
     except InterruptedCell as interruption:
         raise Interrupted(str(interruption)) from interruption
-    for name, row in found["rows"].items():
-        difference = row["differences"].get(found["primary"])
-        by = "" if difference is None else f", {difference['mean']:+.3f}: {row['verdict']}"
-        print(f"{name}: {found['primary']} {row['scores'][found['primary']]['mean']:.3f}{by}")
+    for line in lines(found):
+        print(line)
     print(out / "report.html")
     if found["failed"]:
         raise CommandError(f"{len(found['failed'])} cells failed; the report lists them")

@@ -29,11 +29,18 @@ def ending_as_interrupts() -> Iterator[list[KeyboardInterrupt]]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) in _DEFAULT}
-    for number in before:
-        signal.signal(number, handle)
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    for number, handler in before.items():
+        if handler in _DEFAULT:
+            signal.signal(number, handle)
     try:
         yield raised
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def quiet() -> None:
+    """Ignores a second Ctrl-C while the command says that it ends; `ending_as_interrupts` takes it back."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

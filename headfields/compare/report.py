@@ -294,6 +294,16 @@ def worst_frame(study: Study, cells: Sequence[Cell], out: Path) -> dict[str, byt
     return pictures
 
 
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """A line for each row of what `run_study` returns: its score, the difference to the baseline, the verdict."""
+    primary, said = found["primary"], []
+    for name, row in found["rows"].items():
+        difference = row["differences"].get(primary)
+        by = "" if difference is None else f", {difference['mean']:+.3f}: {row['verdict']}"
+        said.append(f"{name}: {primary} {row['scores'][primary]['mean']:.3f}{by}")
+    return said
+
+
 def latex(found: Mapping[str, Any]) -> str:
     """The table for a paper, with booktabs: means, and the interval of the difference in the primary measure."""
     shown = found["measures"][:4]

@@ -89,8 +89,8 @@ class VertexTree(PosedTree):
     A vertex that is not finite, or farther than 1e18 m from the origin, is left out until a refit mends it. Vertices
     are ranked by their squared distance, computed in float64 and rounded to float32, and where that is equal (vertices
     in one place, or a query midway between two) by their index, the lowest first. All of this holds on every backend.
-    From some 100 m away that rounding leaves some neighbors out of order; on the CPU they are sorted by distance,
-    on a GPU they are not, since it would cost every query launches.
+    From some 100 m away that rounding leaves some neighbors out of order; on the CPU they are sorted by distance;
+    on a GPU, within `torch.func` and in compiled code they are not, where no branch may depend on values.
 
     Vertices are found in float32; distances are computed in the dtype of `points` and `vertices`.
 
@@ -158,7 +158,8 @@ class VertexTree(PosedTree):
         if not fused:
             dtype = torch.promote_types(points.dtype, self.vertices.dtype)
             distance = distances_to(flat.to(dtype), self.vertices.to(dtype), which, index)
-        if not flat.is_cuda and bool((distance.detach()[:, 1:] < distance.detach()[:, :-1]).any()):
+        eager = not (flat.is_cuda or torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling())
+        if eager and bool((distance.detach()[:, 1:] < distance.detach()[:, :-1]).any()):
             distance, order = distance.sort(dim=1, stable=True)
             index = index.gather(1, order)
         return NearestVertices(index.reshape(*batch, k), distance.reshape(*batch, k))

@@ -42,7 +42,7 @@ _FIXED = ("model", "arguments", "mouth", "seed", "recipe", "fine_tune")
 """Entries of config.json that a resumed run cannot change."""
 
 _SIZES = {
-    "cpu": "sizes for minutes on a CPU; the recipe fast has the paper's or the released",
+    "cpu": "sizes for minutes on a CPU; the recipe fast has those of the paper or of the released code",
     "fast": "the paper's or the released sizes; the recipe cpu has smaller ones",
     "released": "the authors' sizes and rates; the recipe fast has rates for minutes",
 }

@@ -239,7 +239,7 @@ def test_help_and_bad_usage(capsys):
             main(arguments)
         assert ended.value.code == code
         said = capsys.readouterr()
-        assert ("--capture" in said.out and "over resumptions" in said.out) if code == 0 else "--out" in said.err
+        assert ("--capture" in said.out and "over resumptions" in said.out) if code == 0 else "MODEL" in said.err
 
 
 def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypatch, capsys):
@@ -252,9 +252,8 @@ def test_synth_passes_its_arguments_and_refuses_a_full_folder(tmp_path, monkeypa
 
     monkeypatch.setattr(headfields.synthetic.captures, "write_head_capture", write_head_capture)
     assert main(["synth", str(tmp_path / "new"), "--frames", "5", "--size", "32", "--seed", "7"]) == 0
-    assert calls == [
-        (tmp_path / "new", {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None, "cameras": 0})
-    ]
+    given = {"frames": 5, "size": 32, "seed": 7, "noise": None, "identity": None, "cameras": 0, "retargeted": None}
+    assert calls == [(tmp_path / "new", given)]
     capsys.readouterr()
     (tmp_path / "x").touch()
     assert "is not empty" in fails(capsys, "synth", str(tmp_path))

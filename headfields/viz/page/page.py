@@ -321,6 +321,7 @@ def _poster(avatar: SplatAvatar, camera: Camera, state: HeadState) -> str:
     image = avatar.render(view.to(device), state.to(device), 0.0)
     straight = image.rgb / image.opacity.clamp_min(1e-3)[..., None]
     pixels = torch.cat([straight, image.opacity[..., None]], -1).clamp(0, 1).mul(255).round().to(torch.uint8)
-    kind, buffer = "webp" if features.check("webp") else "png", io.BytesIO()
+    kind = "webp" if features.check("webp") else "png"
+    buffer = io.BytesIO()
     Image.fromarray(pixels.cpu().numpy()).save(buffer, kind, quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
