@@ -70,16 +70,18 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     with plt.rc_context(style):
         count = len(strata) + 1
         figure, axes = plt.subplots(1, count, figsize=(5.6 * count, 5.6), constrained_layout=True)
+        best: set[str] = set()
         for axis, stratum in zip(axes, strata, strict=False):
-            _scatter(axis, found, measure_in(measure, stratum), colors, markers)
+            best |= _scatter(axis, found, measure_in(measure, stratum), colors, markers)
             where = {"test": "Test frames", "cameras": "Cameras that training never saw"}.get(stratum, stratum)
             axis.set_title(where, loc="left", fontsize=11, fontweight="bold")
-        _curves(axes[-1], found, colors)
+        best |= _curves(axes[-1], found, colors)
         axes[-1].set_title("While training", loc="left", fontsize=11, fontweight="bold")
         used = [(parts_of(name)) for name in found["rows"]]
-        shown = [first for first in firsts if first in {pair[0] for pair in used}]
+        shown = [first for first in firsts if first in {parts_of(name)[0] for name in best}]
         signs = [rest for rest in rests if rest in {pair[1] for pair in used}]
         handles = [Line2D([], [], marker="o", ls="", color=colors[first], label=first) for first in shown]
+        handles += [Line2D([], [], marker="o", ls="", color=GRAY, label="beaten in both")]
         handles += [Line2D([], [], marker=markers[rest], ls="", mfc="white", mec=INK, label=rest) for rest in signs]
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9
@@ -88,7 +90,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         span = f"{min(pairs)}" if min(pairs) == max(pairs) else f"{min(pairs)} to {max(pairs)}"
         figure.suptitle(
             f"{found['name']}: {len(found['rows'])} of {len(found['all rows'])} rows, {found['budget']} each, {span} "
-            f"cell{'s' if max(pairs) > 1 else ''} a row; bars: intervals of the difference to {found['baseline']}",
+            f"cell{'s' if max(pairs) > 1 else ''} a row"
+            + (f"; bars: intervals of the difference to {found['baseline']}" if max(pairs) > 1 else ", no intervals"),
             fontsize=10, x=0.01, ha="left",
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +101,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
 def _scatter(
     axis: Axes, found: Mapping[str, Any], measure: str, colors: Mapping[str, str], markers: Mapping[str, str]
-) -> None:
-    """Quality over seconds a frame."""
+) -> set[str]:
+    """Quality over seconds a frame; gives the rows in color."""
     points = {}
     for name, row in found["rows"].items():
         mean, low, high = quality(found, name, measure)
@@ -131,10 +134,11 @@ def _scatter(
     if base in beaten:
         spots.append((*points[base][:2], f"{base} (baseline)", "#868e96"))
     _label(axis, spots)
+    return set(best)
 
 
-def _curves(axis: Axes, found: Mapping[str, Any], colors: Mapping[str, str]) -> None:
-    """Validation PSNR over processor seconds; in color the rows that are the best at some time."""
+def _curves(axis: Axes, found: Mapping[str, Any], colors: Mapping[str, str]) -> set[str]:
+    """Validation PSNR over processor seconds; in color, and given, the rows that are the best at some time."""
     lines = {name: [(point[3], point[-1]) for point in line] for name, line in found["curves"].items() if line}
     best = leading(lines)
     for name in [*(name for name in lines if name not in best), *best]:
@@ -147,7 +151,7 @@ def _curves(axis: Axes, found: Mapping[str, Any], colors: Mapping[str, str]) -> 
     axis.spines[["top", "right"]].set_visible(False)
     if lines:
         end = max(x for line in lines.values() for x, _ in line)
-        axis.set_xlim(0, end * 1.9)
+        axis.set_xlim(0, end * 1.85)
         axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= end * 1.05])
     _cut(axis, [line[-1][1] for line in lines.values()])
     spots = [(*lines[name][-1], name, colors[parts_of(name)[0]]) for name in best]
@@ -156,12 +160,15 @@ def _curves(axis: Axes, found: Mapping[str, Any], colors: Mapping[str, str]) -> 
         axis.plot(*zip(*lines[base], strict=True), color="#868e96", lw=1.4, zorder=2)
         spots.append((*lines[base][-1], f"{base} (baseline)", "#868e96"))
     _label(axis, spots)
+    return set(best)
 
 
 def _cut(axis: Axes, values: Sequence[float]) -> None:
     """Leaves what is far below the best value out of a chart, and says how many rows that are."""
     least = max(values, default=0.0) - DEPTH
     below = sum(value < least for value in values)
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(bottom, top + 0.06 * (top - max(bottom, least)))  # for labels above the best
     if below:
         axis.set_ylim(least - 0.3, axis.get_ylim()[1])
         rows = f"{below} row{'s' if below > 1 else ''}"
