@@ -185,6 +185,12 @@ def _unknown_word(arguments: list[str]) -> str:
     for word in arguments[1:]:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option != "--help" and option not in options:
+            if command == "compare":
+                from headfields.compare import Study
+
+                entry = option[2:].replace("-", "_")
+                if entry in signature(Study).parameters:
+                    return f"compare has no option {option}; {entry} is an entry of the study's file"
             return (
                 f"{command} has no option {option}{did_you_mean(option, options)}; headfields {command} --help "
                 "lists them"

@@ -51,6 +51,8 @@ def surface_splats(
     Raises:
         ValueError: a number is out of range, or the mesh has no area.
     """
+    if not hasattr(count, "__index__"):
+        raise TypeError(f"surface_splats: count is {count!r}; expected a number of Gaussians, an integer")
     if count < 0 or not (0 <= height < math.inf and 0 <= share_above < 1 and width > 0 and flatness > 0):
         raise ValueError(
             f"surface_splats: count={count}, height={height}, share_above={share_above}, width={width}, flatness="

@@ -47,6 +47,8 @@ class HashGridLayout:
             if not holds:
                 raise ValueError(f"HashGridLayout: {name} is {getattr(self, name)}; expected {expected}")
 
+        for name, value in vars(self).items():
+            require(hasattr(value, "__index__"), name, "an integer")
         require(1 <= self.levels <= 1024, "levels", "1 to 1024")
         require(self.features >= 1, "features", "at least 1")
         require(0 <= self.log2_table_size <= 30, "log2_table_size", "0 to 30")
