@@ -133,7 +133,7 @@ def summary(found: Mapping[str, Any], _: str = "") -> str:
     return (
         f"{found['cells']} of {found['cells in all']} cells have run, {found['budget']} each. Of {len(others)} rows "
         f"beside *{found['baseline']}*, by {primary}: {'; '.join(said) or 'none'}."
-        + (f" {missing} rows have not run yet." if missing else "")
+        + (f" {missing} row{' has' if missing == 1 else 's have'} not run yet." if missing else "")
     )
 
 

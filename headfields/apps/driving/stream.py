@@ -62,7 +62,7 @@ class FaceStream:
         address: `udp://HOST:PORT` or `ws://HOST:PORT` (`stream_address`). Without a host, this machine alone is
             listened to; with `0.0.0.0`, whoever reaches it can send.
         on_frame: called after each frame that is taken, on the thread that took it.
-        allowed_hosts: further names of this machine under which WebSockets may be asked for, as behind a proxy.
+        allowed_hosts: further names of this machine under which WebSockets may be requested for, as behind a proxy.
 
     Attributes:
         address: where it listens; the port is the one that it got.
@@ -79,18 +79,18 @@ class FaceStream:
     def __init__(
         self, address: str, on_frame: Callable[[], object] | None = None, allowed_hosts: Collection[str] = ()
     ) -> None:
-        wanted = stream_address(address)
+        requested = stream_address(address)
         self.counts = StreamCounts()
         self.latest: FaceMotion | None = None
         self.on_frame, self._allowed = on_frame, allowed_hosts
         self._lock = threading.Lock()
         self._closing = False
         try:
-            self._end, port = self._listen_udp(wanted) if wanted.scheme == "udp" else self._listen_ws(wanted)
+            self._end, port = self._listen_udp(requested) if requested.scheme == "udp" else self._listen_ws(requested)
         except (OSError, UnicodeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise OSError(f"cannot listen on {wanted} ({reason}); another port, or a host of this machine") from error
-        self.address = StreamAddress(wanted.scheme, wanted.host, port)
+            raise OSError(f"cannot listen on {requested} ({reason}); another port, or a host of this machine") from error
+        self.address = StreamAddress(requested.scheme, requested.host, port)
 
     def __enter__(self) -> "FaceStream":
         return self

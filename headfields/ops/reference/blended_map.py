@@ -20,7 +20,7 @@ def blended_map(
     mine = ring[face]
     index = mesh_index[:, None] * ring.shape[0] + mine.clamp_min(0)
     # By `index_select`, whose gradient adds in the order of the rows: that of an index is another sum in each run where
-    # there are several threads, and takes longer.
+    # there are several threads.
     if mine.shape[1] == 1:  # a rigid triangle: no weight, and no gradient through one
         matrix = gradients.flatten(0, 1).index_select(0, index[:, 0])
     else:

@@ -46,6 +46,18 @@ def _model(path: str | Path, name: str) -> Path:
     return check_file(path)
 
 
+def _face_landmarker(model: str | Path, owner: str, **further: bool) -> tuple[Any, Any]:
+    """MediaPipe, and its Face Landmarker with further outputs."""
+    path = _model(model, "face_landmarker.task")
+    mediapipe, python, vision = _tasks(owner)
+    try:
+        base = python.BaseOptions(model_asset_path=str(path))
+        options = vision.FaceLandmarkerOptions(base_options=base, num_faces=_FACES, **further)
+        return mediapipe, vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CaptureError(f"{path} is no model of MediaPipe's Face Landmarker: {error}") from error
+
+
 class MediaPipeFaces:
     """MediaPipe's Face Landmarker: 478 points of each face, the irises among them.
 
@@ -58,15 +70,7 @@ class MediaPipeFaces:
     """
 
     def __init__(self, model: str | Path) -> None:
-        path = _model(model, "face_landmarker.task")
-        self._mediapipe, python, vision = _tasks("MediaPipeFaces")
-        try:
-            options = vision.FaceLandmarkerOptions(
-                base_options=python.BaseOptions(model_asset_path=str(path)), num_faces=_FACES
-            )
-            self._task = vision.FaceLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise CaptureError(f"{path} is no model of MediaPipe's Face Landmarker: {error}") from error
+        self._mediapipe, self._task = _face_landmarker(model, "MediaPipeFaces")
 
     def landmarks(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "k 478 2"] | None:
         """The faces (K, 478, 2), pixels; None if there is none."""
@@ -101,16 +105,8 @@ class MediaPipeFaceShapes:
     """
 
     def __init__(self, model: str | Path) -> None:
-        path = _model(model, "face_landmarker.task")
-        self._mediapipe, python, vision = _tasks("MediaPipeFaceShapes")
-        try:
-            options = vision.FaceLandmarkerOptions(
-                base_options=python.BaseOptions(model_asset_path=str(path)), num_faces=_FACES,
-                output_face_blendshapes=True, output_facial_transformation_matrixes=True,
-            )  # fmt: skip
-            self._task = vision.FaceLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise CaptureError(f"{path} is no model of MediaPipe's Face Landmarker: {error}") from error
+        further = {"output_face_blendshapes": True, "output_facial_transformation_matrixes": True}
+        self._mediapipe, self._task = _face_landmarker(model, "MediaPipeFaceShapes", **further)
 
     def face(self, image: UInt8[np.ndarray, "h w 3"], time: float | int) -> FaceMotion | None:
         """The face of an image as one frame; None if there is none, or several.
