@@ -89,7 +89,7 @@ class FaceStream:
             self._end, port = self._listen_udp(requested) if requested.scheme == "udp" else self._listen_ws(requested)
         except (OSError, UnicodeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise OSError(f"cannot listen on {requested} ({reason}); another port, or a host of this machine") from error
+            raise OSError(f"cannot listen on {requested} ({reason}); another port, or another host") from error
         self.address = StreamAddress(requested.scheme, requested.host, port)
 
     def __enter__(self) -> "FaceStream":
