@@ -36,6 +36,9 @@ def convert(
     meshes, they must be of FLAME's topology; parameters are then fitted, and offsets hold the rest, so that the meshes
     are the same.
 
+    A conversion that is stopped leaves nothing, one that is killed a folder that the same command takes again; it then
+    begins anew.
+
     Args:
         capture: Folder of the capture.
         out: A new or empty folder.

@@ -42,15 +42,12 @@ def rig(
     from headfields.apps.rigging.landmarks import read_scan_landmarks
     from headfields.apps.rigging.pictures import rig_pictures
     from headfields.mesh import load_mesh
-    from headfields.runs.folder import remove_leftovers
 
     if not scale > 0 or size < 1:
         raise CommandError(f"--scale is {scale} and --size is {size}; both must be positive")
     mesh = load_mesh(scan, True if texture is None else texture, scale)
     points = None if landmarks is None else read_scan_landmarks(landmarks)
     eyes_closed = {"auto": None, "open": False, "closed": True}[eyes]
-    remove_leftovers(out.parent, name=out.stem)
-    remove_leftovers(out.parent / f"{out.stem}_pictures")
     result = rig_template(mesh, _body(body), points, eyes_closed=eyes_closed, inner_mouth=inner_mouth)
     path = result.rig.save(out)
     pictures = path.parent / f"{path.stem}_pictures"

@@ -53,7 +53,6 @@ def template(
     from headfields.apps.texturing.proxy import texture_pictures
     from headfields.cli.rig import rig
     from headfields.mesh import load_mesh, save_mesh
-    from headfields.runs.folder import remove_leftovers
 
     if out.suffix not in (".npz", ".obj"):
         raise CommandError(f"--out is {out}; expected a file ending in .npz (a rig) or .obj (a textured mesh)")
@@ -73,8 +72,6 @@ def template(
     print(f"{len(images)} images of {width} x {height}; {len(mesh.vertices)} vertices, {len(mesh.faces)} faces")
     if mesh.uv is None:
         print("the proxy has no texture coordinates: new ones are made")
-    remove_leftovers(out.parent, name=out.stem)
-    remove_leftovers(out.parent / f"{out.stem}_pictures")
     result = texture_proxy(images, mesh, resolution, refine, even_exposure=even_exposure, progress=True)
     textured = save_mesh(out.with_suffix(".obj"), result.mesh)
     pictures = textured.parent / f"{textured.stem}_pictures"

@@ -12,23 +12,19 @@ from tqdm import tqdm
 from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
 from headfields.data.formats.transforms import natural_order
+from headfields.files.unfinished import filling
 from headfields.records import Camera
 
 __all__ = ["frames_to_save", "save_capture"]
 
 
-def frames_to_save(
-    op: str, capture: Capture, folder: Path, frames: Int[Tensor, " b"] | Sequence[int] | None
-) -> list[int]:
+def frames_to_save(op: str, capture: Capture, frames: Int[Tensor, " b"] | Sequence[int] | None) -> list[int]:
     """The indices of the frames to write, all if None, in the capture's order and each once.
 
     Raises:
-        FileExistsError: `folder` is a file or not empty.
         IndexError: a frame is out of range.
         ValueError: `frames` is empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{op}: folder {folder} is not empty; name a new one")
     indices = list(range(len(capture))) if frames is None else sorted(set(capture.frame_indices(frames)))
     if not indices:
         raise ValueError(f"{op}: frames is empty; a capture has at least one")
@@ -51,7 +47,7 @@ def save_capture(
 
     Args:
         capture: decoded one frame at a time, whatever its memory budget.
-        folder: a new or empty folder.
+        folder: a new or empty folder, or one that a killed call has left unfinished; empty again after an error.
         frames: write only these, in the capture's order; splits keep those of their frames. All if None.
         progress: show a progress bar on stderr.
 
@@ -65,35 +61,36 @@ def save_capture(
         CaptureError: a frame cannot be read.
     """
     folder = Path(folder)
-    indices = frames_to_save("save_capture", capture, folder, frames)
+    indices = frames_to_save("save_capture", capture, frames)
     recording = capture.recording
     stems = _stems([capture.frame_names[frame] for frame in indices])
-    writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
-    for stem, frame in tqdm(list(zip(stems, indices, strict=True)), unit="frame", disable=not progress):
-        rgba, label, depth = recording.decode_image(frame)
-        head = {key: torch.from_numpy(value) for key, value in vars(recording.decode_head(frame)).items()
-                if value is not None}  # fmt: skip
-        pose = recording.camera_to_world[frame]
-        camera = Camera(
-            torch.from_numpy(np.linalg.inv(pose)), torch.from_numpy(recording.intrinsics[frame]), capture.size
+    with filling(folder, "save_capture"):
+        writer = InstaWriter(folder, recording.canonical, recording.depth_scale)
+        for stem, frame in tqdm(list(zip(stems, indices, strict=True)), unit="frame", disable=not progress):
+            rgba, label, depth = recording.decode_image(frame)
+            head = {key: torch.from_numpy(value) for key, value in vars(recording.decode_head(frame)).items()
+                    if value is not None}  # fmt: skip
+            pose = recording.camera_to_world[frame]
+            camera = Camera(
+                torch.from_numpy(np.linalg.inv(pose)), torch.from_numpy(recording.intrinsics[frame]), capture.size
+            )
+            captured = CapturedFrame(
+                image=rgba,
+                camera=camera,
+                **head,
+                label=label,
+                depth=depth,
+                landmarks=recording.decode_landmarks(frame),
+            )
+            writer.add(stem, captured, pose)
+        row = {frame: index for index, frame in enumerate(indices)}
+        writer.finish(
+            {
+                name: [row[frame] for frame in rows.tolist() if frame in row]
+                for name, rows in capture.splits.items()
+                if name != "all"
+            }
         )
-        captured = CapturedFrame(
-            image=rgba,
-            camera=camera,
-            **head,
-            label=label,
-            depth=depth,
-            landmarks=recording.decode_landmarks(frame),
-        )
-        writer.add(stem, captured, pose)
-    row = {frame: index for index, frame in enumerate(indices)}
-    writer.finish(
-        {
-            name: [row[frame] for frame in rows.tolist() if frame in row]
-            for name, rows in capture.splits.items()
-            if name != "all"
-        }
-    )
     return writer.count
 
 

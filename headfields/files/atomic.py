@@ -6,6 +6,7 @@ Every file of the library is written through `replacing`, but for logs, which gr
 import contextlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,12 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
+from headfields.files.locks import lock_folder
+
 __all__ = ["replacing", "replacing_folder", "write_bytes", "write_image", "write_text"]
+
+_SCRATCH = re.compile(r"\.(.{1,40})\.[a-z0-9_]{8}\.tmp")
+_swept: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -24,7 +30,8 @@ def replacing(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
 
     The temporary file lies on the same disk, in a hidden folder next to `path`, under the name of `path` (writers that
     go by the ending work). It is on disk before it is moved, so a crash at any moment leaves a whole file. If the block
-    raises, it is removed, and the file at `path` stays.
+    raises, it is removed, and the file at `path` stays. What a killed writer leaves is removed by the next process
+    that writes to the folder.
 
     Args:
         path: the file; its folder is created. A symbolic link stays, and the file that it points to is replaced. The
@@ -112,11 +119,47 @@ def _scratch(path: Path, target: Path) -> Iterator[Path]:
     """A hidden folder next to `target`, whose folder is created, for as long as the block runs."""
     with _naming(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=target.parent))
+        _sweep(target.parent)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".new", dir=target.parent))
+        lock = _locked(made)
+        scratch = made.with_suffix(".tmp")  # under this name only once it is locked, so that no other process sweeps it
+        made.rename(scratch)
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what writers that were killed have left in a folder, the first time that this process writes to it."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for path in folder.glob(".*.tmp"):
+        match = _SCRATCH.fullmatch(path.name)
+        if match is None or path.is_symlink() or not path.is_dir():
+            continue
+        lock = _locked(path)
+        if lock is None:  # its writer lives, or there are no locks
+            continue
+        try:  # a folder that was moved aside (`replacing_folder`) is no draft and stays
+            if all(entry.name.lstrip(".").startswith(match[1].lstrip(".")) for entry in path.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a folder; None if another does, or where folders have no locks."""
+    if os.name == "nt":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    if lock_folder(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager

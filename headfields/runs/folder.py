@@ -213,15 +213,14 @@ class RunFolder:
         write_json(self.path / "metrics.json", metrics)
 
 
-def remove_leftovers(folder: Path, below: bool = False, name: str = "") -> None:
+def remove_leftovers(folder: Path, below: bool = False) -> None:
     """Removes what the writers of `headfields.files.atomic` leave in a folder when they are killed.
 
     Args:
         folder: the folder, which no other process writes to.
         below: whether to look into all folders below it, too.
-        name: only what a writer of this file has left.
     """
-    for pattern in (f".{name[:40]}.*.tmp",) if name else (".*.tmp", ".tmp*"):
+    for pattern in (".*.tmp", ".tmp*"):
         for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -7,7 +7,9 @@ import platform
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from headfields.files.locks import lock_file
 
 _held: dict[Path, int] = {}  # threads of this process that hold a lock
 _guard = threading.Lock()
@@ -41,7 +43,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         raise RunLockedError(f"{folder} is in use by another thread; use one folder per run")
     try:
         with open(path, "a+", encoding="utf-8") as file:
-            if not _acquire(file):
+            if not lock_file(file):
                 raise RunLockedError(f"{folder} is in use by {_holder(file)}; stop it, or name another folder")
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
@@ -50,33 +52,6 @@ def run_lock(folder: Path) -> Iterator[None]:
     finally:
         with _guard:
             del _held[path]
-
-
-def _acquire(file: IO[str]) -> bool:
-    """Acquires the lock if it is free; returns False if it is not, and True where there are no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return _acquire_on_windows(file)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have no locks
-        return True
-    return True
-
-
-def _acquire_on_windows(file: IO[str]) -> bool:
-    import msvcrt
-
-    locking: Any = msvcrt
-    file.seek(1 << 20)  # far behind the text, so that others can still read it
-    try:
-        locking.locking(file.fileno(), locking.LK_NBLCK, 1)
-    except OSError:
-        return False
-    return True
 
 
 def _holder(file: IO[str]) -> str:

@@ -5,9 +5,7 @@ scene is our own choice. It has what a tracked mesh lacks and an avatar has to l
 wrinkles that depend on the expression.
 """
 
-import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.noise_ceiling import write_noise_ceiling
 from headfields.files.atomic import write_text
 from headfields.files.reading import read_json
+from headfields.files.unfinished import filling, has_unfinished
 from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.metrics.image import decibels
@@ -42,7 +41,6 @@ __all__ = ["write_head_capture"]
 
 _VERSION = 2  # raised when the same arguments give another capture
 _RECORD = "synthetic.json"
-_UNFINISHED = ".unfinished"  # in the folder while it is being written
 _DISTANCE = 1.1  # meters from the camera to the head
 _MARGIN = 0.96  # fraction of the half image that the head may fill
 _JAW = 2
@@ -136,14 +134,12 @@ def write_head_capture(
             raise FileExistsError(f"write_head_capture: out {folder} is a file; pass a folder")
         if _is_same(folder, record):
             return folder
-        if (folder / _UNFINISHED).is_file():
-            _clear(folder)  # what a writer that was killed has left
-        if any(folder.iterdir()):
+        if any(folder.iterdir()) and not has_unfinished(folder):
             raise FileExistsError(
                 f"write_head_capture: {folder} is not empty and holds no capture of these arguments ({_RECORD}); "
                 "choose another folder or remove it"
             )
-    with torch.no_grad(), _leaving_nothing(folder):
+    with torch.no_grad(), filling(folder, "write_head_capture"):
         head = procedural_head() if identity is None else _random_head(identity)
         motion = scripted_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
@@ -249,29 +245,6 @@ def _true_tracking(states: HeadState, cameras: Camera) -> tuple[np.ndarray, np.n
     """What `write_truth` takes of states."""
     assert states.expression is not None
     return states.vertices.numpy(), cameras.world_to_camera.numpy(), states.expression.numpy()
-
-
-@contextlib.contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """A folder, empty or missing, that is empty again after an error or Ctrl-C within the block, and is marked within
-    it, so that the next call can clear what a killed one has left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _UNFINISHED, "This capture is being written, or its writer was killed.\n")
-    try:
-        yield
-    except BaseException:
-        _clear(folder)
-        raise
-    (folder / _UNFINISHED).unlink()
-
-
-def _clear(folder: Path) -> None:
-    """Removes what is in a folder, the mark last, so that a kill meanwhile leaves it marked."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == _UNFINISHED):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _random_head(identity: int) -> FlameHead:

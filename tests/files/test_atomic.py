@@ -6,6 +6,8 @@ import os
 import re
 import resource
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from headfields.apps.tracking.prior.landmarks import LandmarkPoints
 from headfields.files.arrays import save_array, save_arrays
 from headfields.files.atomic import replacing, replacing_folder, write_bytes, write_image, write_text
 from headfields.files.safetensors import write_safetensors
+from headfields.files.unfinished import filling
 from headfields.mesh.mesh import Mesh
 from headfields.synthetic.head.model import procedural_head_arrays
 from tests.avatar.test_saving import small as small_avatar
@@ -193,6 +196,7 @@ APPENDED = {  # they grow by a line at a time
     "apps/priors/training_log.py": "after_step",
     "runs/lock.py": "run_lock",
     "runs/memory.py": "__init__",  # no file, but a switch of the kernel
+    "files/unfinished.py": "filling",  # the mark of a folder, which is locked while it is open
     "cli/streams.py": "open_closed_descriptors",  # no file, but a stream of the process
 }
 """Functions that may open a file for writing, by module."""
@@ -225,6 +229,44 @@ def _is_safe(call: ast.Call, function: ast.FunctionDef) -> bool:
     owner = [call.func.value] if isinstance(call.func, ast.Attribute) else []
     used = [node for each in (*call.args[:2], *owner) for node in ast.walk(each)]
     return any(isinstance(node, ast.Name) and node.id in names for node in used)
+
+
+def test_a_killed_writers_draft_is_swept_and_nothing_else(tmp_path):
+    def folder(name: str, content: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / content).write_bytes(b"mine")
+        return tmp_path / name
+
+    dead = folder(".video.mp4.abcd1234.tmp", "video.mp4")
+    kept = [folder(".video.mp4.abcd1235.tmp", ".old"), folder(".notes.tmp", "notes"), folder("a.abcd1234.tmp", "a")]
+    with replacing(tmp_path / "first") as first:  # a writer that lives
+        first.write_bytes(b"1")
+        assert not dead.exists()
+        subprocess.run([sys.executable, "-c", "import sys\nfrom headfields.files.atomic import write_text\n"
+                        "write_text(sys.argv[1], '2')", tmp_path / "second"], check=True)  # fmt: skip
+    assert all(path.is_dir() for path in kept)
+    assert (tmp_path / "first").read_bytes() == b"1" and (tmp_path / "second").read_bytes() == b"2"
+    assert len(list(tmp_path.iterdir())) == 2 + len(kept)
+
+
+def test_an_unfinished_folder_refuses_no_other_try_but_one_that_is_being_filled_does(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), filling(folder, "op"):
+        (folder / "below").mkdir()
+        (folder / "below" / "1").write_text("half")
+        raise KeyboardInterrupt
+    assert list(folder.iterdir()) == []
+    (folder / ".unfinished").touch()  # what a killed one leaves
+    (folder / "1").write_text("half")
+    with filling(folder, "op"):
+        assert [path.name for path in folder.iterdir()] == [".unfinished"]
+        (folder / "2").write_text("whole")
+        with pytest.raises(FileExistsError, match="op: another process writes to"), filling(folder, "op"):
+            raise AssertionError
+    assert [path.name for path in folder.iterdir()] == ["2"]
+    for path, message in ((folder, "is not empty"), (folder / "2", "is a file")):
+        with pytest.raises(FileExistsError, match=message), filling(path, "op"):
+            raise AssertionError
 
 
 def test_only_the_atomic_writer_writes_files():

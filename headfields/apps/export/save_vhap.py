@@ -23,6 +23,7 @@ from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError
 from headfields.data.recording import DecodedHead, Recording
 from headfields.data.save import frames_to_save
+from headfields.files.unfinished import filling
 from headfields.heads.skinned import SkinnedHead
 
 __all__ = ["VhapExport", "save_vhap"]
@@ -76,7 +77,7 @@ def save_vhap(
 
     Args:
         capture: decoded one frame at a time, whatever its memory budget. Its head's frame is not applied.
-        folder: a new or empty folder.
+        folder: a new or empty folder, or one that a killed call has left unfinished; empty again after an error.
         head: the FLAME model (5 joints, at most 300 shape and 100 expression directions); None for that with which the
             capture was read.
         frames: write only these, in the capture's order. All if None.
@@ -93,9 +94,15 @@ def save_vhap(
         CaptureError: the meshes are not of the head's topology, or a frame cannot be read.
     """
     folder = Path(folder)
-    indices = frames_to_save("save_vhap", capture, folder, frames)
+    indices = frames_to_save("save_vhap", capture, frames)
+    source = _source(capture.recording, head)
+    with filling(folder, "save_vhap"):
+        return _written(capture, folder, indices, source, progress)
+
+
+def _written(capture: Capture, folder: Path, indices: list[int], source: "_Source", progress: bool) -> VhapExport:
+    """Fills the folder."""
     recording = capture.recording
-    source = _source(recording, head)
     export = VhapExport(report=[source.line])
     writer = VhapWriter(folder, capture.size, _named(source.canonical) | {"static_offset": source.static})
     squares: list[float] = []
