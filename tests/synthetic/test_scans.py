@@ -142,34 +142,45 @@ def test_features_are_sampled_densely_where_there_are_landmarks(scans: MeshScans
         PointCounts(detail=0.5, features=0.9)
 
 
-def test_correspondences_are_drawn_by_motion() -> None:
-    """Triangles are drawn in proportion to area times motion: the draws' statistics are those sums over triangles."""
-    scans, scan = tiny_scans(), 2
-    counts = PointCounts(face=0, static=0, back=0, near=0, far=0, correspondences=40000, motion=1.0)
-    moving = 30000  # a quarter is on what does not move
-    face = (scans.kind == FACE).nonzero()[:, 0]
-    corners, before = (scans.vertices[s][scans.faces[face]] for s in (scan, int(scans.neutral[0])))
+def test_correspondences_are_drawn_on_lids() -> None:
+    """Triangles near an eye are drawn by area times motion, in a scan that moves them and in any other."""
+    head, share, eye = tiny_head(40, 56), 0.5, torch.tensor([0.02, 0.03, 0.085])
+    near = (head.template_vertices - eye).norm(dim=-1)
+    lid = 0.004 * torch.exp(-((near / 0.012) ** 2))[:, None] * torch.tensor([0.0, -1.0, 0.0])
+    moved = torch.stack(
+        [head.template_vertices, head.template_vertices + lid, head(expression=torch.ones(1, 1)).vertices[0]]
+    )
+    ball = torch.tensor([[0.0, 0, 0], [0.004, 0, 0], [0, 0.004, 0]]) + eye  # an eyeball: it is no part of the skin
+    turned = ball + torch.arange(3.0)[:, None, None] * 0.001
+    landmarks = torch.full((68,), -1)
+    landmarks[36] = near.argmin()
+    count = moved.shape[1]
+    scans = MeshScans(
+        torch.cat([moved, turned], 1), torch.cat([head.faces, torch.arange(3)[None] + count]),
+        torch.zeros(3, dtype=torch.long), torch.full((1, count + 3, 3), 0.5), landmark_vertices=landmarks,
+        kind=torch.full((len(head.faces) + 1,), FACE), visible=torch.ones(3, len(head.faces) + 1, dtype=torch.bool),
+    )  # fmt: skip
+    centers = scans.mean_neutral()[head.faces].mean(1)
+    lids = (centers - scans.mean_neutral()[landmarks[36]]).norm(dim=-1) < 0.012
+    offset = (scans.vertices - scans.vertices[scans.neutral[scans.person]])[:, head.faces].mean(2)
+    corners = scans.mean_neutral()[head.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    weight = area * (corners - before).mean(1).norm(dim=-1) * scans.visible[scan, face]
-    weight = (weight / weight.sum()).double()
-    batch = scans.sample(torch.tensor([scan]), counts, 0)
-    posed, neutral = (points[0, :moving].double() for points in (batch.posed_points, batch.neutral_points))
-    assert batch.posed_points.shape == (1, 40000, 3)
-    for points, place in ((posed, corners), (neutral, before)):
-        middle = place.double().mean(1)  # the mean of a triangle's points
-        wanted, spread = (weight[:, None] * middle).sum(0), points.std(0)
-        assert bool(((points.mean(0) - wanted).abs() < 5 * spread / moving**0.5).all())
-    even = scans.sample(torch.tensor([scan]), replace(counts, motion=0.0), 0)
-    length = [(b.posed_points - b.neutral_points)[0, :moving].norm(dim=-1).mean() for b in (batch, even)]
-    assert length[0] > length[1]
-    still = scans.sample(scans.neutral[:1], counts, 0)
-    assert torch.equal(still.posed_points, still.neutral_points), "a neutral scan is drawn by area"
-    scans.visible[scan, face[: len(face) // 2]] = False
-    shown = scans.sample(torch.tensor([scan]), counts, 0).posed_points[0, :moving]
-    nearest = TriangleBVH(scans.faces[face], scans.vertices[scan]).closest(shown).face
-    assert float((nearest >= len(face) // 2).float().mean()) > 0.99, "faces that the scan does not show are not drawn"
-    with pytest.raises(ValueError, match=r"motion 1\.5"):
-        PointCounts(motion=1.5)
+    weight = area * offset.square().sum(-1).mean(0).sqrt() * lids
+    assert 3 <= int((weight > 0).sum()) < 40
+    counts = PointCounts(0, 0, 0, 0, 0, correspondences=40000, lids=share)
+    drawn = round(share * 30000)  # a quarter of the correspondences is not on the face
+    for scan in range(3):
+        batch = scans.sample(torch.tensor([scan]), counts, 0)
+        assert batch.posed_points.shape == (1, 40000, 3)
+        points = batch.posed_points[0, 30000 - drawn : 30000]
+        face = TriangleBVH(scans.faces, scans.vertices[scan : scan + 1]).closest(points).face
+        drawn_share = torch.bincount(face, minlength=len(scans.faces))[:-1] / drawn
+        assert (drawn_share - weight / weight.sum()).abs().max() < 0.02
+    none = scans.sample(torch.tensor([1]), replace(counts, lids=0), 0).posed_points
+    unmarked = tiny_scans().sample(torch.tensor([1]), counts, 0)
+    assert none.shape == unmarked.posed_points.shape, "without landmarks all are drawn by area"
+    with pytest.raises(ValueError, match=r"lids 1\.5"):
+        PointCounts(lids=1.5)
 
 
 def test_nothing_is_legal(scans: MeshScans) -> None:

@@ -55,11 +55,11 @@ SMALL_RECIPE = replace(
     SMALL_POINTS_RECIPE,
     weights=replace(SMALL_POINTS_RECIPE.weights, correspondence=10000.0),
     schedule=replace(SMALL_POINTS_RECIPE.schedule, identity=1e-3, expression=2e-3, correspondence_after=1.0),
-    counts=replace(SMALL_POINTS_RECIPE.counts, correspondences=128, detail=0.25, features=0.5),
+    counts=replace(SMALL_POINTS_RECIPE.counts, correspondences=128, detail=0.25, features=0.5, lids=0.5),
     noise=0.1,
     principal=True,
 )
 """The same for registered meshes: half of the points are drawn at eyes and mouth (of meshes with landmarks), a quarter
 where triangles are small; codes start at principal components and move less from there, so a fifth of the noise is
 enough; correspondences have ten times the weight to the end, without which the small deformation moves lips only two
-thirds of their way."""
+thirds of their way, and half of the face's are on lid skin, without which lids do not close."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, ScanSet, ball, generator
 from headfields.apps.priors.scans.visibility import is_visible, rim_faces, visible_share
 from headfields.ops._checks import check_floating, check_integer, check_shape
+from headfields.ops.mesh_topology import vertex_components
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import face_crosses, vertex_normals
 
@@ -19,7 +20,7 @@ FACE, STATIC, REAR, INNER, HIDDEN = range(5)
 (sampled with the face, but without correspondences), and faces that are never sampled.
 """
 _ORDER = (INNER, FACE, STATIC, REAR, HIDDEN)
-_EYES_AND_MOUTH = range(36, 68)
+_EYES, _EYES_AND_MOUTH = range(36, 48), range(36, 68)
 _NEAR_FEATURE = 0.012
 """Distance from a landmark of eyes and mouth up to which faces belong to these features, meters."""
 
@@ -31,6 +32,10 @@ class MeshScans(ScanSet):
     normals and colors are interpolated. The neck stays open, as in scans: only the far points and the eikonal term
     constrain the field beyond it. The signed distance of a point near the surface refers to the nearest face, and is
     known where this face is visible and not at the rim of the mesh.
+
+    Lid skin (`PointCounts.lids`) is what moves within 12 mm of a landmark of the eyes and is connected to most of the
+    mesh, as eyeballs are not. A triangle's weight is its area times the root mean square of its motion over all scans,
+    so that the share of each scan is the same, whether it closes the eyes or leaves them open.
 
     Args:
         vertices: (S, V, 3) meters, head pose removed.
@@ -105,6 +110,7 @@ class MeshScans(ScanSet):
         self._tree.closest(self.vertices[0, :1], sign=True)  # precomputes the topology that signs need, for all poses
         self._normals, self._area, self._number = self._precomputed()
         self._features = self._feature_faces()
+        self._lids, self._lid_weight = self._lid_skin()
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -159,14 +165,16 @@ class MeshScans(ScanSet):
         near = surface + counts.sigma * torch.randn(surface.shape, generator=random)
         near_rgb, distance, known = self._nearest(near, scans)
         quarter = counts.correspondences // 4  # three quarters are on the face, where expressions are
-        moving = round(counts.motion * (counts.correspondences - quarter))
-        even = counts.correspondences - quarter - moving
+        on_lids = round(counts.lids * (counts.correspondences - quarter)) if len(self._lids) else 0
+        even = counts.correspondences - quarter - on_lids
         chosen = [
             self._front(neutral, FACE, FACE, even, counts.detail, random, counts.features),
             self._choose(neutral, STATIC, REAR, quarter, random),
         ]
-        if moving:
-            chosen.insert(1, self._choose_moving(scans, neutral, moving, random))
+        if on_lids:
+            weight = self._lid_weight * self.visible[neutral[:, None], self._lids]
+            weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, self._lid_weight)
+            chosen.insert(1, self._lids[_drawn(weight, on_lids, random)])
         ids = self.faces[torch.cat(chosen, 1)]
         weights = _corner_weights(batch, counts.correspondences, random)
         return ScanBatch(
@@ -203,17 +211,30 @@ class MeshScans(ScanSet):
 
     def _feature_faces(self) -> Int[Tensor, " g"]:
         """Faces of the front near landmarks of eyes and mouth, the inside of the mouth first."""
+        near = self._near_landmarks(_EYES_AND_MOUTH)
+        return torch.cat([(near & (self.kind == kind)).nonzero()[:, 0] for kind in (INNER, FACE, STATIC)])
+
+    def _near_landmarks(self, numbers: Sequence[int]) -> Bool[Tensor, " f"]:
+        """(F,) whether a face is near one of these landmarks; no face of a set that does not know them is."""
         landmarks = self.mean_landmarks()
-        none = torch.zeros(0, dtype=torch.long)
-        if landmarks is None:
-            return none
-        points = landmarks[list(_EYES_AND_MOUTH)]
+        points = torch.zeros(0, 3) if landmarks is None else landmarks[list(numbers)]
         points = points[points.isfinite().all(-1)]
         if not len(points):
-            return none
-        centers = self.mean_neutral()[self.faces].mean(1)
-        near = torch.cdist(centers, points).amin(1) < _NEAR_FEATURE
-        return torch.cat([(near & (self.kind == kind)).nonzero()[:, 0] for kind in (INNER, FACE, STATIC)])
+            return torch.zeros(len(self.faces), dtype=torch.bool)
+        return torch.cdist(self.mean_neutral()[self.faces].mean(1), points).amin(1) < _NEAR_FEATURE
+
+    def _lid_skin(self) -> tuple[Int[Tensor, " g"], Float[Tensor, " g"]]:
+        """Faces of lid skin, and the weights they are drawn with."""
+        component = vertex_components(self.faces, self.vertices.shape[1])[self.faces[:, 0]]
+        skin = component == component.mode().values
+        near = self._near_landmarks(_EYES) & skin & ((self.kind == FACE) | (self.kind == STATIC))
+        faces = near.nonzero()[:, 0]
+        ids, owner = self.faces[faces], self.neutral[self.person]
+        squared = torch.zeros(len(faces))
+        for scan, rest in enumerate(owner.tolist()):
+            squared += (self.vertices[scan, ids] - self.vertices[rest, ids]).mean(1).square().sum(-1)
+        weight = (squared / len(owner)).sqrt() * face_crosses(self.mean_neutral(), ids).norm(dim=-1)
+        return faces[weight > 0], weight[weight > 0].double()
 
     def _front(
         self,
@@ -242,19 +263,6 @@ class MeshScans(ScanSet):
         corners = self.vertices[scans[:, None, None], self.faces[faces]]
         area = _areas(corners) * self.visible[scans[:, None], faces]
         return faces[_drawn(torch.where(area.sum(1, keepdim=True) > 0, area, torch.ones_like(area)), count, random)]
-
-    def _choose_moving(self, scans: Tensor, neutral: Tensor, count: int, random: torch.Generator) -> Int[Tensor, "b n"]:
-        """Samples visible faces (B, N) of the face by area times the distance of their middle from the neutral scan; by
-        area alone in a scan that does not move."""
-        faces = (self.kind == FACE).nonzero()[:, 0]
-        if not len(faces):
-            return self._choose(scans, FACE, FACE, count, random)
-        corners = self.vertices[scans[:, None, None], self.faces[faces]]
-        before = self.vertices[neutral[:, None, None], self.faces[faces]]
-        area = _areas(corners) * self.visible[scans[:, None], faces]
-        area = torch.where(area.sum(1, keepdim=True) > 0, area, torch.ones_like(area))
-        moved = area * (corners - before).mean(2).norm(dim=-1)
-        return faces[_drawn(torch.where(moved.sum(1, keepdim=True) > 0, moved, area), count, random)]
 
     def _choose(
         self, scans: Tensor, first: int, last: int, count: int, random: torch.Generator, table: Tensor | None = None

@@ -1,0 +1,146 @@
+"""Whether a small prior's deformation learns lids, by the share of correspondences that is drawn on lid skin.
+
+`python -m benchmarks.lid_correspondences` (a minute or two)
+
+Five drawn people with a blink, both winks, a wide-open mouth and five random expressions each. The deformation of
+`hf.models.mononphm(small=True)` alone is trained on correspondences, as by `PriorTrainer`: for each share, the part of
+the true motion that it reproduces at the vertices that move, (Σ p · t) / Σ t² of predicted offsets p and true ones t,
+and how far it moves the open eye's lid in a wink. Above the table: what part of the face's area, and of the squared
+motion by area, lids are.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+import headfields as hf
+from headfields.apps.priors.principal_codes import principal_codes
+from headfields.apps.priors.recipes import SMALL_RECIPE
+from headfields.apps.priors.scans.batch import PointCounts
+from headfields.apps.priors.scans.meshes import FACE, MeshScans
+from headfields.ops.vertex_geometry import face_crosses
+from headfields.synthetic.scans.sampler import HeadSampler
+
+NAMED = ({}, {"mouth_open": 0.8}, {"blink_left": 1, "blink_right": 1}, {"blink_left": 1}, {"blink_right": 1})
+OPEN, BLINK, LEFT, RIGHT = range(1, 5)
+MOVING = 2e-3
+"""Meters that a vertex of a lid or of the chin moves at least."""
+
+
+def blinking_scans(people: int, random: int) -> tuple[MeshScans, dict[str, Bool[Tensor, " v"]]]:
+    """Scans of drawn people, the expressions of `NAMED` and some random ones each, and where lids and chin move."""
+    head = hf.synthetic.procedural_head()
+    sampler, names = HeadSampler(head), head.expression_names
+
+    def weights(**named: float) -> Tensor:
+        out = torch.zeros(len(head.expression_basis))
+        for name, value in named.items():
+            out[names.index(name)] = value
+        return out
+
+    meshes = []
+    for p in range(people):
+        seeds = [np.random.default_rng([0, p, e]) for e in range(random)]
+        expression = torch.stack([weights(**named) for named in NAMED] + [sampler.expression(seed) for seed in seeds])
+        gaze = torch.stack([torch.zeros(2) for _ in NAMED] + [sampler.gaze(seed) for seed in seeds])
+        identity = sampler.identity(np.random.default_rng([0, p])).expand(len(expression), -1)
+        meshes.append(sampler.vertices(identity, expression, gaze))
+    landmarks = head.landmarks(head.template_vertices[None])[0]
+    vertices = torch.cat(meshes)
+    scans = MeshScans(
+        vertices, head.faces, torch.arange(people).repeat_interleave(len(NAMED) + random),
+        torch.full((people, vertices.shape[1], 3), 0.5),
+        landmark_vertices=torch.cdist(landmarks, head.template_vertices).argmin(dim=1),
+    )  # fmt: skip
+    lids = {side: head.expression_basis[names.index(f"blink_{side}")].norm(dim=-1) > MOVING for side in
+            ("left", "right")}  # fmt: skip
+    chin = (vertices[OPEN] - vertices[0]).norm(dim=-1) > 5 * MOVING
+    return scans, lids | {"chin": chin}
+
+
+def shares(scans: MeshScans, lid: Bool[Tensor, " v"]) -> tuple[float, float]:
+    """The lids' share of the face's visible area, and of its squared motion by area."""
+    owner = scans.neutral[scans.person]
+    squared = (scans.vertices - scans.vertices[owner])[:, scans.faces].mean(2).square().sum(-1)
+    area = torch.stack([face_crosses(mesh, scans.faces).norm(dim=-1) for mesh in scans.vertices[scans.neutral]])
+    area = area[scans.person] * (scans.visible[owner] & (scans.kind == FACE))
+    faces = lid[scans.faces].all(1)
+    return float(area[:, faces].sum() / area.sum()), float((area * squared)[:, faces].sum() / (area * squared).sum())
+
+
+def reproduced(
+    scans: MeshScans, where: dict[str, Bool[Tensor, " v"]], counts: PointCounts, steps: int, seed: int = 0
+) -> dict[str, float]:
+    """Trains a deformation on correspondences drawn by `counts`; the parts of each motion that it reproduces."""
+    torch.manual_seed(seed)
+    template = hf.Template(canonical_vertices=scans.mean_neutral(), faces=scans.faces, regions={})
+    avatar = hf.models.mononphm(template, small=True, landmarks=scans.mean_landmarks())
+    deformer, codes, recipe = avatar.deformer, principal_codes(avatar, scans), SMALL_RECIPE
+    tables = {name: getattr(codes, name).clone().requires_grad_() for name in ("geometry", "expression")}
+    groups = [
+        ({"params": list(deformer.parameters())}, recipe.schedule.networks),
+        ({"params": [tables["geometry"]], "weight_decay": 0.0}, recipe.schedule.identity),
+        ({"params": [tables["expression"]], "weight_decay": 0.0}, recipe.schedule.expression),
+    ]
+    optimizer = torch.optim.AdamW([group for group, _ in groups], weight_decay=recipe.schedule.decay)
+
+    def canonical(points: Float[Tensor, "b n 3"], which: Tensor) -> Float[Tensor, "b n 3"]:
+        state = type(codes)(tables["geometry"][which], codes.appearance[which], tables["expression"][which]).state()
+        flat, frame = points.flatten(0, 1), torch.arange(len(which)).repeat_interleave(points.shape[1])
+        return deformer(flat, torch.zeros_like(flat), frame, deformer.prepare(state)).points.view_as(points)
+
+    for step in range(steps):
+        for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] = rate * recipe.schedule.factor(step / steps)
+        which = scans.draw(step, recipe.scans_per_step, seed)
+        batch = scans.sample(which, counts, step)
+        error = canonical(batch.posed_points, which) - batch.neutral_points
+        optimizer.zero_grad()
+        (recipe.weights.correspondence * 16 * error.square().mean()).backward()
+        torch.nn.utils.clip_grad_norm_(list(deformer.parameters()), recipe.schedule.clip)
+        optimizer.step()
+
+    each = len(scans) // len(scans.people)
+    both = where["left"] | where["right"]
+    moved: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for first in range(0, len(scans), each):
+            for name, place, region in (
+                ("blink", BLINK, both), ("wink left", LEFT, where["left"]), ("wink right", RIGHT, where["right"]),
+                ("mouth", OPEN, where["chin"]), ("open lid, mm", LEFT, where["right"]),
+            ):  # fmt: skip
+                posed, rest = (scans.vertices[first + place, region], scans.vertices[first, region])
+                offset = canonical(posed[None], torch.tensor([first + place]))[0] - posed
+                if name.endswith("mm"):
+                    part = 1e3 * offset.norm(dim=-1).mean()
+                else:
+                    part = (offset * (rest - posed)).sum() / (rest - posed).square().sum()
+                moved.setdefault(name, []).append(float(part))
+    return {name: float(np.mean(values)) for name, values in moved.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.15, 0.5])
+    parser.add_argument("--features", type=float, default=0.0, help="share of the rest at eyes and mouth")
+    parser.add_argument("--people", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args(arguments)
+    scans, where = blinking_scans(options.people, 5)
+    area, motion = shares(scans, where["left"] | where["right"])
+    print(f"lids: {100 * area:.1f} % of the face's area, {100 * motion:.2f} % of its squared motion")
+    for share in options.shares:
+        # a quarter of the correspondences is not on the face
+        counts = PointCounts(0, 0, 0, 0, 0, correspondences=128, features=options.features, lids=share)
+        rows = [reproduced(scans, where, counts, options.steps, seed) for seed in range(options.seeds)]
+        cells = [f"{name} {np.mean([row[name] for row in rows]):.2f}" for name in rows[0]]
+        print(f"{100 * share:3.0f} % on lids: {', '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
