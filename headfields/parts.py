@@ -232,7 +232,13 @@ def check_part(owner: str, name: str, value: Any, noun: type[Part]) -> None:
     expected = f"expected a headfields {noun.__name__}"
     if isinstance(value, type):
         raise TypeError(f"{owner}: {name} is the class {value.__name__}; {expected}, so call it: {value.__name__}(...)")
-    raise TypeError(f"{owner}: {name} is {'None' if value is None else f'a {type(value).__name__}'}; {expected}")
+    kind = type(value).__name__
+    if isinstance(value, Sampler) and noun is Renderer:
+        expected += f", and {kind} is its sampler: headfields.renderers.VolumeRenderer({kind}(...))"
+    elif isinstance(value, Deformer | Encoder | Decoder | Sampler | Renderer):
+        other = next(base for base in (Deformer, Encoder, Decoder, Sampler, Renderer) if isinstance(value, base))
+        expected += f", and {kind} is a {other.__name__}"
+    raise TypeError(f"{owner}: {name} is {'None' if value is None else f'a {kind}'}; {expected}")
 
 
 def undefined_methods(part: Part) -> list[str]:

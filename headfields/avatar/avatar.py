@@ -19,6 +19,7 @@ from headfields.avatar.composition import (
     check_fit,
     check_width,
     conditions_of,
+    explained,
     features_of,
     given_conditions,
     sizes_of,
@@ -347,6 +348,7 @@ class Avatar(Composition):
         "deformer": True, "encoder": True, "decoder": True, "renderer": True, "condition": False, "codes": False
     })  # fmt: skip
 
+    @explained
     def __init__(
         self,
         deformer: Deformer,

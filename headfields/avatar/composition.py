@@ -1,13 +1,14 @@
 """What avatars of every kind share: codes of their frames, parts that are replaced, their file, and checks of parts."""
 
 import contextlib
-import difflib
+import functools
 import importlib
+import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from headfields.avatar.saving import read_parts, write_parts
 from headfields.deformers.chain import Chain
 from headfields.files.reading import brief, reading
 from headfields.files.versions import FileFormat
+from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.parts import (
     Decoder,
@@ -34,8 +36,63 @@ from headfields.records import Camera, Canonical, Features, HeadState, Template
 from headfields.records.device_copy import Movable
 from headfields.records.display import Displayed
 from headfields.records.head_rig import HeadRig
+from headfields.renderers.splats import SplatRenderer
+from headfields.similar_names import did_you_mean
 
 C = TypeVar("C", bound="Composition")
+P = ParamSpec("P")
+
+
+def explained(constructor: Callable[P, None]) -> Callable[P, None]:
+    """Decorator of an avatar's constructor: a part alone, Gaussians in an avatar of a field, and names that are none
+    get the remedy."""
+    signature = inspect.signature(constructor)
+    _, *names = signature.parameters
+
+    @functools.wraps(constructor)
+    def construct(*args: P.args, **kwargs: P.kwargs) -> None:
+        owner = type(args[0]).__name__
+        given = {**dict(zip(names, args[1:], strict=False)), **kwargs}
+        if "gaussians" not in names:
+            _check_no_gaussians(owner, given)
+        unknown = [name for name in kwargs if name not in names]
+        if unknown:
+            near = did_you_mean(unknown[0], names)
+            raise TypeError(f"{owner}: no part is called {unknown[0]!r}{near}; it takes {', '.join(names)}")
+        missing = [
+            name
+            for name in names
+            if name not in given and signature.parameters[name].default is inspect.Parameter.empty
+        ]
+        if missing:
+            raise TypeError(_missing(owner, missing, given, "gaussian_avatars" if "gaussians" in names else "insta"))
+        constructor(*args, **kwargs)
+
+    return construct
+
+
+def _check_no_gaussians(owner: str, given: Mapping[str, Any]) -> None:
+    for name, part in given.items():
+        if name == "gaussians" or isinstance(part, Gaussians | SplatRenderer):
+            raise TypeError(
+                f"{owner}: {name} is a {type(part).__name__}; Gaussians are no field of rays: compose "
+                "headfields.SplatAvatar(gaussians, deformer, renderer), or take a preset: "
+                "headfields.models.gaussian_avatars(template)"
+            )
+
+
+def _missing(owner: str, missing: Sequence[str], given: Mapping[str, Any], preset: str) -> str:
+    """What to tell who composes an avatar of too few parts."""
+    whole = f"headfields.models.{preset}(template)"
+    names = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+    said = f"{owner}: {names} {'is' if len(missing) == 1 else 'are'} missing"
+    if any(isinstance(value, Template) for value in given.values()):
+        return f"{said}, and a template is no part; a preset makes all of them of one: {whole}"
+    parts = [name for name in given if name not in ("template", "codes")]
+    if not parts:
+        return f"{said}; compose one of each, or take a preset: {whole}"
+    change = ", ".join(f"{name}=..." for name in parts)
+    return f"{said}; compose one of each, or put yours into a whole avatar: {whole}.replace({change})"
 
 
 class Composition(Movable, Displayed):
@@ -144,9 +201,8 @@ class Composition(Movable, Displayed):
         own = self.composition
         unknown = [name for name in parts if name not in own]
         if unknown:
-            close = difflib.get_close_matches(unknown[0], own, n=1)
-            guess = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(f"Avatar.replace: no part is called {unknown[0]!r}; {guess}It takes {', '.join(own)}")
+            near = did_you_mean(unknown[0], own)
+            raise TypeError(f"Avatar.replace: no part is called {unknown[0]!r}{near}; it takes {', '.join(own)}")
         new = {id(part) for part in _parts_in(parts.values()) if not part.composed}
         dtypes = {t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()}
         made = type(self)(**(own | parts))

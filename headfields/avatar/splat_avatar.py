@@ -18,6 +18,7 @@ from headfields.avatar.composition import (
     check_fit,
     check_width,
     conditions_of,
+    explained,
     features_of,
     given_conditions,
     sizes_of,
@@ -78,6 +79,7 @@ class SplatAvatar(Composition):
         "blendshapes": False, "codes": False,
     })  # fmt: skip
 
+    @explained
     def __init__(
         self,
         gaussians: Gaussians,

@@ -11,6 +11,7 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates
+from headfields.models.preset import explained
 from headfields.networks import Anchors, head_anchors
 from headfields.records import Template
 from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
@@ -40,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
 _MARGIN = 0.02
 
 
+@explained
 def mononphm(
     anchors: Anchors | Template,
     small: bool = False,

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -10,12 +10,14 @@ from typing import Any, ParamSpec, TypeVar
 from torch import nn
 
 from headfields.avatar.composition import Composition
+from headfields.parts import Decoder, Deformer, Encoder, Part, Renderer, Sampler
 from headfields.records import Template
+from headfields.similar_names import did_you_mean
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Composition)
 
-__all__ = ["Preset", "preset", "preset_of"]
+__all__ = ["Preset", "explained", "preset", "preset_of", "unknown_argument"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,88 @@ def preset(function: Callable[P, A]) -> Callable[P, A]:
 
     @functools.wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> A:
-        if args:
-            _check_template(function.__name__, args[0])
+        template, *_ = given = _arguments(function, args, kwargs)
+        _check_template(function.__name__, given[template])
         avatar = function(*args, **kwargs)
-        template, *_ = given = inspect.signature(function).bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in given.items() if name != template}
         made_by = Preset(function.__name__, arguments, given[template], tuple(avatar.modules()))
         object.__setattr__(avatar, "made_by", made_by)
         return avatar
 
     return build
+
+
+def explained(function: Callable[P, A]) -> Callable[P, A]:
+    """Decorator of a function that composes an avatar and is no preset of a capture: wrong arguments get the remedy."""
+
+    @functools.wraps(function)
+    def build(*args: P.args, **kwargs: P.kwargs) -> A:
+        _arguments(function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return build
+
+
+def _arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, the template first; a TypeError has the remedy."""
+    signature = inspect.signature(function)
+    template, *_ = signature.parameters
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    if unknown:
+        raise TypeError(unknown_argument(function, unknown[0]))
+    if not args and template not in kwargs:
+        raise TypeError(f"{function.__name__}: {template} is missing; pass a headfields.Template, as capture.template")
+    try:
+        return dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}: {error}; it takes {', '.join(signature.parameters)}") from None
+
+
+def unknown_argument(function: Callable[..., Any], name: str) -> str:
+    """What to tell who gave a preset an argument that it does not have: the nearest that it has, or else the parts
+    which it is made of that have one of the name.
+
+    Args:
+        function: the preset.
+        name: of the argument.
+    """
+    known = list(inspect.signature(function).parameters)
+    said = f"{function.__name__} has no argument {name!r}"
+    owners = _owners(function, name)
+    if owners:
+        part, noun = owners[0]
+        slot = "renderer=hf.renderers.VolumeRenderer(...)" if noun == "sampler" else f"{noun}=..."
+        remedy = (
+            f"; it is one of {' and '.join(f'{cls.__name__}, the {word}' for cls, word in owners)}: build "
+            f"{_room(part)}.{part.__name__}({name}=...) and put it into the avatar with avatar.replace({slot})"
+        )
+    else:
+        remedy = did_you_mean(name, known) or (
+            "; rates, losses and budgets are the trainer's (headfields.training.train, Trainer)"
+        )
+    return f"{said}{remedy}; it has {', '.join(known[1:])}"
+
+
+_NOUNS: Mapping[str, type[Part]] = {
+    "deformer": Deformer, "encoder": Encoder, "decoder": Decoder, "sampler": Sampler, "renderer": Renderer
+}  # fmt: skip
+
+
+def _owners(function: Callable[..., Any], name: str) -> list[tuple[type[Part], str]]:
+    """The parts that a preset's own lines name and whose constructors have this argument, each with its noun."""
+    used = inspect.getclosurevars(inspect.unwrap(function)).globals.values()
+    parts = [value for value in used if isinstance(value, type) and issubclass(value, Part)]
+    return [
+        (part, noun)
+        for part in parts
+        for noun, base in _NOUNS.items()
+        if issubclass(part, base) and name in inspect.signature(part).parameters
+    ]
+
+
+def _room(part: type[Part]) -> str:
+    """Where a user finds the part: hf.encoders of headfields.encoders.hash_grid."""
+    return "hf." + part.__module__.split(".")[1]
 
 
 def expression_width_of(preset: str, template: Template, given: int | None, most: int) -> int:

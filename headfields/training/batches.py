@@ -66,9 +66,6 @@ class BatchSource:
                 f"Trainer: patch is {patch}, and {type(capture).__name__} has no sample_patches; see "
                 "headfields.data.Capture.sample_patches"
             )
-        for name, number in (("patch", patch), ("patches_per_step", patches_per_step)):
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise TypeError(f"Trainer: {name} is {number!r}; expected a whole number")
         if not 1 <= patch <= min(capture.size) or patches_per_step < 1:
             raise ValueError(
                 f"Trainer: patch is {patch} and patches_per_step {patches_per_step}; expected a side of 1 to "

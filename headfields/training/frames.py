@@ -86,11 +86,18 @@ def training_frame_weights(weights: Any, capture: Any, frames: Int64[Tensor, " f
     """The weights of the F training frames, from those of all frames of the capture; None if there are none.
 
     Raises:
+        TypeError: they are no numbers.
         ValueError: there is not one for each frame, one is negative or not finite, or no training frame has one.
     """
     if weights is None:
         return None
-    weights = torch.as_tensor(weights, dtype=torch.double).cpu()
+    try:
+        weights = torch.as_tensor(weights, dtype=torch.double).cpu()
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Trainer: frame_weights is {weights!r}; expected {len(capture)} numbers, one for each frame of capture "
+            f"{capture.name!r}"
+        ) from None
     if weights.shape != (len(capture),):
         raise ValueError(
             f"Trainer: frame_weights has shape {tuple(weights.shape)}; expected ({len(capture)},), one for each frame "

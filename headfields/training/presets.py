@@ -10,6 +10,7 @@ from typing import Any
 
 from headfields import models
 from headfields.data.matter import matter_extent
+from headfields.models.preset import unknown_argument
 from headfields.similar_names import did_you_mean
 
 __all__ = ["PRIORS", "build", "check_people", "parameters_of", "preset", "preset_arguments", "presets"]
@@ -92,8 +93,7 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
     parameters = {parameter.name: parameter for parameter in parameters_of(preset(model))}
     unknown = [name for name in own if name not in list(parameters)[1:]]
     if unknown:
-        near = did_you_mean(unknown[0], parameters)
-        raise TypeError(f"{model} has no argument {unknown[0]!r}{near}; it has {', '.join(list(parameters)[1:])}")
+        raise TypeError(unknown_argument(preset(model), unknown[0]))
     offered = getattr(capture, "expression_width", None)
     if "expression_width" in parameters and "expression_width" not in own and offered is not None:
         usual = arguments.get("expression_width", parameters["expression_width"].default)

@@ -32,6 +32,7 @@ from headfields.training.opened_run import (
     start_or_resume,
     trainer_of,
 )
+from headfields.training.option_kinds import check_kinds
 from headfields.training.presets import build, check_people, preset, preset_arguments
 from headfields.training.processes import PeerError
 from headfields.training.recipes import RecipeName, recipe_of
@@ -107,8 +108,14 @@ def train(
             run was trained with other values.
         TypeError: there is no such option.
     """
+    if not isinstance(model, str):
+        raise TypeError(f"train: model is {model!r}; expected the name of a preset, as 'insta'")
     model = model.replace("-", "_")
     preset(model)
+    check_kinds(
+        "train", ("callbacks", "loggers", "bar"), minutes=minutes, steps=steps, seed=seed, callbacks=callbacks,
+        loggers=loggers, bar=bar, **options,
+    )  # fmt: skip
     if isinstance(capture, list | tuple) and len(capture) == 1:
         capture = capture[0]
     check_people(model, len(capture) if isinstance(capture, list | tuple) else 1)

@@ -39,6 +39,7 @@ from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.objective import Objective
 from headfields.training.optimizers import OptimizerFactory, RateSchedule, build_optimizer, own_groups
+from headfields.training.option_kinds import check_kinds
 from headfields.training.outputs import RunOutputs
 from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
@@ -196,6 +197,17 @@ class Trainer:
         bar: bool = True,
     ) -> None:
         check_avatar_and_capture("Trainer", avatar, capture)
+        check_kinds(
+            "Trainer", ("learning_rates", "schedules", "seed", "devices", "checkpoint_seconds", "picture_seconds",
+                        "callbacks", "loggers", "bar"),
+            rays_per_step=rays_per_step, samples_per_step=samples_per_step, most_rays=most_rays,
+            frames_per_step=frames_per_step, pixel_weights=pixel_weights, learning_rate=learning_rate,
+            network_learning_rate=network_learning_rate, learning_rates=learning_rates, final_rate=final_rate,
+            schedules=schedules, betas=betas, eps=eps, weight_decay=weight_decay, parameter_groups=parameter_groups,
+            ema=ema, patch=patch, patches_per_step=patches_per_step, seed=seed, out=out, devices=devices,
+            checkpoint_seconds=checkpoint_seconds, picture_seconds=picture_seconds, callbacks=callbacks,
+            loggers=loggers, bar=bar,
+        )  # fmt: skip
         defaults = defaults_for(avatar)
         if optimizer is not None and not (betas is None and eps is None):
             raise ValueError(

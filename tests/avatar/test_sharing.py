@@ -300,7 +300,7 @@ def test_the_preview_goes_along_and_names_are_checked() -> None:
     trained = insta_like()
     trained.preview = (CAMERA, STATE)
     assert trained.replace(template=None).preview is trained.preview
-    with pytest.raises(TypeError, match=r"no part is called 'render'; did you mean 'renderer'\?"):
+    with pytest.raises(TypeError, match=r"no part is called 'render'; did you mean renderer\?"):
         trained.replace(render=VolumeRenderer(UniformSampler(4)))
 
 

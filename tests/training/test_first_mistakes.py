@@ -1,6 +1,8 @@
 """Mistakes of the first hour: swapped arguments, folders for what is in them, classes for instances; each message says
 what to write instead."""
 
+import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,42 @@ MISTAKES: dict[str, tuple[Callable[[World], Any], type[Exception], str]] = {
     "a head for a template": (
         lambda w: hf.models.insta(hf.synthetic.procedural_head()), TypeError, r"pass its template: head.template\(\)"
     ),
+    "a preset's argument, nearly": (
+        lambda w: hf.models.insta(level=4), TypeError, r"no argument 'level'; did you mean levels\?; it has expr"
+    ),
+    "a part's argument for a preset": (
+        lambda w: hf.models.insta(w.template, base_resolution=8), TypeError,
+        r"HashGrid, the encoder: build hf.encoders.HashGrid\(base_resolution=...\) .* avatar.replace\(encoder=",
+    ),
+    "a rate for a preset": (
+        lambda w: hf.models.gaussian_avatars(w.template, learning_rate=1.0), TypeError, "are the trainer's .*Trainer"
+    ),
+    "no template": (lambda w: hf.models.vp360(), TypeError, "template is missing; pass .* capture.template"),
+    "no anchors": (lambda w: hf.models.mononphm(ambience=3), TypeError, r"did you mean ambient\?"),
+    "a renderer of Gaussians for a field": (
+        lambda w: hf.Avatar(renderer=hf.renderers.SplatRenderer()), TypeError,
+        r"renderer is a SplatRenderer; .*headfields.SplatAvatar\(gaussians, deformer, renderer\), or .*gaussian_av",
+    ),
+    "a part alone": (
+        lambda w: hf.Avatar(decoder=hf.decoders.NeRFDecoder()), TypeError,
+        r"deformer, encoder and renderer are missing; .*headfields.models.insta\(template\).replace\(decoder=...\)",
+    ),
+    "a renderer alone, for Gaussians": (
+        lambda w: hf.SplatAvatar(renderer=hf.renderers.SplatRenderer()), TypeError,
+        r"gaussians and deformer are missing; .*gaussian_avatars\(template\).replace\(renderer=...\)",
+    ),
+    "a template for an avatar": (lambda w: hf.Avatar(w.template), TypeError, "a preset makes all of them of one"),
+    "a part that is none": (
+        lambda w: hf.Avatar(conditions=None), TypeError, r"no part is called 'conditions'; did you mean condition\?"
+    ),
+    "a part in another's place": (
+        lambda w: hf.Avatar(w.avatar.deformer, w.avatar.decoder, w.avatar.decoder, w.avatar.renderer), TypeError,
+        "encoder is a NeRFDecoder; expected a headfields Encoder, and NeRFDecoder is a Decoder",
+    ),
+    "a sampler for a renderer": (
+        lambda w: hf.Avatar(w.avatar.deformer, w.avatar.encoder, w.avatar.decoder, hf.renderers.UniformSampler(8)),
+        TypeError, r"VolumeRenderer\(UniformSampler\(...\)\)",
+    ),
     "a folder for a capture": (
         lambda w: hf.training.Trainer(w.avatar, w.folder, w.losses), TypeError, r"load_capture\(...\) of it"
     ),
@@ -113,6 +151,38 @@ def test_a_mistake_is_told_its_remedy(mistake: str, world: World, unchecked: Non
     call, kind, message = MISTAKES[mistake]
     with pytest.raises(kind, match=message):
         call(world)
+
+
+def test_options_of_another_kind_are_refused_by_name(world: World, unchecked: None) -> None:
+    wrong: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("rays_per_step", "samples_per_step", "most_rays", "frames_per_step"), ("10", 1.5, True)),
+        **dict.fromkeys(("patch", "patches_per_step", "seed"), ("10", 1.5, True)),
+        **dict.fromkeys(("learning_rate", "network_learning_rate", "final_rate"), ("0.1", True, [0.1])),
+        **dict.fromkeys(("eps", "weight_decay", "checkpoint_seconds", "picture_seconds"), ("1", True, -1, math.nan)),
+        **dict.fromkeys(("learning_rates", "pixel_weights"), ("0.1", 0.1, [1], {"mouth": "1"})),
+        "ema": ("0.9", True, 2), "schedule": ("cosine", 3), "schedules": ("constant", 3, {"tables": 3}),
+        "betas": (0.9, (0.9,), ("0.9", 0.99), (2, 3)), "parameter_groups": ("tables", 3), "fine_tuning": ("all",),
+        "frame_weights": ("x", 3, {"a": 1}), "optimizer": ("adam",), "out": (3,), "device": (3, "gpu"),
+        "devices": ("two", 1.5, True), "strategy": (3,), "precision": (32,), "asynchronous": ("yes",), "graph": (3,),
+        "callbacks": (3, "x", None, [3]), "loggers": (3, "csv", [3]), "bar": ("no", None),
+    }  # fmt: skip
+    needed = {"patches_per_step": {"patch": 4}, "final_rate": {"schedule": "exponential"}}
+    for option, values in wrong.items():
+        for value in values:
+            with pytest.raises((TypeError, ValueError), match=f"Trainer: .*{option.rstrip('s')}"):
+                hf.training.Trainer(
+                    world.avatar, world.capture, world.losses, **{option: value}, **needed.get(option, {})
+                )
+    unchecked_options = {"losses", "avatar", "capture", "self", "background"}  # the capture refuses a background
+    assert set(wrong) == set(inspect.signature(hf.training.Trainer.__init__).parameters) - unchecked_options
+
+
+def test_train_refuses_options_of_another_kind(world: World, tmp_path: Path, unchecked: None) -> None:
+    wrong = {"minutes": "1", "steps": "10", "seed": 1.5, "rays": "64", "learning_rate": "0.1", "depth": True, "bar": 1}
+    for option, value in wrong.items():
+        with pytest.raises(TypeError, match=f"train: {option} is {value!r}; expected"):
+            hf.training.train("insta", world.folder, tmp_path / "run", **{"steps": 2, option: value})
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_folder_of_a_run_is_no_capture(tmp_path: Path) -> None:

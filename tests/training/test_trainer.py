@@ -169,7 +169,7 @@ def test_parameter_groups():
         ({"schedule": "cosine"}, "schedule is 'cosine'"),
         ({"losses": []}, "losses is empty"),
         ({"losses": [HuberColor(), HuberColor()]}, "names must be distinct"),
-        ({"ema": 1.0}, "decay is 1.0"),
+        ({"ema": 1.0}, "ema is 1.0"),
     ],
 )
 def test_bad_arguments(options, message):
