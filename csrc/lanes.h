@@ -5,8 +5,8 @@
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 constexpr int lanes = 16;
-typedef float fv __attribute__((vector_size(64)));
-typedef int32_t iv __attribute__((vector_size(64)));
+typedef float fv HF_VECTOR(64);
+typedef int32_t iv HF_VECTOR(64);
 typedef __mmask16 mv;
 // Some are the masked forms, with every lane: GCC 12 warns of the others' undefined operand.
 HF_INLINE fv fv_set(float x) { return (fv)_mm512_set1_ps(x); }
@@ -76,7 +76,7 @@ HF_INLINE fv fv_exp2(fv p) {
     y = fv_fma(y, f, fv_set(2.40226477e-1f));
     y = fv_fma(y, f, fv_set(6.93147182e-1f));
     y = fv_fma(y, f, fv_set(1.0f));
-    typedef uint32_t uv __attribute__((vector_size(sizeof(fv))));
+    typedef uint32_t uv HF_VECTOR(sizeof(fv));
     return (fv)((uv)y + ((uv)shifted << 23));
 }
 

@@ -21,8 +21,8 @@ constexpr int64_t V = 4, C = 2;  // of 16
 constexpr int64_t R = headfields::mlp_block;
 constexpr int64_t panel = V * C;  // columns that one block makes
 
-typedef float vf __attribute__((vector_size(4 * V)));
-typedef int32_t vi __attribute__((vector_size(4 * V)));
+typedef float vf HF_VECTOR(4 * V);
+typedef int32_t vi HF_VECTOR(4 * V);
 
 HF_INLINE vf vf_load(const float *p) {
     vf v;
@@ -38,29 +38,29 @@ template <int N>
 static void block(const float *const *a, int64_t step, int64_t depth, const float *b, int64_t b_stride,
                   const float *const *start, float *out, int64_t out_stride, bool relu) {
     vf sum[R][N];
-#pragma GCC unroll 8
+HF_UNROLL
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+HF_UNROLL
         for (int j = 0; j < N; ++j) sum[r][j] = start == nullptr ? vf{} : vf_load(start[r] + j * V);
     }
     const float *row[R];
-#pragma GCC unroll 8
+HF_UNROLL
     for (int r = 0; r < R; ++r) row[r] = a[r];
     int64_t at = 0;
     for (int64_t k = 0; k < depth; ++k, at += step, b += b_stride) {
         vf w[N];
-#pragma GCC unroll 8
+HF_UNROLL
         for (int j = 0; j < N; ++j) w[j] = vf_load(b + j * V);
-#pragma GCC unroll 8
+HF_UNROLL
         for (int r = 0; r < R; ++r) {
             const vf x = vf_set(row[r][at]);
-#pragma GCC unroll 8
+HF_UNROLL
             for (int j = 0; j < N; ++j) sum[r][j] += x * w[j];
         }
     }
-#pragma GCC unroll 8
+HF_UNROLL
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+HF_UNROLL
         for (int j = 0; j < N; ++j) {
             const vf v = sum[r][j];
             vf_store(out + r * out_stride + j * V, relu ? (v < 0 ? vf{} : v) : v);

@@ -1,9 +1,11 @@
-// Eight floats or ints in one value, through the vector extensions of GCC and Clang: one AVX register, two SSE or NEON
+// Eight floats or ints in one value, through vectors of GCC and Clang (portable.h): one AVX register, two SSE or NEON
 // registers on a baseline build. Only for kernels/*.cpp: everything is static and inlined, so each instruction set
 // has its own copy.
 #pragma once
 #include <cstdint>
 #include <cstring>
+
+#include "portable.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -13,15 +15,8 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than a register never cross a call that is not inlined
-#endif
-
-#define HF_INLINE static inline __attribute__((always_inline))
-#define HF_INLINE_MEMBER inline __attribute__((always_inline))
-
-typedef float f8 __attribute__((vector_size(32)));
-typedef int32_t i8 __attribute__((vector_size(32)));
+typedef float f8 HF_VECTOR(32);
+typedef int32_t i8 HF_VECTOR(32);
 
 HF_INLINE f8 f8_set(float x) { return f8{x, x, x, x, x, x, x, x}; }
 HF_INLINE f8 f8_load(const float *p) {
@@ -51,7 +46,7 @@ HF_INLINE f8 f8_sqrt(f8 a) {
     return (f8)_mm256_sqrt_ps((__m256)a);
 #else
     f8 r;
-    for (int k = 0; k < 8; ++k) r[k] = __builtin_sqrtf(a[k]);
+    for (int k = 0; k < 8; ++k) r[k] = square_root(a[k]);
     return r;
 #endif
 }

@@ -2,14 +2,15 @@
 #include <cstring>
 
 #include "blur.h"
+#include "portable.h"
 
 namespace HF_ISA {
 namespace {
 
 // `fixed` is the reach where it is a constant, which lets the compiler keep the sums of a pixel in a register.
 template <int fixed>
-inline __attribute__((always_inline)) void blur(const float *image, int64_t height, int64_t width, const float *weights,
-                                                int any, float *out, float *scratch) {
+HF_INLINE_MEMBER void blur(const float *image, int64_t height, int64_t width, const float *weights, int any,
+                           float *out, float *scratch) {
     const int reach = fixed ? fixed : any, side = 2 * reach + 1;
     float *rows = scratch, *line = scratch + height * width;
     std::memset(line, 0, sizeof(float) * reach);

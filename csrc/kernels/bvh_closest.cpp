@@ -58,20 +58,20 @@ struct Answer {
         if (mask_bits(d2 < f8_set(bound)) == 0) return;
         const float least = f8_lowest(d2);
         if (least < best) {
-            const float distance = __builtin_sqrtf(least), tie = distance * bvh_tie + slack;
+            const float distance = square_root(least), tie = distance * bvh_tie + slack;
             best = least, equal = (distance + tie) * (distance + tie) + 1e-30f;
             bound = (distance + 2 * tie) * (distance + 2 * tie) + 1e-30f;
         }
         alignas(32) float distance2[8];
         f8_store(distance2, d2);
         for (uint32_t equal = mask_bits(d2 < f8_set(bound)); equal; equal &= equal - 1) {
-            const int k = __builtin_ctz(equal);
+            const int k = lowest_bit(equal);
             if (count == most) make_room();
             near[count++] = {distance2[k], tree.order[8 * leaf + k], 8 * leaf + k};
         }
     }
     // Leaves out what is too far by now, and if nothing is, the highest index.
-    __attribute__((noinline)) void make_room() {
+    HF_NO_INLINE void make_room() {
         int kept = 0, highest = 0;
         for (int j = 0; j < count; ++j)
             if (near[j].distance2 < bound) near[kept++] = near[j];
@@ -170,13 +170,13 @@ struct Group {
     }
     // The lowest index of the equally near faces, as Answer::slot.
     HF_INLINE_MEMBER int64_t slot(const BvhTree &tree, int j, float limit2, float slack) const {
-        const float nearest = best[j], distance = __builtin_sqrtf(nearest), tie = distance * bvh_tie + slack;
+        const float nearest = best[j], distance = square_root(nearest), tie = distance * bvh_tie + slack;
         const float equal = nearest < limit2 ? (distance + tie) * (distance + tie) + 1e-30f : limit2;
         int64_t slot = -1;
         int32_t face = INT32_MAX;
         for (int k = 0; k < logged[j]; ++k)
             for (uint32_t near = mask_bits(f8_load(distance2[j][k]) < f8_set(equal)); near; near &= near - 1) {
-                const int64_t at = 8 * (int64_t)leaf[j][k] + __builtin_ctz(near);
+                const int64_t at = 8 * (int64_t)leaf[j][k] + lowest_bit(near);
                 if (tree.order[at] < face) face = tree.order[at], slot = at;
             }
         return slot;
@@ -196,7 +196,7 @@ HF_INLINE void push_group(int32_t node, f8 d2, f8 middle2, float bound, Place *s
     f8_store(order, middle2);
     const int base = top;
     do {
-        const int k = __builtin_ctz(hits);
+        const int k = lowest_bit(hits);
         hits &= hits - 1;
         const Place entry = {distance2[k], order[k], 8 * node + k};
         int at = top++;
@@ -218,8 +218,8 @@ struct Work {
 
     // A point and where its result goes, both anywhere.
     HF_INLINE_MEMBER void prefetch(int64_t i) const {
-        __builtin_prefetch(query.points + 3 * i);
-        __builtin_prefetch(query.face + i, 1);
+        HF_PREFETCH(query.points + 3 * i);
+        HF_PREFETCH_TO_WRITE(query.face + i);
     }
     HF_INLINE_MEMBER void measure(int32_t b) {
         if (b == measured) return;
@@ -280,7 +280,7 @@ struct Work {
                 if (!near) continue;
                 const float *rows = triangles + (int64_t)~child * bvh_leaf_floats;
                 do {
-                    group.visit(__builtin_ctz(near), rows, ~child);
+                    group.visit(lowest_bit(near), rows, ~child);
                     near &= near - 1;
                 } while (near);
                 farthest = group.farthest();
@@ -314,8 +314,8 @@ struct Work {
     }
 };
 
-typedef float f4 __attribute__((vector_size(16)));
-typedef int32_t i4 __attribute__((vector_size(16)));
+typedef float f4 HF_VECTOR(16);
+typedef int32_t i4 HF_VECTOR(16);
 
 // Three numbers of each of four queries, anywhere, and all of them in a row.
 struct x3 {
@@ -329,10 +329,10 @@ HF_INLINE x3 x3_load(const float *const *from) {
     return v;
 }
 HF_INLINE void x3_store(float *to, x3 v, int count) {
-    const f4 low = __builtin_shufflevector(v.x, v.y, 0, 4, 1, 5), high = __builtin_shufflevector(v.x, v.y, 2, 6, 3, 7);
-    const f4 part = __builtin_shufflevector(low, v.z, 3, 5, 3, 5);
-    const f4 rows[3] = {__builtin_shufflevector(low, v.z, 0, 1, 4, 2), __builtin_shufflevector(part, high, 0, 1, 4, 5),
-                        __builtin_shufflevector(high, v.z, 6, 2, 3, 7)};
+    const f4 low = HF_SHUFFLE(v.x, v.y, 0, 4, 1, 5), high = HF_SHUFFLE(v.x, v.y, 2, 6, 3, 7);
+    const f4 part = HF_SHUFFLE(low, v.z, 3, 5, 3, 5);
+    const f4 rows[3] = {HF_SHUFFLE(low, v.z, 0, 1, 4, 2), HF_SHUFFLE(part, high, 0, 1, 4, 5),
+                        HF_SHUFFLE(high, v.z, 6, 2, 3, 7)};
     if (count == 4) {
         std::memcpy(to, rows, sizeof rows);
     } else {
@@ -340,10 +340,10 @@ HF_INLINE void x3_store(float *to, x3 v, int count) {
     }
 }
 HF_INLINE w3 widened(x3 v) {
-    return {__builtin_convertvector(v.x, d4), __builtin_convertvector(v.y, d4), __builtin_convertvector(v.z, d4)};
+    return {HF_CONVERT(v.x, d4), HF_CONVERT(v.y, d4), HF_CONVERT(v.z, d4)};
 }
 HF_INLINE x3 narrowed(w3 v) {
-    return {__builtin_convertvector(v.x, f4), __builtin_convertvector(v.y, f4), __builtin_convertvector(v.z, f4)};
+    return {HF_CONVERT(v.x, f4), HF_CONVERT(v.y, f4), HF_CONVERT(v.z, f4)};
 }
 HF_INLINE x3 x3_select(i4 mask, x3 a, x3 b) { return {mask ? a.x : b.x, mask ? a.y : b.y, mask ? a.z : b.z}; }
 
@@ -376,7 +376,7 @@ void bvh_closest(const BvhTree &tree, const BvhClosest &query, const uint32_t *i
 }
 
 bool bvh_closest_points(const BvhTree &tree, const BvhClosest &query, int64_t begin, int64_t end) {
-    if (!query.barycentric && !(query.max_distance < __builtin_inff())) {
+    if (!query.barycentric && !(query.max_distance < infinity)) {
         for (int64_t i = begin; i < end; ++i) query.face[i] = query.face[i] < 0 ? -1 : tree.order[query.face[i]];
         return true;
     }
@@ -401,14 +401,14 @@ bool bvh_closest_points(const BvhTree &tree, const BvhClosest &query, int64_t be
         const x3 point = x3_load(from[3]);
         const w3 a = widened(x3_load(from[0])), b = widened(x3_load(from[1])), c = widened(x3_load(from[2]));
         const Foot foot = project(widened(point), a, b, c);
-        const f4 zero = {0, 0, 0, 0}, distance = __builtin_convertvector(foot.distance2, f4);
+        const f4 zero = {0, 0, 0, 0}, distance = HF_CONVERT(foot.distance2, f4);
         i4 index;
         std::memcpy(&index, face, sizeof index);
         const i4 within = (index >= 0) & (distance <= zero + query.max_distance);
         index = within ? index : index | -1;
         for (int j = 0; j < count; ++j) query.face[q + j] = index[j];
         if (!query.barycentric) continue;
-        const f4 measured = within ? distance : zero + __builtin_inff();
+        const f4 measured = within ? distance : zero + infinity;
         std::memcpy(query.distance + q, &measured, 4 * count);
         const x3 weights = x3_select(within, narrowed({foot.w, foot.u, foot.v}), {zero, zero, zero});
         x3_store(query.barycentric + 3 * q, weights, count);

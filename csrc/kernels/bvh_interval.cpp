@@ -9,7 +9,7 @@ struct Span {
     f8 lo, hi;  // empty where lo > hi
 };
 
-HF_INLINE f8 everywhere() { return f8_set(__builtin_inff()); }
+HF_INLINE f8 everywhere() { return f8_set(infinity); }
 
 // Keeps the part of the span where c0 + t c1 >= 0.
 HF_INLINE void clip(Span &span, f8 c0, f8 c1) {
@@ -102,7 +102,7 @@ void bvh_interval(const BvhTree &tree, const BvhRays &rays, const uint32_t *item
     for (int64_t q = 0; q < count; ++q) {
         const int64_t i = items[q];
         const int32_t b = rays.mesh ? rays.mesh[i] : 0;
-        float first = __builtin_inff(), last = -__builtin_inff();
+        float first = infinity, last = -infinity;
         Ray ray;
         if (make_ray(rays.origins + 3 * i, rays.directions + 3 * i, ray)) {
             const float *bounds = tree.bounds + b * tree.nodes * bvh_node_floats;
@@ -110,7 +110,7 @@ void bvh_interval(const BvhTree &tree, const BvhRays &rays, const uint32_t *item
             const v3 origin = v3_set(ray.origin), direction = v3_set(ray.direction);
             // Front to back for the first distance, then back to front for the last; a key is larger the later its turn.
             for (int backward = 0; backward < 2; ++backward) {
-                if (backward && first == __builtin_inff()) break;
+                if (backward && first == infinity) break;
                 int top = 0;
                 for (int32_t node = 0; node >= 0;) {
                     f8 enter, leave;
@@ -124,7 +124,7 @@ void bvh_interval(const BvhTree &tree, const BvhRays &rays, const uint32_t *item
                         f8_store(keys, key);
                         const int base = top;
                         do {
-                            const int k = __builtin_ctz(hits);
+                            const int k = lowest_bit(hits);
                             hits &= hits - 1;
                             const Entry entry = {keys[k], tree.children[8 * (int64_t)node + k]};
                             if (entry.child == bvh_empty) continue;

@@ -46,7 +46,7 @@ HF_INLINE double difference(double a, double b) { return a == b ? 0. : a - b; }
 // The distance to one triangle, a lane of `rows`, and the weights of its corners and their sum; NaN where it is missed.
 HF_INLINE float exact_hit(const float *rows, const Shear &shear, double weights[4]) {
     const float *to_x = rows + 8 * shear.x, *to_y = rows + 8 * shear.y, *to_z = rows + 8 * shear.z;
-    const auto corners = [](const float *from, double o) __attribute__((always_inline)) {
+    const auto corners = [](const float *from, double o) HF_ALWAYS_INLINE {
         return d4{from[8 * row_a], from[8 * row_b], from[8 * row_c], 0.} - d4_set(o);
     };
     const d4 along = corners(to_z, shear.origin_z);
@@ -56,7 +56,7 @@ HF_INLINE float exact_hit(const float *rows, const Shear &shear, double weights[
     const double v = difference(x[0] * y[1], y[0] * x[1]), sum = w + u + v;
     const bool one_sided = (w >= 0 && u >= 0 && v >= 0) || (w <= 0 && u <= 0 && v <= 0);
     const bool area = rows[8 * row_gu] != 0 || rows[8 * (row_gu + 1)] != 0 || rows[8 * (row_gu + 2)] != 0;
-    if (!one_sided || !area || sum == 0) return __builtin_nanf("");
+    if (!one_sided || !area || sum == 0) return not_a_number;
     weights[0] = w, weights[1] = u, weights[2] = v, weights[3] = sum;
     return (float)((w * along[0] + u * along[1] + v * along[2]) / (sum * shear.dz));
 }
@@ -75,7 +75,7 @@ HF_INLINE void push(const int32_t *children, uint32_t hits, f8 enter, Entry *sta
     f8_store(at_enter, enter);
     const int base = top;
     do {
-        const int k = __builtin_ctz(hits);
+        const int k = lowest_bit(hits);
         hits &= hits - 1;
         const Entry entry = {at_enter[k], children[k]};
         if (entry.child == bvh_empty) continue;
@@ -101,11 +101,11 @@ struct Hit {
     HF_INLINE_MEMBER bool meet(const BvhTree &tree, const float *rows, int64_t leaf, uint32_t bits, const Shear &shear) {
         bool nearer = false;
         for (; bits; bits &= bits - 1) {
-            const int k = __builtin_ctz(bits);
+            const int k = lowest_bit(bits);
             double at[4];
             const float t = exact_hit(rows + k, shear, at);
             const int32_t index = tree.order[8 * leaf + k];
-            if (!(t >= 0 && t < __builtin_inff() && (t < distance || (t == distance && index < face)))) continue;
+            if (!(t >= 0 && t < infinity && (t < distance || (t == distance && index < face)))) continue;
             distance = t, face = index, slot = 8 * leaf + k, nearer = true;
             for (int w = 0; w < 4; ++w) weights[w] = at[w];
         }
@@ -115,7 +115,7 @@ struct Hit {
         rays.face[i] = slot < 0 ? -1 : face;
         if (!rays.barycentric) return;
         for (int k = 0; k < 3; ++k) rays.barycentric[3 * i + k] = (float)(weights[k] / weights[3]);
-        rays.distance[i] = slot < 0 ? __builtin_inff() : distance;
+        rays.distance[i] = slot < 0 ? infinity : distance;
     }
 };
 
@@ -178,7 +178,7 @@ struct Packet {
     HF_INLINE_MEMBER void visit(const BvhTree &tree, const float *triangles, int64_t leaf, int j) {
         const float *rows = triangles + leaf * bvh_leaf_floats;
         const Shear shear = shear_of(j);
-        const uint32_t hits = may_hit(rows, shear, hit[j].distance * __builtin_fabsf((float)shear.dz));
+        const uint32_t hits = may_hit(rows, shear, hit[j].distance * absolute((float)shear.dz));
         if (hits && hit[j].meet(tree, rows, leaf, hits, shear)) bound[j] = hit[j].bound();
     }
 
@@ -203,7 +203,7 @@ struct Packet {
         float farthest = highest(bound);
         for (int32_t node = 0; node >= 0;) {
             const float *box = bounds + (int64_t)node * bvh_node_floats;
-            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+            f8 enter = f8_set(0.f), leave = f8_set(infinity);
             for (int axis = 0; axis < 3; ++axis) {
                 const f8 in = f8_load(box + near_row[axis]) - near[axis], out = f8_load(box + far_row[axis]) - far[axis];
                 enter = f8_max(enter, f8_min(in * slow[axis], in * fast[axis]));
@@ -223,7 +223,7 @@ struct Packet {
                 const int32_t slot = tree.slot[leaf];
                 uint32_t reached = reach(bounds + (int64_t)(slot / 8) * bvh_node_floats + slot % 8, near_row, far_row);
                 if (!reached) continue;
-                for (; reached; reached &= reached - 1) visit(tree, triangles, leaf, __builtin_ctz(reached));
+                for (; reached; reached &= reached - 1) visit(tree, triangles, leaf, lowest_bit(reached));
                 farthest = highest(bound);
             }
         }
@@ -234,7 +234,7 @@ struct Packet {
     HF_INLINE_MEMBER uint32_t reach(const float *box, const int *near_row, const int *far_row) const {
         uint32_t reached = 0;
         for (int base = 0; base < packet_most; base += 8) {
-            f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+            f8 enter = f8_set(0.f), leave = f8_set(infinity);
             for (int axis = 0; axis < 3; ++axis) {
                 const f8 i = f8_load(inverse[axis] + base);
                 enter = f8_max(enter, f8_set(box[near_row[axis]]) * i - f8_load(near_scaled[axis] + base));
@@ -299,7 +299,7 @@ struct Stream {
         const intptr_t bounds = (intptr_t)w.bounds, triangles = (intptr_t)w.triangles;
         const int64_t size = 4 * (bvh_node_floats + (leaf & (bvh_leaf_floats - bvh_node_floats)));
         const char *at = (const char *)(bounds ^ ((bounds ^ triangles) & leaf)) + place * size;
-        for (int line = 0; line < 5; ++line) __builtin_prefetch(at + 64 * line);
+        for (int line = 0; line < 5; ++line) HF_PREFETCH(at + 64 * line);
     }
 
     // Goes on, if `moves`, to where the top of the stack says. A list is written no faster than it is read.
@@ -315,7 +315,7 @@ struct Stream {
     HF_INLINE_MEMBER void step(Lists &lists, int j) {
         const Walk &w = walk[j];
         const float *box = w.bounds + (int64_t)w.child * bvh_node_floats;
-        f8 enter = f8_set(0.f), leave = f8_set(__builtin_inff());
+        f8 enter = f8_set(0.f), leave = f8_set(infinity);
         for (int axis = 0; axis < 3; ++axis) {
             const f8 inverse = f8_set(w.inverse[axis]);
             const float *first = box + w.near_row[axis], *second = box + 8 * (2 * axis + 3) - w.near_row[axis];
@@ -328,10 +328,10 @@ struct Stream {
         alignas(32) float at_enter[8];
         f8_store(at_enter, enter);
         Entry *entry = stack[j] + w.top;
-        int nearest = __builtin_ctz(hits | 128);
-        const int last = 31 - __builtin_clz(hits | 1);
-        for (uint32_t rest = hits & (hits - 1) & ~(1u << last); __builtin_expect(rest, 0); rest &= rest - 1, ++entry) {
-            const int k = __builtin_ctz(rest), turn = (nearest ^ k) & -(at_enter[k] < at_enter[nearest]), far = k ^ turn;
+        int nearest = lowest_bit(hits | 128);
+        const int last = highest_bit(hits | 1);
+        for (uint32_t rest = hits & (hits - 1) & ~(1u << last); HF_UNLIKELY(rest); rest &= rest - 1, ++entry) {
+            const int k = lowest_bit(rest), turn = (nearest ^ k) & -(at_enter[k] < at_enter[nearest]), far = k ^ turn;
             *entry = {at_enter[far], children[far]};
             nearest ^= turn;
         }
@@ -345,7 +345,7 @@ struct Stream {
     HF_INLINE_MEMBER void test(Lists &lists, int j) {
         Walk &w = walk[j];
         const float *rows = w.triangles + (int64_t)~w.child * bvh_leaf_floats;
-        w.may = may_hit(rows, w.shear, w.hit.distance * __builtin_fabsf((float)w.shear.dz));
+        w.may = may_hit(rows, w.shear, w.hit.distance * absolute((float)w.shear.dz));
         lists.at_near[lists.near] = static_cast<uint8_t>(j);
         lists.near += w.may != 0;
         next(lists, j, w.top, w.may == 0);
@@ -400,8 +400,8 @@ void bvh_raycast(const BvhTree &tree, const BvhRays &rays, const uint32_t *items
         while (n < packet_most && q + n < count && (rays.mesh == nullptr || rays.mesh[items[q + n]] == b)) ++n;
         packet.start(rays, items + q, n);
         for (int64_t next = q + n; next < q + n + packet_most && next < count; ++next) {
-            __builtin_prefetch(rays.origins + 3 * (int64_t)items[next]);
-            __builtin_prefetch(rays.directions + 3 * (int64_t)items[next]);
+            HF_PREFETCH(rays.origins + 3 * (int64_t)items[next]);
+            HF_PREFETCH(rays.directions + 3 * (int64_t)items[next]);
         }
         bool done = false;
         if (alone <= 0 && n >= 4 && packet.usable == (1u << packet_most) - 1) {

@@ -19,7 +19,7 @@ void bvh_refit_leaves(const BvhTree &tree, float *bounds, float *triangles, int6
     const float *vertices = tree.vertices + 3 * b * tree.vertex_count;
     for (int64_t leaf = begin; leaf < end; ++leaf) {
         alignas(32) float corner[9][8];
-        float box[6] = {__builtin_inff(), __builtin_inff(), __builtin_inff(), -__builtin_inff(), -__builtin_inff(), -__builtin_inff()};
+        float box[6] = {infinity, infinity, infinity, -infinity, -infinity, -infinity};
         for (int k = 0; k < 8; ++k) {
             const int32_t face = tree.order[8 * leaf + k];
             bool placed = face >= 0;
@@ -28,7 +28,7 @@ void bvh_refit_leaves(const BvhTree &tree, float *bounds, float *triangles, int6
                     const float *position = vertices + 3 * (int64_t)tree.faces[3 * (int64_t)face + v];
                     for (int axis = 0; axis < 3; ++axis) {
                         corner[3 * v + axis][k] = position[axis];
-                        placed = placed && __builtin_fabsf(position[axis]) < bvh_far;
+                        placed = placed && absolute(position[axis]) < bvh_far;
                     }
                 }
             for (int v = 0; v < 3; ++v)
@@ -70,7 +70,7 @@ void bvh_refit_nodes(const BvhTree &tree, float *bounds, int64_t b) {
             const int32_t child = tree.children[8 * n + k];
             if (child < 0 && child != bvh_empty) continue;  // a leaf, done already
             for (int row = 0; row < 6; ++row) {
-                float x = row < 3 ? __builtin_inff() : -__builtin_inff();
+                float x = row < 3 ? infinity : -infinity;
                 if (child != bvh_empty) {
                     const float *below = bounds + (int64_t)child * bvh_node_floats + 8 * row;
                     for (int j = 0; j < 8; ++j) x = row < 3 ? (below[j] < x ? below[j] : x) : (below[j] > x ? below[j] : x);

@@ -48,9 +48,9 @@ inline void gather_pairs(const Block<float, 3> &block, int i, const float *table
     for (int c = 0; c < 8; ++c) {
         const uint32_t *entry = block.entry[c] + i;
         const f8 weight = f8_load(block.weight[c] + i);
-        sum[0] += __builtin_shuffle(weight, i8{0, 0, 1, 1, 2, 2, 3, 3}) *
+        sum[0] += HF_SHUFFLE(weight, weight, 0, 0, 1, 1, 2, 2, 3, 3) *
                   (f8)d4{pairs[entry[0]], pairs[entry[1]], pairs[entry[2]], pairs[entry[3]]};
-        sum[1] += __builtin_shuffle(weight, i8{4, 4, 5, 5, 6, 6, 7, 7}) *
+        sum[1] += HF_SHUFFLE(weight, weight, 4, 4, 5, 5, 6, 6, 7, 7) *
                   (f8)d4{pairs[entry[4]], pairs[entry[5]], pairs[entry[6]], pairs[entry[7]]};
     }
     if (stride == 2)
@@ -100,7 +100,7 @@ struct Loops {
                 for (int k = 0; k < more; ++k) {
                     if (far)
                         for (int c = 0; c < (1 << D); ++c)
-                            __builtin_prefetch(rows + source.entry[c][ahead % kBlock + k] * row_bytes, 0, 3);
+                            HF_PREFETCH(rows + source.entry[c][ahead % kBlock + k] * row_bytes);
                     fetch_more(start + ahead + k);
                 }
                 body(block, i, count - i < kRun ? count - i : kRun, start + i);
@@ -136,7 +136,7 @@ struct Loops {
                         for (int f = 0; f < features; ++f) rows[k * stride + f] = fill;
             },
             [=](int64_t point) {
-                if (distant) __builtin_prefetch(target + (point - begin) * stride, 1, 3);
+                if (distant) HF_PREFETCH_TO_WRITE(target + (point - begin) * stride);
             });
     }
     static int points_of_run(int64_t point, int64_t end) { return static_cast<int>(end - point < kRun ? end - point : kRun); }
@@ -191,7 +191,7 @@ struct Loops {
                         scatter_point<Real, D, F>(block, i + k, rows + k * stride, features, target);
             },
             [=](int64_t point) {
-                if (distant) __builtin_prefetch(grad + (point - begin) * stride, 0, 3);
+                if (distant) HF_PREFETCH(grad + (point - begin) * stride);
             });
     }
 

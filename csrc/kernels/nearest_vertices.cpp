@@ -17,7 +17,7 @@ void vertex_refit_leaves(const BvhTree &tree, float *bounds, float *positions, i
     const float *vertices = tree.vertices + 3 * b * tree.vertex_count;
     for (int64_t leaf = begin; leaf < end; ++leaf) {
         float *rows = positions + (b * tree.leaves + leaf) * vertex_leaf_floats;
-        float box[6] = {__builtin_inff(), __builtin_inff(), __builtin_inff(), -__builtin_inff(), -__builtin_inff(), -__builtin_inff()};
+        float box[6] = {infinity, infinity, infinity, -infinity, -infinity, -infinity};
         for (int k = 0; k < 8; ++k) {
             const int32_t vertex = tree.order[8 * leaf + k];
             const float *position = vertices + 3 * (int64_t)(vertex < 0 ? 0 : vertex);
@@ -75,7 +75,7 @@ struct Found {
     HF_INLINE_MEMBER void offer(double distance2, int32_t vertex) {
         const uint64_t key = rank_of(distance2, vertex);
         if (!(key < rank[k - 1]) || vertex < 0) return;  // an empty lane, if its position says otherwise
-        if (max_distance < __builtin_inff() && !((float)__builtin_sqrt(distance2) <= max_distance)) return;
+        if (max_distance < infinity && !((float)square_root(distance2) <= max_distance)) return;
         int at = k - 1;
         for (; at > 0 && rank[at - 1] > key; --at) rank[at] = rank[at - 1];
         rank[at] = key;
@@ -105,7 +105,7 @@ void descend(const BvhTree &tree, const float *bounds, const float *positions, c
             const v3 r = p - v3_load(rows);
             const f8 distance2 = dot(r, r);
             for (uint32_t near = mask_bits(distance2 < f8_set(found.bound)); near; near &= near - 1) {
-                const int lane = __builtin_ctz(near);
+                const int lane = lowest_bit(near);
                 const float v[3] = {rows[lane], rows[8 + lane], rows[16 + lane]};
                 found.offer(distance2_of(point, v), tree.order[8 * leaf + lane]);
             }
@@ -142,7 +142,7 @@ struct Candidates {
         for (int32_t node = 0; node >= 0; node = top > 0 ? stack[--top] : -1) {
             const f8 away = box_distance2(bounds + (int64_t)node * bvh_node_floats, 8, lo, hi);
             for (uint32_t hits = mask_bits(away < reach); hits; hits &= hits - 1) {
-                const int32_t child = tree.children[8 * (int64_t)node + __builtin_ctz(hits)];
+                const int32_t child = tree.children[8 * (int64_t)node + lowest_bit(hits)];
                 if (child == bvh_empty) continue;
                 if (child >= 0) {
                     stack[top++] = child;
@@ -155,9 +155,9 @@ struct Candidates {
                 const v3 r = {f8_max(f8_max(v.x - hi.x, lo.x - v.x), zero), f8_max(f8_max(v.y - hi.y, lo.y - v.y), zero),
                               f8_max(f8_max(v.z - hi.z, lo.z - v.z), zero)};
                 uint32_t near = mask_bits(dot(r, r) < reach);
-                if (count + __builtin_popcount(near) > candidates_most) return false;
+                if (count + count_bits(near) > candidates_most) return false;
                 for (; near; near &= near - 1, ++count) {
-                    const int lane = __builtin_ctz(near);
+                    const int lane = lowest_bit(near);
                     for (int axis = 0; axis < 3; ++axis) position[axis][count] = rows[8 * axis + lane];
                     vertex[count] = tree.order[8 * leaf + lane];
                 }
@@ -174,7 +174,7 @@ struct Candidates {
             const v3 r = {p.x - f8_load(position[0] + base), p.y - f8_load(position[1] + base), p.z - f8_load(position[2] + base)};
             const f8 distance2 = dot(r, r);
             for (uint32_t near = mask_bits(distance2 < f8_set(found.bound)); near; near &= near - 1) {
-                const int c = base + __builtin_ctz(near);
+                const int c = base + lowest_bit(near);
                 const float v[3] = {position[0][c], position[1][c], position[2][c]};
                 found.offer(distance2_of(point, v), vertex[c]);
             }
@@ -202,7 +202,7 @@ struct Work {
             const int64_t vertex = any ? (int64_t)(uint32_t)found.rank[j] : -1, at = item * query.k + j;
             query.index[at] = vertex;
             if (!query.distance) continue;
-            query.distance[at] = any ? (float)__builtin_sqrt(distance2_of(point_of(item), vertices + 3 * vertex)) : __builtin_inff();
+            query.distance[at] = any ? (float)square_root(distance2_of(point_of(item), vertices + 3 * vertex)) : infinity;
         }
     }
 
@@ -231,15 +231,15 @@ struct Work {
             half2 += half * half;
         }
         // A query's k nearest are no farther from it than those of the center are, and then from the center.
-        const float half = __builtin_sqrtf(half2) * 1.0001f, reach = query.max_distance * 1.0001f + half;
+        const float half = square_root(half2) * 1.0001f, reach = query.max_distance * 1.0001f + half;
         const float reach2 = reach * reach + 1e-30f;
         const float bound = b == mesh_before ? bound_from(found, center, vertices, reach2) : reach2;
-        found.start(query.k, __builtin_inff(), bound);
+        found.start(query.k, infinity, bound);
         descend(tree, bounds, positions, center, found);
         mesh_before = b;
         float radius2 = limit2;
         if (found.rank[query.k - 1] != nobody) {
-            const float radius = (__builtin_sqrtf(bound_of(found.rank[query.k - 1])) + half) * 1.0001f;
+            const float radius = (square_root(bound_of(found.rank[query.k - 1])) + half) * 1.0001f;
             radius2 = radius * radius + 1e-30f < limit2 ? radius * radius + 1e-30f : limit2;
         }
         if (!candidates.collect(tree, bounds, positions, v3_set(lo), v3_set(hi), radius2)) return false;

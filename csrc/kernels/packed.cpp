@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+#include "portable.h"
+
 namespace HF_ISA {
 
 // kept = exp(-x) and alpha = 1 - exp(-x), the latter without cancellation at small x; branch-free, so that the loop
@@ -173,7 +175,7 @@ static void weighted_sum_of(int64_t begin, int64_t end, const int64_t *offsets, 
 template <class T, int WIDTH>
 static void weighted_sum_backward_width(int64_t begin, int64_t end, const int64_t *offsets, const T *grad,
                                         const T *weights, const T *values, int64_t channels, bool total,
-                                        T *__restrict out_weights, T *__restrict out_values) {
+                                        T *HF_RESTRICT out_weights, T *HF_RESTRICT out_values) {
     const int64_t width = WIDTH ? WIDTH : channels, columns = width + (total ? 1 : 0);
     for (int64_t ray = begin; ray < end; ++ray) {
         const T *row = grad + ray * columns;

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "portable.h"
+
 namespace HF_ISA {
 namespace {
 
@@ -10,7 +12,7 @@ namespace {
 constexpr float kNothing = 64.f;
 
 // exp(-t) for t >= 0; 0 from kNothing on, NaN for NaN. By 2^n times a polynomial (Cephes' expf), n by rounding.
-inline __attribute__((always_inline)) float decay(float t) {
+HF_INLINE_MEMBER float decay(float t) {
     const float kept = t < kNothing ? t : kNothing;  // also where t is NaN
     const float shifted = -kept * 1.44269504f + 12582912.f, n = shifted - 12582912.f;
     const float r = (-kept - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -31,7 +33,7 @@ inline __attribute__((always_inline)) float decay(float t) {
 }
 
 // log(1 + u) for 0 <= u <= 1: 2 artanh(u / (2 + u)), whose series ends soon, as its argument is at most a third.
-inline __attribute__((always_inline)) float log1p_unit(float u) {
+HF_INLINE_MEMBER float log1p_unit(float u) {
     const float s = u / (2.f + u), q = s * s;
     float p = 1.f / 15.f;
     p = p * q + 1.f / 13.f;
@@ -43,7 +45,7 @@ inline __attribute__((always_inline)) float log1p_unit(float u) {
     return 2.f * s * (p * q + 1.f);
 }
 
-inline __attribute__((always_inline)) float magnitude(float z) { return z < 0.f ? -z : z; }
+HF_INLINE_MEMBER float magnitude(float z) { return z < 0.f ? -z : z; }
 
 }  // namespace
 

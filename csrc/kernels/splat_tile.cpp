@@ -58,7 +58,7 @@ HF_INLINE void draw(const headfields::SplatTile &t, const headfields::SplatImage
                 const fv weight = fv_select(drawn, fv_min(fv_exp2(power), most) * before, zero);
                 const fv after = before - weight;
                 fv_store(light + block * lanes, after);
-                count += __builtin_popcount(bits(drawn));
+                count += count_bits(bits(drawn));
                 const mv middle = without(greater(before, half), greater(after, half));
                 if (bits(middle)) {
                     float *to = median + block * lanes;

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from headfields.data.camera_axes import Evidence
 from headfields.data.labels import Label, labels_of
@@ -176,7 +176,7 @@ def _mesh_offset(frame: AlignmentFrame, pixels: np.ndarray) -> _Offset:
         face = coarse_mask(np.isin(frame.label, _FACE) & frame.alpha, cell)
     mesh = np.zeros(tuple(-(-side // cell) for side in frame.alpha.shape), bool)
     mesh[pixels[:, 1].astype(int) // cell, pixels[:, 0].astype(int) // cell] = True
-    mesh = ndimage.binary_closing(np.pad(mesh, 1, mode="edge"))[1:-1, 1:-1]
+    mesh = scipy.ndimage.binary_closing(np.pad(mesh, 1, mode="edge"))[1:-1, 1:-1]
     within = _overlaps(mesh, coarse_mask(allowed, cell, 0.0)) / np.maximum(_overlaps(mesh, np.ones_like(mesh)), 1)
     if face is not None and face.any():
         within *= _overlaps(mesh, face) / face.sum()

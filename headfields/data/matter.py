@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,7 +90,7 @@ def _view(capture: Capture, frame: int, tree: TriangleBVH) -> _View | None:
     pixel, depth = (value[0] for value in camera.project(vertices))
     column, row = pixel.floor().long().unbind(-1)
     inside = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    parts, _ = ndimage.label(matter.numpy(), np.ones((3, 3)))
+    parts, _ = scipy.ndimage.label(matter.numpy(), np.ones((3, 3)))
     part = torch.from_numpy(parts)
     hits = torch.bincount(part[row[inside], column[inside]].long(), minlength=int(part.max()) + 1)
     joined = (hits > 0.01 * len(pixel)) & (torch.arange(len(hits)) > 0)

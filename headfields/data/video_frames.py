@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from headfields.data.errors import CaptureError
 from headfields.data.image_files import exists
+from headfields.files.ffmpeg import ffmpeg
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrames", "decoding_failure", "open_stream", "video_length", "video_size"]
 
@@ -30,11 +31,10 @@ def open_stream(path: Path) -> Generator[Any, None, None]:
     Raises:
         CaptureError: it cannot be decoded, is a picture under a video's name, or its frames change their size.
     """
-    import imageio_ffmpeg
-
+    program = ffmpeg()
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every turned video
     # Frames as they are stored: without this, ffmpeg repeats and drops some to make the rate constant.
-    stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
+    stream = program.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
     try:
         meta = next(stream)
         if not meta.get("size") or min(meta["size"]) < 1:
@@ -64,11 +64,9 @@ def _fault(path: Path, size: tuple[int, int], changed: int, length: int) -> str 
         size: (width, height) of its first frame, as it is shown.
         changed, length: of the file, for the cache.
     """
-    import imageio_ffmpeg
-
     only = f"if(eq(iw,{size[0]})*eq(ih,{size[1]}),iw,-1)"
     said = subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-skip_frame", "nokey", "-i", str(path),
+        [ffmpeg().get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-skip_frame", "nokey", "-i", str(path),
          "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", f"crop=w='{only}'", "-f", "null", "-"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
     ).stderr  # fmt: skip
@@ -127,12 +125,11 @@ def video_length(path: Path) -> int:
     Raises:
         CaptureError: it does not exist, or cannot be read.
     """
-    import imageio_ffmpeg
-
     if not exists(path):
         raise CaptureError(f"{path} does not exist; copy it there")
+    program = ffmpeg()
     try:
-        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+        return int(program.count_frames_and_secs(str(path))[0])
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise CaptureError(f"{path} is no video whose frames can be counted ({reason[:200]}); copy it again") from error

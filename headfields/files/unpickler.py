@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy
 import torch
 from jaxtyping import Shaped
 from torch import Tensor

@@ -8,9 +8,9 @@ measures when to use which. It is our own choice.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from headfields.losses.base import check_positive, check_rays, mean_over_rays
@@ -128,7 +128,7 @@ def observe_silhouette(
     distance = np.full(image.shape, np.inf)
     if len(outline):
         rows, columns = np.indices(image.shape)
-        distance = cKDTree(outline).query(np.stack([columns + 0.5, rows + 0.5], -1).reshape(-1, 2))[0]
+        distance = scipy.spatial.cKDTree(outline).query(np.stack([columns + 0.5, rows + 0.5], -1).reshape(-1, 2))[0]
         distance = distance.reshape(image.shape)
     signed = np.where(image >= level, -distance, distance)
     return ObservedSilhouette(
@@ -172,7 +172,7 @@ def silhouette_distance(
     loss = _huber((field[texel] * weight).sum(-1).square(), scale)
     if not both_ways:
         return loss
-    tree = cKDTree(points.detach().double().cpu().numpy())
+    tree = scipy.spatial.cKDTree(points.detach().double().cpu().numpy())
     _, nearest = tree.query(observed.outline.double().cpu().numpy())
     gap = points[torch.from_numpy(nearest).to(points.device)] - observed.outline.to(points)
     return loss + _huber(gap.square().sum(-1), scale)

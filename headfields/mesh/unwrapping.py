@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.sparse as sparse
+import scipy
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from headfields.ops.unwrap import unwrap
@@ -95,7 +94,7 @@ def variance_lost(template: Template, resolution: int | tuple[int, int]) -> Floa
     count = len(template.canonical_vertices)
     rasterizer = UVRasterizer(template.faces, template.uv, template.uv_faces, resolution, 0.0, count)
     lookup = rasterizer.lookup_matrix()
-    gram = lookup @ lookup.T + _RIDGE * sparse.identity(count)
+    gram = lookup @ lookup.T + _RIDGE * scipy.sparse.identity(count)
     probes = np.random.default_rng(0).standard_normal((count, _PROBES))
-    remaining = _RIDGE * splu(gram.tocsc()).solve(probes) if count else probes
+    remaining = _RIDGE * scipy.sparse.linalg.splu(gram.tocsc()).solve(probes) if count else probes
     return torch.from_numpy((remaining**2).mean(axis=1)).float()

@@ -1,9 +1,8 @@
 """Disc parameterization of a chart without folds, and packing of discs into the unit square, in NumPy."""
 
 import numpy as np
-import scipy.sparse as sparse
+import scipy
 from jaxtyping import Float, Int
-from scipy.sparse.linalg import splu
 
 from headfields.ops._unwrap_relax import relax
 from headfields.ops._unwrap_topology import Corners, loops
@@ -56,7 +55,7 @@ def flatten(mesh: Corners, positions: Float[_Array, "n 3"], room: Float[_Array, 
         )
         node = total / weight
         node = np.maximum(node / max(float(np.median(node)), 1e-300), 1e-6) ** (0.5 * _POWER)  # stretch is squared
-        weights = weights @ sparse.diags(1 / node)
+        weights = weights @ scipy.sparse.diags(1 / node)
         flat = _solve(weights, edges[outer], rim)
     importance = np.where(np.arange(len(every)) < len(mesh.faces), share, _FAN * share)
     return relax(flat, every, positions, np.pi * share, importance, edges[outer])[:count]
@@ -133,7 +132,7 @@ def _circle(loop: Float[_Array, "k 3"]) -> Float[_Array, "k 2"]:
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def _mean_value(positions: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: float) -> sparse.csr_matrix:
+def _mean_value(positions: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], least: float) -> "scipy.sparse.csr_matrix":
     rows, columns, values = [], [], []
     for k in range(3):
         i, j, m = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
@@ -145,21 +144,23 @@ def _mean_value(positions: Float[_Array, "n 3"], faces: Int[_Array, "f 3"], leas
             columns.append(other)
             values.append(half / np.maximum(np.linalg.norm(edge, axis=1), least))
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    matrix = sparse.csr_matrix(entries, shape=(len(positions),) * 2)
+    matrix = scipy.sparse.csr_matrix(entries, shape=(len(positions),) * 2)
     matrix.setdiag(0)
     return matrix
 
 
-def _solve(weights: sparse.csr_matrix, rim: Int[_Array, " k"], where: Float[_Array, "k 2"]) -> Float[_Array, "n 2"]:
+def _solve(
+    weights: "scipy.sparse.csr_matrix", rim: Int[_Array, " k"], where: Float[_Array, "k 2"]
+) -> Float[_Array, "n 2"]:
     count = weights.shape[0]
     flat = np.zeros((count, 2))
     flat[rim] = where
     inner = np.setdiff1d(np.arange(count), rim)
     if len(inner):
         total = np.asarray(weights.sum(1)).reshape(-1)
-        rows = sparse.diags(1 / total[inner]) @ weights[inner]
-        system = (sparse.identity(len(inner)) - rows[:, inner]).tocsc()
-        flat[inner] = splu(system).solve(np.asarray(rows[:, rim] @ where))
+        rows = scipy.sparse.diags(1 / total[inner]) @ weights[inner]
+        system = (scipy.sparse.identity(len(inner)) - rows[:, inner]).tocsc()
+        flat[inner] = scipy.sparse.linalg.splu(system).solve(np.asarray(rows[:, rim] @ where))
     return flat
 
 

@@ -1,9 +1,8 @@
 """Relaxation of a chart: less shear and areas nearer to their shares, without folds, in NumPy."""
 
 import numpy as np
-import scipy.sparse as sparse
+import scipy
 from jaxtyping import Float, Int
-from scipy.sparse.linalg import splu
 
 _Array = np.ndarray
 _ROUNDS = 5  # of a head's skin, the energy falls by less than a hundredth in the sixth
@@ -47,16 +46,19 @@ def relax(
     slopes = np.stack([-inverse.sum(1), inverse[:, 0], inverse[:, 1]], axis=1)
     rows = np.repeat(np.arange(len(faces)), 3)
     derivative = [
-        sparse.csr_matrix((slopes[:, :, k].ravel(), (rows, faces.ravel())), shape=(len(faces), count)) for k in (0, 1)
+        scipy.sparse.csr_matrix((slopes[:, :, k].ravel(), (rows, faces.ravel())), shape=(len(faces), count))
+        for k in (0, 1)
     ]
     columns, held = np.concatenate([free, count + free]), np.concatenate([fixed, count + fixed])
     for _ in range(_ROUNDS):
         system, target = _proxy(jacobian, weights, derivative)
         unknown, place = system[:, columns], flat.T.ravel()
         normal = unknown.T @ unknown
-        normal += 1e-9 * normal.diagonal().mean() * sparse.identity(len(columns))
+        normal += 1e-9 * normal.diagonal().mean() * scipy.sparse.identity(len(columns))
         solved = place.copy()
-        solved[columns] = splu(normal.tocsc()).solve(unknown.T @ (target - system[:, held] @ place[held]))
+        solved[columns] = scipy.sparse.linalg.splu(normal.tocsc()).solve(
+            unknown.T @ (target - system[:, held] @ place[held])
+        )
         move = solved.reshape(2, count).T - flat
         step, before = 1.0, energy
         while step > _LEAST_STEP:
@@ -100,8 +102,8 @@ def _energy(
 
 
 def _proxy(
-    jacobian: Float[_Array, "f 2 2"], weights: Float[_Array, " f"], derivative: list[sparse.csr_matrix]
-) -> tuple[sparse.csc_matrix, Float[_Array, " m"]]:
+    jacobian: Float[_Array, "f 2 2"], weights: Float[_Array, " f"], derivative: "list[scipy.sparse.csr_matrix]"
+) -> tuple["scipy.sparse.csc_matrix", Float[_Array, " m"]]:
     """The quadratic energy ‖W (J − R)‖² of the same gradient, R the nearest rotation: its matrix and target."""
     left, singular, right = np.linalg.svd(jacobian)
     singular = np.maximum(singular, 1e-8)
@@ -110,7 +112,7 @@ def _proxy(
     weight = (left * np.sqrt(slope)[:, None, :]) @ left.transpose(0, 2, 1) * np.sqrt(weights)[:, None, None]
     wanted = weight @ left @ right
     blocks = [
-        [sparse.diags(weight[:, r, c]) @ derivative[k] for c in range(2)] for k in range(2) for r in range(2)
+        [scipy.sparse.diags(weight[:, r, c]) @ derivative[k] for c in range(2)] for k in range(2) for r in range(2)
     ]  # fmt: skip
     target = np.concatenate([wanted[:, r, k] for k in range(2) for r in range(2)])
-    return sparse.bmat(blocks).tocsc(), target
+    return scipy.sparse.bmat(blocks).tocsc(), target

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sparse
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.sparse.csgraph import connected_components, dijkstra
 
 from headfields.ops.mesh_topology import edges_as_arrays
 
@@ -55,8 +54,10 @@ def split(faces: Int[_Array, "f 3"], across: Int[_Array, "f 3"]) -> Corners:
         match = faces[other] == faces[face, corner][:, None]
         pairs.append((3 * face + corner, 3 * other + match.argmax(1)))
     one, two = (np.concatenate([pair[k] for pair in pairs]) for k in range(2))
-    graph = sparse.coo_matrix((np.ones(len(one)), (one, two)), shape=(faces.size, faces.size))
-    count, node = connected_components(graph, directed=False) if faces.size else (0, np.zeros(0, np.int64))
+    graph = scipy.sparse.coo_matrix((np.ones(len(one)), (one, two)), shape=(faces.size, faces.size))
+    count, node = (
+        scipy.sparse.csgraph.connected_components(graph, directed=False) if faces.size else (0, np.zeros(0, np.int64))
+    )
     vertex = np.zeros(count, np.int64)
     vertex[node] = faces.reshape(-1)
     return Corners(node.reshape(-1, 3).astype(np.int64), across, vertex)
@@ -66,8 +67,8 @@ def components(across: Int[_Array, "f 3"]) -> Int[_Array, " f"]:
     """The number of the component that each face is in; numbered by their first faces."""
     face, side = np.nonzero(across >= 0)
     count = len(across)
-    graph = sparse.coo_matrix((np.ones(len(face)), (face, across[face, side])), shape=(count, count))
-    return connected_components(graph, directed=False)[1] if count else np.zeros(0, np.int64)
+    graph = scipy.sparse.coo_matrix((np.ones(len(face)), (face, across[face, side])), shape=(count, count))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1] if count else np.zeros(0, np.int64)
 
 
 def loops(mesh: Corners) -> list[Int[_Array, " k"]]:
@@ -99,8 +100,8 @@ def cut_handles(mesh: Corners, positions: Float[_Array, "n 3"], seed: int) -> Bo
     face, side = np.nonzero(mesh.across >= 0)
     other = mesh.across[face, side]
     length = np.linalg.norm(center[face] - center[other], axis=1) + 1e-12
-    graph = sparse.csr_matrix((length, (face, other)), shape=(count, count))
-    _, before = dijkstra(graph, indices=seed, return_predecessors=True)
+    graph = scipy.sparse.csr_matrix((length, (face, other)), shape=(count, count))
+    _, before = scipy.sparse.csgraph.dijkstra(graph, indices=seed, return_predecessors=True)
     tree = (before[mesh.across.clip(0)] == np.arange(count)[:, None]) | (before[:, None] == mesh.across)
     cut = ~tree | (mesh.across < 0)
     start, end = mesh.faces, np.roll(mesh.faces, -1, axis=1)
@@ -128,11 +129,11 @@ def cut(mesh: Corners, where: Bool[_Array, "f 3"], faces: Int[_Array, "f 3"]) ->
     return split(faces, np.where(where, -1, mesh.across))
 
 
-def edge_graph(mesh: Corners, positions: Float[_Array, "n 3"]) -> sparse.csr_matrix:
+def edge_graph(mesh: Corners, positions: Float[_Array, "n 3"]) -> "scipy.sparse.csr_matrix":
     """Graph of the nodes along edges, weighted by length, which costs more toward the front."""
     edges = edges_as_arrays(mesh.faces)[0]
     length = np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1) + 1e-12
     depth = positions[:, 2] - positions[:, 2].min()
     forward = depth[edges].mean(1) / max(float(depth.max()), 1e-12)
     weight = length * (1 + _FRONT * forward**2)
-    return sparse.csr_matrix((weight, (edges[:, 0], edges[:, 1])), shape=(len(mesh.vertex),) * 2)
+    return scipy.sparse.csr_matrix((weight, (edges[:, 0], edges[:, 1])), shape=(len(mesh.vertex),) * 2)

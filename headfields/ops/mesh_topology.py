@@ -4,7 +4,7 @@ Laplacian."""
 from collections import Counter
 
 import numpy as np
-import scipy.sparse
+import scipy
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -205,7 +205,7 @@ def face_neighbors(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, " p"], Int[Te
     return torch.cat([one, other]), torch.cat([other, one])
 
 
-def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> scipy.sparse.csr_matrix:
+def uniform_laplacian(faces: Int[Tensor, "f 3"], count: int) -> "scipy.sparse.csr_matrix":
     """Graph Laplacian D − A (V, V) of a mesh of `count` vertices, with edge weights of 1; positive semidefinite.
 
     Self-edges (from merged vertices) are skipped.

@@ -5,8 +5,7 @@ import weakref
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
+import scipy
 import torch
 from jaxtyping import Float
 from torch import Tensor

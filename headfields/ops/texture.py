@@ -5,9 +5,9 @@ A mip level averages the part of the texture that a pixel covers before it is sa
 
 from dataclasses import dataclass
 
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
@@ -170,7 +170,7 @@ def fill_texels(texture: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> 
     mask = array_of(known)
     if not mask.any():
         return texture.clone()
-    nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    nearest = scipy.ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     rows, columns = torch.from_numpy(nearest).long().to(texture.device)
     return texture[rows, columns]
 

@@ -1,9 +1,9 @@
 """Mesh unwrapping: texture coordinates for a mesh that has none, one chart for each connected piece."""
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from headfields.ops import _unwrap_topology as topology
@@ -130,7 +130,7 @@ def _seams(mesh: topology.Corners, positions: np.ndarray, rims: list[np.ndarray]
         begin = int(rim[depth[rim].argmin()])
     else:
         begin = int(depth.argmin())
-    away, before = dijkstra(graph, directed=False, indices=begin, return_predecessors=True)
+    away, before = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=begin, return_predecessors=True)
     free = np.isfinite(away)
     free[begin] = False
     if rims:

@@ -1,7 +1,7 @@
 """UV rasterization: vertex attributes as maps over a mesh's texture coordinates, and back."""
 
 import numpy as np
-import scipy.sparse as sparse
+import scipy
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -164,14 +164,14 @@ class UVRasterizer(nn.Module):
         mean = scatter_rows(samples, self._pair_vertex, self._pair_share, self.vertex_count)
         return rearrange(mean, "v (b c) -> b v c", b=b, c=c)
 
-    def lookup_matrix(self) -> sparse.csr_matrix:
+    def lookup_matrix(self) -> "scipy.sparse.csr_matrix":
         """`map_to_vertices` as a matrix (V, H · W) in float64, for least squares."""
         texel, weight = array_of(self._pair_texel), array_of(self._pair_weight.double())
         vertex, share = array_of(self._pair_vertex[:, 0]), array_of(self._pair_share[:, 0].double())
         pair = np.arange(len(vertex))
         texels = self.resolution[0] * self.resolution[1]
-        look = sparse.csr_matrix((weight.ravel(), (pair.repeat(4), texel.ravel())), shape=(len(pair), texels))
-        merge = sparse.csr_matrix((share, (vertex, pair)), shape=(self.vertex_count, len(pair)))
+        look = scipy.sparse.csr_matrix((weight.ravel(), (pair.repeat(4), texel.ravel())), shape=(len(pair), texels))
+        merge = scipy.sparse.csr_matrix((share, (vertex, pair)), shape=(self.vertex_count, len(pair)))
         return merge @ look
 
     def sample(

@@ -218,6 +218,13 @@ def draw_wireframe(
     return np.array(picture)
 
 
+_HEAT = (
+    (0.16, 0.11, 0.42), (0.22, 0.36, 0.86), (0.14, 0.63, 0.96), (0.12, 0.84, 0.71), (0.41, 0.93, 0.36),
+    (0.79, 0.89, 0.20), (0.98, 0.68, 0.17), (0.92, 0.36, 0.08), (0.52, 0.04, 0.04),
+)  # fmt: skip
+"""Colors at equal steps: lightness rises to the middle and falls again, hue turns once from blue to red."""
+
+
 def heat(values: Float[Tensor, " n"], limit: float | int) -> Float[Tensor, "n 3"]:
     """Heat-map colors (N, 3), sRGB, of values (N,) from 0 (dark blue) to `limit` and beyond (dark red); gray for NaN.
 
@@ -225,11 +232,12 @@ def heat(values: Float[Tensor, " n"], limit: float | int) -> Float[Tensor, "n 3"
     >>> hf.viz.heat(torch.tensor([0.0, 2.0, float("nan")]), limit=1.0).round(decimals=1).tolist()[2]
     [0.6000000238418579, 0.6000000238418579, 0.6000000238418579]
     """
-    from matplotlib import colormaps
-
-    share = (values.detach().float().cpu() / limit).clamp(0, 1)
-    colors = torch.from_numpy(np.asarray(colormaps["turbo"](share.nan_to_num(0.0).numpy()))[:, :3]).float()
-    return torch.where(share.isnan()[:, None], 0.6, colors).to(values.device)
+    share = (values.detach().float() / limit).clamp(0, 1)
+    stops = torch.tensor(_HEAT, device=values.device)
+    place = share.nan_to_num(0.0) * (len(stops) - 1)
+    below = place.long().clamp(max=len(stops) - 2)
+    colors = torch.lerp(stops[below], stops[below + 1], (place - below)[:, None])
+    return torch.where(share.isnan()[:, None], 0.6, colors)
 
 
 def heat_legend(

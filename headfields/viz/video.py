@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from headfields.files.atomic import replacing, write_bytes
+from headfields.files.ffmpeg import ffmpeg
 
 
 def write_video(
@@ -47,12 +48,10 @@ def write_video(
         raise ValueError("write_video: frames is empty; a video has at least one")
     if path.suffix.lower() != ".gif":
         try:
-            import imageio_ffmpeg
-
-            imageio_ffmpeg.get_ffmpeg_exe()
-        except (ImportError, RuntimeError) as error:
+            ffmpeg()
+        except ModuleNotFoundError as error:
             path = path.with_suffix(".gif")
-            warnings.warn(f"write_video: no ffmpeg ({error}); writing {path} instead of an mp4", stacklevel=2)
+            warnings.warn(f"write_video: {error}. Writing {path} instead of an mp4", stacklevel=2)
     if path.suffix.lower() == ".gif":
         images = [Image.fromarray(frame) for frame in chain([first], checked)]
         gif = io.BytesIO()
@@ -100,28 +99,20 @@ def write_transparent_video(
     first = next(checked, None)
     if first is None:
         raise ValueError("write_transparent_video: frames is empty; a video has at least one")
-    try:
-        import imageio_ffmpeg
-
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError) as error:
-        raise ModuleNotFoundError(
-            f"write_transparent_video needs ffmpeg ({error}): pip install imageio-ffmpeg"
-        ) from error
+    ffmpeg()
     return _encoded(path, chain([first], checked), fps, {**TRANSPARENT[path.suffix.lower()], "pix_fmt_in": "rgba"})
 
 
 def _encoded(path: Path, frames: Iterable[np.ndarray], fps: float | int, options: dict[str, Any]) -> Path:
     """Sends frames of one size to ffmpeg, their sides made even."""
-    import imageio_ffmpeg
-
+    program = ffmpeg()
     iterator = iter(frames)
     first = next(iterator)
     height, width = first.shape[:2]
     even = ((0, height % 2), (0, width % 2), (0, 0))
     size = (width + width % 2, height + height % 2)
     with replacing(path) as temporary:
-        writer = imageio_ffmpeg.write_frames(
+        writer = program.write_frames(
             str(temporary), size, fps=fps, macro_block_size=2, ffmpeg_log_level="error", **options
         )
         writer.send(None)
@@ -137,7 +128,7 @@ def _encoded(path: Path, frames: Iterable[np.ndarray], fps: float | int, options
         finally:
             writer.close()
         try:
-            written = imageio_ffmpeg.count_frames_and_secs(str(temporary))[0]
+            written = program.count_frames_and_secs(str(temporary))[0]
         except RuntimeError as error:
             raise _stopped(path) from error
         if written != sent:  # ffmpeg may stop after the last frame was sent, without a word

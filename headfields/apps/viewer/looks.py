@@ -40,11 +40,10 @@ class Picture:
 
 def face_colors(count: int) -> Float[Tensor, "f 3"]:
     """A color (F, 3) for each of F faces, unlike its neighbors: hues by steps of the golden ratio."""
-    from matplotlib.colors import hsv_to_rgb
-
-    index = np.arange(count)
+    index = torch.arange(count, dtype=torch.float64)[:, None]
     hue, value = index * 0.618033988749895 % 1.0, 0.6 + 0.4 * (index * 0.7548776662466927 % 1.0)
-    return torch.from_numpy(hsv_to_rgb(np.stack([hue, np.full(count, 0.55), value], -1)).reshape(-1, 3)).float()
+    sector = (6 * hue + torch.tensor([5.0, 3.0, 1.0])) % 6  # HSV to RGB
+    return (value * (1 - 0.55 * torch.minimum(sector, 4 - sector).clamp(0, 1))).float()
 
 
 @torch.no_grad()

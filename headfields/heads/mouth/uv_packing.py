@@ -1,9 +1,9 @@
 """Packing a chart of texture coordinates into the largest free square of a texture."""
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 __all__ = ["pack_chart"]
@@ -35,7 +35,7 @@ def _occupied(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _free_square(uv: np.ndarray, faces: np.ndarray) -> tuple[float, float, float]:
     """(u, v, side) of the largest empty square in [0, 1]², one cell away from all charts and from the border."""
     occupied = np.pad(_occupied(uv, faces), 1, constant_values=True)
-    distance = distance_transform_cdt(~occupied, "chessboard")
+    distance = scipy.ndimage.distance_transform_cdt(~occupied, "chessboard")
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
     reach = int(distance[row, column]) - 2  # cells to each side of the center, the margin taken off
     if reach < 0:
