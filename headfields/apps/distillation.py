@@ -60,6 +60,8 @@ class TeacherViews:
     """
 
     path = None
+    if_mattes_are_empty = "the teacher draws next to nothing where the head is: train it longer, then distill it again"
+    """What to do then, in the words of `headfields.training`'s warning."""
 
     def __init__(
         self,

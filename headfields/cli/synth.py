@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from headfields.cli.argument_types import OptionalFolder, OptionalInt
-from headfields.cli.errors import CommandError
+from headfields.cli.errors import CommandError, without_function
 
 
 def synth(
@@ -51,8 +51,9 @@ def synth(
         raise CommandError(f"--noise is {noise}; expected 0 (exact tracking), 1 (a usual tracker) or another factor")
     if cameras < 0 or (cameras and frames < 6):
         raise CommandError(f"--cameras is {cameras} and --frames {frames}; expected 0 or more, of 6 frames or more")
-    if identity is not None and identity < 0:
-        raise CommandError(f"--identity is {identity}; expected 0 or more")
+    for option, given in (("--seed", seed), ("--noise-seed", noise_seed), ("--identity", identity)):
+        if given is not None and given < 0:
+            raise CommandError(f"{option} is {given}; expected 0 or more")
     if retargeted is not None and (retargeted < 0 or retargeted == identity or frames < 6):
         raise CommandError(
             f"--retargeted is {retargeted}, --identity {identity} and --frames {frames}; expected the seed of another "
@@ -70,7 +71,7 @@ def synth(
             retargeted=retargeted,
         )  # fmt: skip
     except FileExistsError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(without_function(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {target}")
     if cameras:
         print(f"wrote test frames by {cameras} other cameras to {target / 'cameras'}")

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from headfields.cli.argument_types import Folder, Rig
-from headfields.cli.errors import CommandError
+from headfields.cli.errors import CommandError, without_function
 
 
 def synth_template(
@@ -41,7 +41,7 @@ def synth_template(
     try:
         write_rig_capture(RiggedTemplate.from_file(rig), out, kind, frames, size, seed, rate=rate, cameras=cameras)
     except FileExistsError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(without_function(error)) from error
     print(f"wrote {frames} frames of {size} x {size} pixels to {out}")
     if cameras:
         print(f"wrote test frames by {cameras} other cameras to {out / CAMERAS}")

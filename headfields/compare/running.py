@@ -26,6 +26,7 @@ from headfields.compare.cells import (
 from headfields.compare.report import content, summary, write_report
 from headfields.compare.statistics import Difference, is_narrow
 from headfields.compare.study import Study
+from headfields.runs.interrupts import end_with_parent
 from headfields.runs.lock import RunLockedError
 
 _WAIT = 2.0
@@ -100,6 +101,12 @@ def _is_narrow(study: Study, found: dict[str, Any]) -> bool:
     return None not in rows and is_narrow([Difference(**row) for row in rows], study.margin)
 
 
+def _start_worker(threads: int) -> None:
+    """A worker computes with this many threads, and ends when the coordinator does: its cell goes on the next time."""
+    end_with_parent()
+    torch.set_num_threads(threads)
+
+
 class _Processes:
     """Processes of this machine; new ones where one has died, a few times in a row."""
 
@@ -112,7 +119,7 @@ class _Processes:
             context = multiprocessing.get_context("spawn")
             threads = max(1, torch.get_num_threads() // self.workers)
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                self.workers, context, initializer=torch.set_num_threads, initargs=(threads,)
+                self.workers, context, initializer=_start_worker, initargs=(threads,)
             )
         return self._pool.submit(function, *arguments)
 

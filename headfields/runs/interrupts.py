@@ -1,11 +1,37 @@
-"""Ctrl-C, SIGTERM and the end of a terminal as a flag, so that a step is never cut in half."""
+"""Ctrl-C, SIGTERM, the end of a terminal or of the parent as a flag, so that a step is never cut in half."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_REMINDER = 1.0
+"""Seconds between signals to a process whose parent has ended."""
+
+
+def end_with_parent() -> None:
+    """Ends this process of `multiprocessing` when its parent ends, however that ends: one that was killed tells nobody.
+
+    This process gets SIGTERM until it ends, from a thread that waits on the parent. Within an `InterruptFlag` it is as
+    if it had been interrupted: the step ends, and what is needed to go on is saved. Does nothing in a process that
+    `multiprocessing` has not started.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_REMINDER)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), name="end_with_parent", daemon=True).start()
 
 
 class InterruptFlag:

@@ -21,6 +21,7 @@ _STANDS_OFF = 0.002
 _BARE = 0.6
 """Share of the frames in which the pixel at a Gaussian for hair has the label of something else (skin, an eye, cloth),
 from which on it is dropped: in front of skin it looks like skin, and in profile like haze beside it."""
+_CHECK = "check the images' alpha, and that meshes and cameras lie on them"
 _EMPTY = 0.3
 """Share of the frames with an empty matte at a Gaussian from which on it is dropped."""
 
@@ -91,8 +92,7 @@ def start_from_images(avatar: SplatAvatar, capture: Any, frames: int = 24, drop:
     if len(covered) and not bool(covered.any()):
         warnings.warn(
             f"start_from_images: the mattes of {len(chosen)} training frames of {capture.name!r} are empty at all "
-            f"{len(covered)} Gaussians, so none is dropped; check the images' alpha, and that meshes and cameras lie "
-            "on them",
+            f"{len(covered)} Gaussians, so none is dropped; {getattr(capture, 'if_mattes_are_empty', _CHECK)}",
             stacklevel=2,
         )
         return

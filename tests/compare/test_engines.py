@@ -16,6 +16,7 @@ from headfields.compare.cells import cells_of
 from headfields.compare.executors import executor_of
 from headfields.compare.running import run_study
 from tests.compare.test_study import folder  # noqa: F401
+from tests.runs.test_interrupts import alive
 
 STUDY = """
 captures = ["{folder}"]
@@ -64,21 +65,33 @@ def test_an_engine_runs_the_cells(folder: Path, tmp_path, engine: Any, module: s
     assert os.getpid() not in holders and len(holders) >= 2  # none ran here
 
 
+def children(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == parent]
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc, which Linux has")
 def test_coordinators_share_the_cells_and_one_may_be_killed(folder: Path, tmp_path) -> None:  # noqa: F811
     file, out = written(tmp_path, folder, 150), tmp_path / "out"
     command = [sys.executable, "-m", "headfields", "compare", str(file), "--out", str(out)]
     study = Study.load(file)
 
-    def started() -> subprocess.Popen:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def started(*further: str) -> subprocess.Popen:
+        return subprocess.Popen([*command, *further], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    first, second = started(), started()
+    first, second = started("--workers", "2"), started()
     waited = time.monotonic() + 300
     while not list(out.glob("cells/*/run/log.jsonl")) and time.monotonic() < waited:
         time.sleep(0.05)
+    workers = children(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()
+    waited = time.monotonic() + 60
+    while any(map(alive, workers)) and time.monotonic() < waited:
+        time.sleep(0.05)
+    assert len(workers) >= 2 and not any(map(alive, workers))
     assert second.wait(600) == 0, second.stderr.read() if second.stderr else ""
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "psnr" in again.stdout

@@ -66,13 +66,15 @@ def prepared(
     whose further ones are `posed`."""
     folder = out / _FOLDER / "recording"
     folder.mkdir(parents=True, exist_ok=True)
-    progress = tqdm(desc="landmarks", unit="frame", disable=not bar, file=sys.stderr)
+    bars: list[Any] = []
 
     def show(what: str, frame: int) -> None:
-        progress.set_description(what, refresh=False)
-        progress.update(frame - progress.n)
+        if not bars:  # what cannot be prepared has none
+            bars.append(stack.enter_context(tqdm(unit="frame", disable=not bar, file=sys.stderr)))
+        bars[0].set_description(what, refresh=False)
+        bars[0].update(frame - bars[0].n)
 
-    with run_lock(out / _FOLDER), InterruptFlag() as interrupted, progress:
+    with run_lock(out / _FOLDER), InterruptFlag() as interrupted, contextlib.ExitStack() as stack:
         if isinstance(source, Mapping):
             assert isinstance(files, Mapping) and calibration is not None
             recording = prepare_cameras(
