@@ -103,7 +103,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     pictures = []
     for frame, fit in result.fits.items():
-        truth = _truth(capture, frame)
+        truth = true_face(capture, frame)
         own = extract(tracker.head.avatar.field(tracker.head.state(fit.free)), resolution=160, progress=False)
         surfaces = {
             "tracked": own.replace(vertices=fit.in_capture(own.vertices), normals=None),
@@ -180,7 +180,7 @@ def summary(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "frame"}
 
 
-def _truth(capture: Any, frame: int) -> Mesh:
+def true_face(capture: Any, frame: int) -> Mesh:
     """The visible true mesh of the face, the eyes and the lips, by the template's regions, in the capture's world.
 
     The backs of eyeballs and the inside of a closed mouth are left out: no image and no scan shows them, and a model of

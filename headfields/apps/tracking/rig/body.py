@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headfields.apps.rigging.rigged_template import RiggedTemplate
-from headfields.ops.rotations import left_jacobian, rotation_matrices
+from headfields.ops.rotations import axis_angle, left_jacobian, rotation_matrices
 from headfields.records import HeadState, Record
 
 __all__ = ["BODY_JOINTS", "BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
@@ -238,6 +238,22 @@ class TrackedBody:
             parts.append(torch.einsum("vij,evj->vie", blended, self.basis[:, used]))
         columns = torch.cat(parts, dim=2)
         return (weights[..., None, None] * columns[inverse]).sum(1), center
+
+    def turn_of(self, pose: BodyPose, names: Sequence[str]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3 q"]]:
+        """The turn of a chain of joints, axis-angle in radians, and how it moves with the Q = 3 A numbers of `turns`.
+
+        Args:
+            pose: the pose.
+            names: joints of the chain, parents first; those that are not tracked do not turn.
+
+        Returns:
+            The turn, and [∂]: a change dv of `turns` rotates what is below the chain by ∂ dv, in the frame above it.
+        """
+        rotation, columns = torch.eye(3).to(pose.turns), pose.turns.new_zeros(3, len(self.index), 3)
+        for row in (self.names.index(name) for name in names if name in self.names):
+            columns[:, row] = rotation @ left_jacobian(pose.turns[row])
+            rotation = rotation @ rotation_matrices(pose.turns[row])
+        return axis_angle(rotation), columns.flatten(1)
 
     def state(self, poses: list[BodyPose]) -> HeadState:
         """The state of the whole rig in B poses."""

@@ -20,10 +20,12 @@ from headfields.apps.tracking.rig.surface import RigSurface, VisibleSurface
 from headfields.ops.rotations import axis_angle
 from headfields.renderers.lighting import sh_basis
 
-__all__ = ["Energy", "MotionPrior", "PoseEnergy", "prior_scales"]
+__all__ = ["Energy", "MotionPrior", "PoseEnergy", "beyond_limits", "prior_scales"]
 
 _OUTSIDE = 0.05
 """Scale of a blendshape's weight below 0 or above 1."""
+_LIMITED = (("torso_limit", ("torso",)), ("head_limit", ("neck", "head")))
+"""Limits of `TermScales`, and the joints whose turns, one after the other, they are for."""
 
 
 @dataclass(frozen=True)
@@ -302,8 +304,9 @@ class PoseEnergy:
         parameters = torch.cat([pose.turns.flatten(), pose.expression]).cpu()
         scale = prior_scales(self.body, self.scales)
         residual = parameters / scale
-        slope = eye[6:] / scale[:, None]
-        sums.add("prior", residual, slope, False, 1.0, residual.square())
+        sums.add("prior", residual, eye[6:] / scale[:, None], False, 1.0, residual.square())
+        residual, slope = beyond_limits(self.body, pose, self.scales)
+        sums.add("limits", residual, slope @ eye[6 : 6 + joints], False, 1.0, residual.square())
         if self.body.blendshapes is not None:
             weights = parameters[joints:]
             excess = (weights.clamp_max(0) + (weights - 1).clamp_min(0)) * self.body.blendshapes / _OUTSIDE
@@ -328,6 +331,24 @@ def prior_scales(body: TrackedBody, scales: TermScales) -> Float[Tensor, " q"]:
     turns = [float(getattr(scales, name.split("_")[-1])) for name in body.names for _ in range(3)]
     own = torch.full((len(body.expressions),), float(scales.expression)) if body.scales is None else body.scales
     return torch.cat([torch.tensor(turns), own])
+
+
+def beyond_limits(
+    body: TrackedBody, pose: BodyPose, scales: TermScales
+) -> tuple[Float[Tensor, " l"], Float[Tensor, "l q"]]:
+    """How far turns of joints are beyond `TermScales.torso_limit` and `head_limit`, in units of `beyond`.
+
+    Returns:
+        (L,) 0 within a limit, and the derivative (L, Q) by the Q numbers of `BodyPose.turns`.
+    """
+    residuals, slopes = [], []
+    for name, names in _LIMITED:
+        turn, columns = body.turn_of(pose, names)
+        angle = turn.norm()
+        excess = (angle - float(getattr(scales, name))).clamp_min(0) / float(scales.beyond)
+        residuals.append(excess)
+        slopes.append((excess > 0) * (turn / angle.clamp_min(1e-9)) @ columns / float(scales.beyond))
+    return torch.stack(residuals).cpu(), torch.stack(slopes).cpu()
 
 
 def motion_scales(scales: TermScales, joints: int, expressions: int) -> Float[Tensor, " p"]:

@@ -60,7 +60,9 @@ def smooth_together(
         if frames[k + 2] - frames[k] == 2 * spacing and not any(frames[k] < cut <= frames[k + 2] for cut in cuts)
     ]  # fmt: skip
     joints, expressions = 3 * len(body.index), len(body.expressions)
-    scale = motion_scales(options.scales, joints, expressions).double() * float(options.scales.smooth)
+    scale = motion_scales(options.scales, joints, expressions).double()
+    scale[:3] *= float(options.scales.smooth_seat)
+    scale[3:] *= float(options.scales.smooth)
     stiffness = (1 / scale.square()).numpy()
     for step in range(options.joint_steps):
         band = np.zeros((2 * width + width, len(frames) * width))

@@ -19,11 +19,15 @@ class TermScales:
         outline: scale of the silhouette's outline, as a fraction of the image's side.
         landmarks: scale of a landmark's error, as a fraction of the image's side.
         torso, neck, head, jaw, eye: scale of the angle of a joint from rest, radians.
+        torso_limit, head_limit: angle from which on a turn of the torso from the seat, and of the head from the torso
+            (neck and head together), is beyond a person's range, radians: 45 and 75 degrees. `math.inf`: no limit.
+        beyond: scale of the angle beyond a limit, radians.
         expression: scale of a coefficient's deviation from 0.
         motion_turn, motion_shift: scale of the whole body's deviation from its extrapolated motion, radians and meters
             per frame.
         motion_joint, motion_expression: the same of joints, radians, and of coefficients.
         smooth: scale of second differences in the joint fit, as a fraction of the motion scales.
+        smooth_seat: the same of the whole body's turn: a chair turns more evenly than the person on it.
     """
 
     color: float | int = 0.05
@@ -38,16 +42,22 @@ class TermScales:
     head: float | int = 0.35
     jaw: float | int = 0.25
     eye: float | int = 0.2
+    torso_limit: float | int = math.radians(45)
+    head_limit: float | int = math.radians(75)
+    beyond: float | int = 0.03
     expression: float | int = 0.6
     motion_turn: float | int = 0.15
     motion_shift: float | int = 0.02
     motion_joint: float | int = 0.12
     motion_expression: float | int = 0.35
     smooth: float | int = 0.3
+    smooth_seat: float | int = 0.1
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name.endswith("_limit") and value > 0:
+                continue
             if not (0 <= value < math.inf) or (value == 0 and item.name not in ("color_weight", "light_reach")):
                 raise ValueError(f"TermScales: {item.name} is {value}; expected a positive number")
 
