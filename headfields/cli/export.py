@@ -38,7 +38,7 @@ def export(
     arkit: OptionalFile = None,
     in_place: bool = False,
     fps: int = 25,
-    texture: int = 1024,
+    texture: OptionalInt = None,
     limit: OptionalInt = None,
     scale: float = 1.0,
     capture: OptionalFolder = None,
@@ -66,7 +66,8 @@ def export(
             expressions have ARKit's names already.
         in_place: Leave out the head's motion before the camera. Give it for captures of several cameras.
         fps: Frames per second of the motion.
-        texture: Side of the texture, in texels; 0 leaves it out.
+        texture: Side of the texture, in texels; 0 leaves it out. If not given, four times the side of the capture's
+            images, as a power of two, at most 1024.
         limit: At most this many frames, evenly spaced.
         scale: Size of images relative to the capture's.
         capture: Another capture than the run was trained on.
@@ -78,7 +79,7 @@ def export(
     known = (".glb", ".html", ".ply", "", *_USD, *_VIDEO)
     if ending not in known:
         raise CommandError(f"--out is {out}; expected a folder, or one of {', '.join(filter(None, known))}")
-    if fps < 1 or texture < 0 or not 0 < scale <= 64:
+    if fps < 1 or (texture or 0) < 0 or not 0 < scale <= 64:
         raise CommandError(
             f"--fps is {fps}, --texture {texture} and --scale {scale}; expected 1 or more, 0 or more, and 0 to 64"
         )
@@ -158,7 +159,7 @@ def _frames(capture: Any, frames: str | None, limit: int | None) -> list[int]:
 
 def _export_mesh(
     source: _Source, out: Path, motion: Path | None, frames: str | None, arkit: Path | None, in_place: bool, fps: int,
-    texture: int, limit: int | None,
+    texture: int | None, limit: int | None,
 ) -> None:  # fmt: skip
     from headfields.apps.export import rig_of_capture, rig_of_head, save_rigged_gltf, save_usd
     from headfields.apps.export.arkit import arkit_rig, read_mapping
@@ -174,7 +175,7 @@ def _export_mesh(
         rig = rig_of_head(source.head)
     else:
         rig = rig_of_capture(source.capture, progress=say)
-        if texture:
+        if texture != 0:
             rig = rig.replace(mesh=rig.mesh.replace(texture=_texture(source, rig, texture)))
     moving = None
     if driver is not None:
@@ -205,14 +206,15 @@ def _export_mesh(
     )
 
 
-def _texture(source: _Source, rig: Any, resolution: int) -> Any:
-    from headfields.apps.export.textures import texture_of_avatar, texture_of_capture
+def _texture(source: _Source, rig: Any, resolution: int | None) -> Any:
+    from headfields.apps.export.textures import texture_of_avatar, texture_of_capture, texture_side
 
     capture = source.capture
-    what = "the capture's images" if source.avatar is None else "24 renderings of 384 pixels"
+    resolution = texture_side(capture.size) if resolution is None else resolution
+    what = "the capture's images" if source.avatar is None else "renderings from around the head"
     print(
-        f"texture of {resolution} x {resolution} texels from {what}, which may take minutes: how long is said "
-        "below; --texture 0 leaves it out",
+        f"texture of {resolution} x {resolution} texels from {what}; how long it takes is said below, and --texture 0 "
+        "leaves it out",
         file=sys.stderr,
     )
     if source.avatar is None:

@@ -67,8 +67,10 @@ def test_the_fitted_motion_is_the_captures(tiny_folder):
 
 def test_a_capture_by_itself(tiny_folder, tmp_path, capsys):
     out = tmp_path / "head.glb"
-    assert main(["export", str(tiny_folder), "--out", str(out), "--texture", "16"]) == 0
-    assert "0 frames" in capsys.readouterr().out and out.exists()
+    assert main(["export", str(tiny_folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "0 frames" in printed.out and out.exists()
+    assert "texture of 256 x 256 texels from the capture's images" in printed.err  # of 48 pixels
     assert "need the folder of a run" in fails(capsys, "export", str(tiny_folder), "--out", str(tmp_path / "a.webm"))
 
 

@@ -1,5 +1,8 @@
 """A head mesh's texture: from what an avatar shows of it, or from a capture's own images. Our own choice."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,8 +17,10 @@ from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import Camera, HeadState
 from headfields.runs.estimate import announced
 
-__all__ = ["texture_of_avatar", "texture_of_capture"]
+__all__ = ["texture_of_avatar", "texture_of_capture", "texture_side"]
 
+_MOST_TEXELS, _MOST_PIXELS = 1024, 384
+"""Largest texture and renderings that are chosen by the size of a capture's images."""
 _VIEWS = tuple((yaw, pitch) for pitch in (0, 25, -20) for yaw in (0, -35, 35, -70, 70, -110, 110, 180))
 
 
@@ -24,8 +29,8 @@ def texture_of_avatar(
     state: HeadState,
     rig: RiggedMesh,
     camera: Camera,
-    resolution: int = 1024,
-    size: int = 384,
+    resolution: int | None = None,
+    size: int | None = None,
     progress: bool = False,
 ) -> Float[Tensor, "h w 3"]:
     """The avatar of one frame, rendered from around the head and projected onto its tracked mesh.
@@ -38,8 +43,10 @@ def texture_of_avatar(
         state: one frame, best a neutral one.
         rig: the mesh of that head, with texture coordinates; the state's vertices are its posed ones.
         camera: one that the avatar was trained with; it gives the distance and the lens.
-        resolution: side of the texture, texels.
-        size: longer side of the renderings, pixels.
+        resolution: side of the texture, texels; `texture_side` of the camera's images if None.
+        size: longer side of the renderings, pixels. If None, twice that of the camera's images, at most 384: on a
+            capture of 64², 128 and 256 texels took 8 processor seconds where 384 and 1024 took 73, and the mesh looked
+            as near to the avatar from the front (23.24 and 23.25 dB), 0.1 dB farther from the side.
         progress: whether to show progress bars on stderr.
 
     Returns:
@@ -51,6 +58,8 @@ def texture_of_avatar(
     mesh = rig.mesh
     if mesh.uv is None or mesh.uv_faces is None:
         raise ValueError("texture_of_avatar: the rig has no texture coordinates; headfields.ops.unwrap makes some")
+    resolution = texture_side(camera.size) if resolution is None else resolution
+    size = min(2 * max(camera.size), _MOST_PIXELS) if size is None else size
     vertices = state.vertices[0, : len(mesh.vertices)].detach().cpu()
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
     view = camera.to("cpu").map(lambda tensor: tensor.reshape(-1, *tensor.shape[-2:])[0])
@@ -72,8 +81,18 @@ def texture_of_avatar(
     ).texture
 
 
+def texture_side(size: Sequence[int]) -> int:
+    """Side in texels of a texture that keeps what images of this (height, width) show of a head: four times the longer
+    side, since three pixels go around a head for one across it and charts leave gaps; a power of two, at most 1024.
+
+    >>> [texture_side((side, side)) for side in (48, 64, 128, 256, 512)]
+    [256, 256, 512, 1024, 1024]
+    """
+    return min(2 ** math.ceil(math.log2(4 * max(size))), _MOST_TEXELS)
+
+
 def texture_of_capture(
-    capture: Capture, rig: RiggedMesh, resolution: int = 1024, images: int = 24, progress: bool = False
+    capture: Capture, rig: RiggedMesh, resolution: int | None = None, images: int = 24, progress: bool = False
 ) -> Float[Tensor, "h w 3"]:
     """A capture's own images, projected onto its tracked mesh.
 
@@ -82,7 +101,7 @@ def texture_of_capture(
     Args:
         capture: the capture.
         rig: `rig_of_capture(capture)`.
-        resolution: side of the texture, texels.
+        resolution: side of the texture, texels; `texture_side` of its images if None.
         images: most images.
         progress: whether to show a progress bar on stderr.
 
@@ -96,6 +115,7 @@ def texture_of_capture(
     mesh = rig.mesh
     if mesh.uv is None or mesh.uv_faces is None:
         raise ValueError("texture_of_capture: the rig has no texture coordinates; headfields.ops.unwrap makes some")
+    resolution = texture_side(capture.size) if resolution is None else resolution
     frames = capture.splits["train"] if len(capture.splits["train"]) else capture.splits["all"]
     vertices = capture.state(frames).vertices[:, : len(mesh.vertices)]
     turn = rigid_transform(*fit_rigid(mesh.vertices, vertices))
