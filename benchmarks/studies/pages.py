@@ -5,7 +5,9 @@ figures that the repository keeps, `benchmarks/studies/STUDY.json`:
 
 - `table`: all rows, with intervals and verdicts;
 - `verdicts`: what is decided, and what is not; `summary` the same in numbers;
-- `difference MEASURE ROW`: of one row, within a sentence or a cell of a table.
+- `difference MEASURE ROW`: of one row, within a sentence or a cell of a table;
+- `claim better|worse MEASURE "ROW"`: whether the row is what a claim says, beside the study's baseline. A study without
+  kept figures has not run, which the page then says, with the study's file.
 
 `--keep OUT --study STUDY --commit COMMIT` first takes the figures from the folder of a study that has run, or from one
 that `headfields compare --export` wrote; some of the cells are enough. `--check` writes nothing, and fails where a page
@@ -43,6 +45,8 @@ def written(text: str, findings: Mapping[str, Mapping[str, Any]]) -> str:
 
     def block(match: re.Match[str]) -> str:
         begin, study, kind, rest, _, end = match.groups()
+        if kind == "claim":
+            return f"{begin}{claim(study, findings.get(study), rest or '')}{end}"
         if study not in findings or kind not in KINDS:
             raise ValueError(
                 f"{begin}: figures are kept of {', '.join(findings) or 'no study'}, kinds are {', '.join(KINDS)}"
@@ -152,6 +156,36 @@ def difference(found: Mapping[str, Any], rest: str) -> str:
     row = found["rows"][name]
     tail = f", {row['verdict']}" if measure == found["primary"] else ""
     return f"{interval(row, measure)} {_unit(measure)}".replace("-", "−").rstrip() + tail
+
+
+def claim(study: str, found: Mapping[str, Any] | None, rest: str) -> str:
+    """What a study has to say of a claim about one of its rows: holds, does not hold, undetermined, or not run.
+
+    Args:
+        study: its name.
+        found: what its kept figures say; None if there are none.
+        rest: `better|worse MEASURE "ROW"`. Only the study's primary measure decides.
+
+    Raises:
+        ValueError: there is no such study, or it lacks the row.
+    """
+    asked = re.fullmatch(r'(\w+) (.+) "(.+)"', rest.strip())
+    expected, measure, name = asked.groups() if asked else ("", "", "")
+    path = FOLDER / f"{study}.toml"
+    rows = Study.load(path).rows if path.is_file() else {}
+    if expected not in ("better", "worse") or name not in rows:
+        raise ValueError(f"claim {rest}: expected better or worse, a measure, and a row of {path.name}: {list(rows)}")
+    own = (found or {"rows": {}})["rows"].get(name, {"differences": {}})["differences"].get(measure)
+    if found is None or own is None:
+        return f"not run (`benchmarks/studies/{path.name}`)"
+    row = found["rows"][name]
+    pairs = f"{own['pairs']} pair{'s' if own['pairs'] > 1 else ''} on {own['captures']} capture"
+    figure = f"{interval(row, measure)} {_unit(measure)}".replace("-", "−").rstrip()
+    said = f"{name} {figure} in {measure}, {pairs}{'s' if own['captures'] > 1 else ''}, {found['budget']} each"
+    verdict = row["verdict"] if measure == found["primary"] else "undetermined"
+    other = "better" if expected == "worse" else "worse"
+    words = {expected: "**holds**", other: "**the other way around**", "equivalent": "**no difference**"}
+    return f"{words.get(verdict, 'undetermined')}: {said}"
 
 
 KINDS = {"table": table, "verdicts": verdicts, "summary": summary, "difference": difference}

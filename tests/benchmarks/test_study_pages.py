@@ -76,7 +76,7 @@ def test_the_repositorys_pages_say_what_its_figures_say() -> None:
     assert set(findings) <= shown, "figures that no page shows"
 
 
-def test_verdicts_and_tables_of_kept_figures(tmp_path: Path) -> None:
+def test_verdicts_and_tables_of_kept_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = kept(tmp_path)
     said = pages.verdicts(found)
     assert "32 of 40 cells have run, of 4 of 5 rows, on 2 captures" in said and "code of abc123" in said
@@ -90,6 +90,30 @@ def test_verdicts_and_tables_of_kept_figures(tmp_path: Path) -> None:
     page = 'a <!-- figures parts difference psnr_head "none, grid" -->old<!-- end of figures --> b'
     once = pages.written(page, {"parts": found})
     assert ", better<!--" in once and ">old<" not in once and pages.written(once, {"parts": found}) == once
+    monkeypatch.setattr(pages, "FOLDER", tmp_path)
+    (tmp_path / "later.toml").write_text(STUDY)
+    for study, claim, says in (
+        (
+            "parts",
+            'better psnr_head "none, grid"',
+            r"\*\*holds\*\*: none, grid \+\S+ \[.*\] dB in psnr_head, 8 pairs on 2 capt",
+        ),
+        ("parts", 'worse psnr_head "none, grid"', r"\*\*the other way around\*\*: none, grid \+"),
+        ("parts", 'worse psnr_head "same, grid"', r"\*\*no difference\*\*: same, grid .*, 3 steps each$"),
+        (
+            "parts",
+            'better psnr_head@cameras "none, grid"',
+            "undetermined: none, grid",
+        ),  # another measure than the primary
+        ("parts", 'better psnr_head "never, run"', r"not run \(`benchmarks/studies/parts.toml`\)"),
+        ("later", 'better psnr_head "none, grid"', r"not run \(`benchmarks/studies/later.toml`\)"),
+    ):
+        page = f"| a <!-- figures {study} claim {claim} --><!-- end of figures --> |"
+        (inside,) = re.findall(r"-->(.*)<!-- end", pages.written(page, {"parts": found}))
+        assert re.match(says, inside), inside
+    for claim in ('bigger psnr "none, grid"', 'better psnr "nobody"'):
+        with pytest.raises(ValueError, match="expected better or worse, a measure, and a row of"):
+            pages.written(f"<!-- figures parts claim {claim} --><!-- end of figures -->", {"parts": found})
     block = "<!-- figures parts table -->\nold\n<!-- end of figures -->"
     assert "| none, grid |" in pages.written(block, {"parts": found})
     two = pages.written(f"{block} between {block}", {"parts": found})
