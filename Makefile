@@ -20,7 +20,7 @@ test: $(STAMP)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q
+	HEADFIELDS_CHECKS=every $(BIN)/python -m pytest -q
 
 demo: $(STAMP)
 	$(BIN)/headfields demo

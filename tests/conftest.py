@@ -1,4 +1,4 @@
-"""Shared fixtures. The test run checks every annotation of the package at each call (`--jaxtyping-packages`)."""
+"""Shared fixtures. The test run checks the annotations of the package (`tests/annotation_checks.py`)."""
 
 import ctypes
 import gc
@@ -57,6 +57,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    annotation_checks.next_test()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

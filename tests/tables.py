@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests import annotation_checks
+
 
 def table(names: str | tuple[str, ...], rows: Sequence[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """As `pytest.mark.parametrize`, but all rows run in one test, which tells every row that fails.
@@ -32,6 +34,7 @@ def table(names: str | tuple[str, ...], rows: Sequence[Any]) -> Callable[[Callab
                 if "capsys" in own:
                     own["capsys"].readouterr()
                 torch.default_generator.manual_seed(0)
+                annotation_checks.next_test()
                 try:
                     test(**dict(zip(columns, values, strict=True)), **own)
                 except (Exception, pytest.fail.Exception) as error:

@@ -118,6 +118,20 @@ def test_the_library_is_checked() -> None:
             wrong()
 
 
+def test_a_function_is_checked_at_its_first_calls_of_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = torch.ones(2, 1), 2
+    for calls in (2, -1):
+        monkeypatch.setattr(annotation_checks, "_CALLS", calls)
+        checked = annotation_checks.jaxtyped(cut, typechecker=beartype)
+        for _ in range(2):  # tests
+            for _ in range(2):
+                with pytest.raises(TypeCheckError):
+                    checked(*wrong)
+            if calls == 2:
+                assert checked(*wrong).shape == (2, 1)
+            annotation_checks.next_test()
+
+
 def test_checks_can_be_left_out(unchecked: None) -> None:
     with pytest.raises(TypeError, match="linear_from_srgb: color has dtype"):  # the library's own words
         hf.ops.linear_from_srgb(torch.zeros(1, dtype=torch.int64))
