@@ -7,6 +7,7 @@ appearance, light and color affine are fitted to the images at either codes, fro
 scans determine differs. Where the truth costs more than what was tracked, the energy is wrong; where it costs less, the
 optimizer missed it.
 
+The true codes are kept in FOLDER, so that another call with other settings tracks and compares only.
 `--spread` and `--emphasis` track again for each pair of `Stage1.spread` and `EnergyWeights.emphasis`. Distances go from
 the true face to the surface after rigid alignment, as in `benchmarks.tracking_truth`.
 """
@@ -31,13 +32,17 @@ from headfields.apps.tracking.prior.head import IDENTITY, PER_FRAME, PriorHead
 from headfields.apps.tracking.prior.observation import PriorObservation
 from headfields.apps.tracking.prior.options import EnergyWeights, Stage2
 from headfields.data import load_capture
+from headfields.files.safetensors import read_safetensors, write_safetensors
+from headfields.files.versions import FileFormat
 from headfields.mesh import Mesh, extract
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 
-RAYS, BATCHES = 1500, 3
-REFIT = 60
+RAYS, BATCHES = 800, 2
+REFIT, REFIT_RAYS = 25, 200
 """Steps in which appearance, light and color affine are fitted to fixed geometry and expression."""
+
+CODES = FileFormat("headfields.true_codes", "codes of scans", 1, "delete it")
 
 Codes = dict[str, Tensor]
 
@@ -53,17 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--identity", type=int, nargs="+", default=[3], help="people of the drawn captures")
     parser.add_argument("--scan-steps", type=int, default=200)
     parser.add_argument("--stage1", type=int, default=120, help="steps of the first frame")
-    parser.add_argument("--stage2", type=float, default=16.0, help="steps a frame of the second stage")
+    parser.add_argument("--stage2", type=float, default=16.0, help="steps a frame of the second stage; 0: none")
     parser.add_argument("--spread", type=float, nargs="+", default=[0.01])
     parser.add_argument("--emphasis", type=float, nargs="+", default=[100.0])
     parser.add_argument("--weights", type=json.loads, default={}, help="other EnergyWeights of both stages, as JSON")
     options = parser.parse_args(arguments)
     prior, rows = load_prior(options.prior), []
+    table = options.out / "energy.json"
+    if table.exists():
+        rows = json.loads(table.read_text())
     for person in options.identity:
-        folder = options.capture or write_head_capture(
-            options.out / f"capture_{person}", frames=options.frames * options.every, size=options.size, seed=5,
-            identity=person, progress=False,
-        )  # fmt: skip
+        folder = options.capture or options.out / f"capture_{person}"
+        if not folder.exists():
+            write_head_capture(
+                folder, frames=options.frames * options.every, size=options.size, seed=5, identity=person,
+                progress=False,
+            )  # fmt: skip
         true: list[dict[str, Tensor]] = []
         for spread in options.spread:
             for emphasis in options.emphasis:
@@ -75,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     bar=False,
                 )  # fmt: skip
                 if not true:
-                    true = scan_codes(prior, tracker, options.scan_steps)
+                    true = scan_codes(prior, tracker, options.scan_steps, options.out / f"true_{person}.safetensors")
                 for row in compared(tracker, true):
                     rows.append({"person": person, "spread": spread, **weights, **row})
                     print(" ".join(f"{key} {_text(value)}" for key, value in rows[-1].items()), flush=True)
-        (options.out / "energy.json").write_text(json.dumps(rows, indent=1))
+        table.write_text(json.dumps(rows, indent=1))
 
 
 def tracking_options(
@@ -87,20 +97,24 @@ def tracking_options(
 ) -> PriorTrackingOptions:  # fmt: skip
     """The settings of `--quick` with another spread, weights and numbers of steps."""
     quick = PriorTrackingOptions.quick()
-    stage2 = quick.stage2 or Stage2()
+    stage2, none = quick.stage2 or Stage2(), joint == 0
     return dataclasses.replace(
         quick, mesh_resolution=0,
         stage1=dataclasses.replace(
             quick.stage1, steps=first, spread=spread, weights=dataclasses.replace(quick.stage1.weights, **weights)
         ),
-        stage2=dataclasses.replace(
+        stage2=None if none else dataclasses.replace(
             stage2, steps_a_frame=joint, weights=dataclasses.replace(stage2.weights, **weights)
         ),
     )  # fmt: skip
 
 
-def scan_codes(prior: Prior, tracker: PriorTracker, steps: int) -> list[Codes]:
-    """Geometry and expression codes of each frame, fitted to the true meshes in the space that tracking starts from."""
+def scan_codes(prior: Prior, tracker: PriorTracker, steps: int, path: Path) -> list[Codes]:
+    """Geometry and expression codes of each frame, fitted to the true meshes in the space that tracking starts from;
+    those in the file, if there is one."""
+    if path.exists():
+        kept, _ = read_safetensors(path, CODES)
+        return [dict(zip(("geometry", PER_FRAME), rows, strict=True)) for rows in zip(*kept.values(), strict=True)]
     capture, meshes = tracker.capture, []
     faces = capture.recording.canonical.faces
     for frame in tracker.frames:
@@ -111,9 +125,10 @@ def scan_codes(prior: Prior, tracker: PriorTracker, steps: int) -> list[Codes]:
         vertices, faces, torch.zeros(len(vertices), dtype=torch.long), torch.full((1, vertices.shape[1], 3), 0.5)
     )
     weights = dataclasses.replace(FIT_WEIGHTS, color=0.0, appearance=0.0, appearance_symmetry=0.0)
-    fitted = fit_scans(prior, scans, steps=steps, weights=weights)
+    fitted = fit_scans(prior, scans, steps=steps, weights=weights, rate=6 / steps)
     print(f"codes of the scans: {1e3 * float(fitted.errors.face.mean()):.2f} mm from the face", flush=True)
     codes = fitted.codes
+    write_safetensors(path, {"0": codes.geometry.contiguous(), "1": codes.expression.contiguous()}, {CODES: {}})
     return [{"geometry": codes.geometry[row], PER_FRAME: codes.expression[row]} for row in range(len(vertices))]
 
 
@@ -151,7 +166,7 @@ def energies(
     """Weighted terms of a frame at fixed geometry, expression and pose; appearance, light and affine are fitted."""
     random = torch.Generator().manual_seed(7)
     head.sharpen(options.stage1.sharpness[2])
-    settings = dataclasses.replace(options, rays=400)
+    settings = dataclasses.replace(options, rays=REFIT_RAYS)
     paint = free["appearance"].clone().requires_grad_()
     fitted = [paint, head.light.coefficients, head.affine.matrix, head.affine.offset]
     for parameter in fitted:

@@ -23,9 +23,9 @@ from headfields.cli.streams import closing_stdout, open_closed_descriptors, tole
 from headfields.similar_names import did_you_mean
 
 COMMANDS = (
-    "demo", "synth", "capture", "train", "train-prior", "track", "distill", "evaluate", "compare", "render", "view",
-    "drive", "mesh", "export", "compare-meshes", "convert-flame", "rig", "template", "synth-template", "track-template",
-    "inspect", "convert", "arkit", "doctor",
+    "demo", "synth", "capture", "train", "train-prior", "track", "track-scans", "distill", "evaluate", "compare",
+    "render", "view", "drive", "mesh", "export", "compare-meshes", "convert-flame", "rig", "template",
+    "synth-template", "track-template", "inspect", "convert", "arkit", "doctor",
 )  # fmt: skip
 """In the order of the help text."""
 

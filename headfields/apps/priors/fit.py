@@ -21,7 +21,7 @@ FIT_WEIGHTS = PriorWeights(
     eikonal=0.0, correspondence=0.0, anchors=0.0, hyper=0.0, still=0.0, neutral=0.0, empty=0.0, distance=1.0
 )
 """Weights for fitting: terms that depend on the codes and that scans of one person constrain."""
-_EXPRESSION_RATE = 3.0
+EXPRESSION_RATE = 3.0
 """Rate of expressions relative to that of identities. The length of Adam's steps does not depend on the gradient: at
 the default rate 300 steps lead 3 standard deviations at most, enough for a person. But a rare expression is far off:
 a wink, in one of 30 drawn scans, is 6 standard deviations from the mean, and half of it was in reach."""
@@ -91,7 +91,7 @@ def fit_scans(
     per_code = (statistics.geometry, statistics.appearance, statistics.expression)
     rows = (1, 1, len(which))
     free = [x.mean.new_zeros(n, x.axes.shape[1]).requires_grad_() for x, n in zip(per_code, rows, strict=True)]
-    groups: list[dict[str, Any]] = [{"params": free[:2]}, {"params": free[2:], "lr": _EXPRESSION_RATE * rate}]
+    groups: list[dict[str, Any]] = [{"params": free[:2]}, {"params": free[2:], "lr": EXPRESSION_RATE * rate}]
     optimizer = torch.optim.Adam(groups, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
 

@@ -21,45 +21,10 @@ from headfields.apps.priors.prior import Prior, load_prior
 from headfields.apps.priors.scans.batch import PointCounts, ScanBatch, generator
 from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.apps.priors.scans.points import PointScans
-from headfields.apps.priors.schedule import PriorSchedule
 from headfields.apps.priors.step_draw import CodeRows
 from headfields.apps.priors.trainer import PriorResult
 from headfields.runs.progress import NanLossError
-from tests.apps.priors.tiny import tiny_model, tiny_scans
-
-COUNTS = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
-WEIGHTS = PriorWeights(distance=1.0)
-
-
-@pytest.fixture(scope="module")
-def scans() -> MeshScans:
-    return tiny_scans()
-
-
-@pytest.fixture(scope="module")
-def trained(scans: MeshScans, tmp_path_factory: pytest.TempPathFactory) -> tuple[PriorResult, Path]:
-    """The result of a training until heads are recognizable, some ten seconds, and its folder."""
-    out = tmp_path_factory.mktemp("prior") / "run"
-    schedule = PriorSchedule(networks=3e-3, identity=1e-2, halvings=(0.6, 0.8))
-    return trainer(scans, out, counts=PointCounts().scaled(0.12), schedule=schedule).fit(steps=80), out
-
-
-@pytest.fixture(scope="module")
-def prior(trained: tuple[PriorResult, Path]) -> Prior:
-    return trained[0].prior
-
-
-def trainer(scans: MeshScans, out: Path | None = None, seed: int = 0, **options) -> PriorTrainer:
-    given = {
-        "weights": WEIGHTS,
-        "counts": COUNTS,
-        "scans_per_step": 3,
-        "bar": False,
-        "shown": 1,
-        "pictures": 1,
-        "picture_size": 32,
-    } | options
-    return PriorTrainer(tiny_model(scans, seed), scans, out=out, seed=seed, **given)
+from tests.apps.priors.tiny import COUNTS, WEIGHTS, tiny_model, tiny_scans, trainer
 
 
 def some_codes(avatar: Avatar, count: int, size: float = 0.1) -> PriorCodes:

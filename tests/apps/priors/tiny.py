@@ -1,10 +1,14 @@
 """A head of a few hundred faces, its scans, and a small model for it."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from headfields.apps.priors import PriorTrainer
+from headfields.apps.priors.losses import PriorWeights
+from headfields.apps.priors.scans.batch import PointCounts
 from headfields.apps.priors.scans.meshes import MeshScans
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
@@ -14,6 +18,9 @@ from headfields.heads import BlendshapeHead
 from headfields.networks import Anchors, head_anchors
 from headfields.records import Template
 from headfields.renderers import HierarchicalSampler, SurfaceRenderer, UnclampedAlpha
+
+COUNTS = PointCounts(face=24, static=8, back=8, near=16, far=8, correspondences=8)
+WEIGHTS = PriorWeights(distance=1.0)
 
 
 def tiny_head(rows: int = 12, around: int = 16) -> BlendshapeHead:
@@ -70,3 +77,16 @@ def tiny_model(scans: MeshScans, seed: int = 0) -> Avatar:
         ),
         renderer=SurfaceRenderer(HierarchicalSampler(coarse=8, fine=8), UnclampedAlpha()),
     )  # fmt: skip
+
+
+def trainer(scans: MeshScans, out: Path | None = None, seed: int = 0, **options) -> PriorTrainer:
+    given = {
+        "weights": WEIGHTS,
+        "counts": COUNTS,
+        "scans_per_step": 3,
+        "bar": False,
+        "shown": 1,
+        "pictures": 1,
+        "picture_size": 32,
+    } | options
+    return PriorTrainer(tiny_model(scans, seed), scans, out=out, seed=seed, **given)
