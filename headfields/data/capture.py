@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -216,6 +216,13 @@ class Capture(Displayed):
             return torch.eye(4, dtype=torch.float64).repeat(len(indices), 1, 1)
         self._heads.load(self._decoder.unknown_poses(indices))
         return self._decoder.poses[indices]
+
+    def decode_ahead(self, stop: Callable[[], bool]) -> None:
+        """Decodes the training frames one after the other, as far as memory has room for them, until `stop` says so.
+
+        For a thread of its own: others use the capture meanwhile. A frame that cannot be read is left to them.
+        """
+        self._images.load_ahead(self.splits["train"].tolist(), stop)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""

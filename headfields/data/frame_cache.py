@@ -69,6 +69,27 @@ class FrameCache:
             with self._lock:
                 self._slots_of([frames[position] for position in positions])
 
+    def load_ahead(self, frames: Sequence[int], stop: Callable[[], bool]) -> None:
+        """Decodes frames while there is room for them, one after the other, until all are there or `stop` says so.
+
+        For a thread beside those that use the cache: it decodes without the lock, and takes the place of no frame. A
+        frame that cannot be read is left to whoever asks for it.
+        """
+        for frame in frames:
+            with self._lock:
+                full, there = len(self._slot) >= self.slots, frame in self._slot
+            if full or stop():
+                return
+            if there:
+                continue
+            try:
+                arrays = self._decode(frame)
+            except CaptureError:
+                continue
+            with self._lock:
+                if frame not in self._slot and len(self._slot) < self.slots:
+                    self._insert(frame, arrays)
+
     def rows(self, frames: Sequence[int]) -> dict[str, Tensor]:
         """Copies of whole frames, (B, ...) by array name."""
         out: dict[str, Tensor] = {}

@@ -120,6 +120,11 @@ class JoinedCaptures:
             order += rows
         return Camera.cat(parts or [self.captures[0].camera([])])[torch.tensor(order, dtype=torch.long).argsort()]
 
+    def decode_ahead(self, stop: Callable[[], bool]) -> None:
+        """As `Capture.decode_ahead`, of all captures."""
+        for capture in self.captures:
+            capture.decode_ahead(stop)
+
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""
         capture, own = self._one(frame)

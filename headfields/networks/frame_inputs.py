@@ -78,7 +78,8 @@ class FrameInputs:
                 raise ValueError(
                     f"{owner}: joints is {tuple(self.joints)}, and the state's pose has {pose.shape[1]} joints"
                 )
-            turns = rotation_matrices(pose[:, list(self.joints)])
+            chosen = torch.stack([pose[:, joint] for joint in self.joints], 1)  # a GPU waits for a list of indices
+            turns = rotation_matrices(chosen)
             if self.rotations == "matrix":
                 turns = turns - torch.eye(3, dtype=turns.dtype, device=turns.device)
             else:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from headfields.renderers.padded import Buffers
@@ -18,6 +19,7 @@ from headfields.runs import checkpoint
 from headfields.runs.asynchronous import AsynchronousEngine
 from headfields.runs.interrupts import InterruptFlag
 from headfields.training.asynchronous_update import AsynchronousUpdate, PendingStep, StepMetrics
+from headfields.training.drawn_ahead import DrawnAhead, decoding_ahead
 from headfields.training.monitor import TrainingMonitor
 from headfields.training.results import StepOutcome
 from headfields.training.step_phases import StepPhases
@@ -29,6 +31,7 @@ class AsynchronousSteps(Steps):
 
     _engine: AsynchronousEngine[PendingStep] | None = None
     _update: AsynchronousUpdate
+    _ahead: DrawnAhead[tuple[Any, Tensor, Any, int]]
     _buffers: Buffers | None = None
     """Sizes of the samples' buffers; None: there are none."""
 
@@ -58,7 +61,8 @@ class AsynchronousSteps(Steps):
         if self.graph_reason:
             monitor.event("graph", captured=False, reason=self.graph_reason)
         try:
-            with self._engine.active():
+            self._ahead = DrawnAhead(self._draw, self._batches.drawn_from)
+            with self._engine.active(), self._ahead, decoding_ahead(self._capture):
                 yield
                 self._read(monitor)
         finally:
@@ -85,14 +89,15 @@ class AsynchronousSteps(Steps):
         assert self._engine is not None
         state, progress = self._state, self._state.progress
         self._outputs.make_due(monitor, lambda: self._read(monitor))
-        batch, frames, _, rays = self._batches.draw(self._rays.now, state.random.generator)
-        own_state = self._capture.state(frames)
+        batch, frames, own_state, rays = self._ahead.take(self._rays.now, state.random.generator)
         sent, sent_state = batch.to(self._device), own_state.to(self._device)
         self._prepare(sent_state, decay)
         seconds, rate = progress.seconds, self._learning_rate * decay
         pixels = max(batch.alpha[:1].numel(), 1)  # of an image, or one of a ray
         pending = PendingStep(progress.step, frames, own_state, batch, rays * pixels, seconds, rate)
         self._engine.launch(sent, sent_state, progress.step, pending)
+        if not self._engine.is_due(progress.step + 1):  # there the number of rays may change
+            self._ahead.start(self._rays.now, state.random.generator)
         self._report_graph(monitor)
         progress.step += 1
         if progress.step == 1 and self._outputs.has_folder:
@@ -103,6 +108,11 @@ class AsynchronousSteps(Steps):
         outcome = StepOutcome({}, math.nan, rays * pixels, seconds, False)
         self._hooks.call_after_step(outcome)
         return outcome
+
+    def _draw(self, rays: int, generator: torch.Generator) -> tuple[Any, Tensor, Any, int]:
+        """The batch of a step, its frames, their state, and the number of rays or images; called from a thread."""
+        batch, frames, _, count = self._batches.draw(rays, generator)
+        return batch, frames, self._capture.state(frames), count
 
     def _set_rates(self, rates: list[float]) -> None:
         """Sets the learning rates of the optimizer's groups, in tensors where steps may be captured."""

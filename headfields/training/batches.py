@@ -81,6 +81,10 @@ class BatchSource:
         """Draws from other frames from now on, with these weights (F,) in place of the ones before."""
         self.frames, self._frame_weights = frames, weights
 
+    def drawn_from(self) -> tuple[Any, ...]:
+        """What `draw` depends on besides its arguments: other objects after `take_frames`."""
+        return self.frames, self._frame_weights
+
     @property
     def patch_rays(self) -> int:
         """Rays of all patches of a step."""

@@ -11,8 +11,13 @@ from tests.pretend_cuda import guard
 
 guard.load()
 
+import os  # noqa: E402
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, which torch may do
+
 import collections  # noqa: E402
 import contextlib  # noqa: E402
+import importlib.util  # noqa: E402
 import sys  # noqa: E402
 import unittest.mock  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -27,6 +32,8 @@ from headfields.ops import _checks, compositing, dispatch, occupancy  # noqa: E4
 from headfields.runs import step_graph  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""Kernels in Triton run in its interpreter, on the values; without it, what takes their place on a GPU without it."""
 PACKAGE = str(Path(headfields.__file__).parent)
 
 
@@ -156,6 +163,8 @@ class PretendCuda(TorchDispatchMode):
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(_visible_device())
         self._stack.enter_context(_counted_warp_launches(self))
+        if HAS_TRITON:
+            self._stack.enter_context(_counted_triton_launches(self))
         self._stack.enter_context(unittest.mock.patch.object(step_graph, "capture", self.capture))
         self._stack.enter_context(unittest.mock.patch.object(step_graph, "waits", self.new_waits))
         # The order in which a second thread of autograd runs is not that of the mode, which belongs to this thread.
@@ -389,6 +398,9 @@ def _visible_device() -> Iterator[None]:
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "get_device_name": lambda device=None: "pretend",
+        "get_device_capability": lambda device=None: (9, 0),
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "device_of": lambda tensor: contextlib.nullcontext(),
         "synchronize": lambda device=None: PretendCuda.current().count_wait("synchronize"),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "Stream": _Stream,
@@ -425,3 +437,23 @@ def _counted_warp_launches(device: PretendCuda) -> Iterator[None]:
         yield
     finally:
         wp.launch = launch
+
+
+@contextlib.contextmanager
+def _counted_triton_launches(device: PretendCuda) -> Iterator[None]:
+    """Within the block networks run in Triton, though registered operations are given tensors on the CPU."""
+    from triton.runtime.interpreter import GridExecutor
+
+    call = GridExecutor.__call__
+
+    def counted(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        device.count_launch(f"triton {executor.fn.__name__}")
+        return call(executor, *args, **kwargs)
+
+    modules: Any = sys.modules["headfields.ops.mlp"], sys.modules["headfields.ops.grouped_linear"]
+    with (
+        unittest.mock.patch.object(GridExecutor, "__call__", counted),
+        unittest.mock.patch.object(modules[0], "_has_triton", lambda x: True),
+        unittest.mock.patch.object(modules[1], "has_tiles", lambda device: True),
+    ):
+        yield

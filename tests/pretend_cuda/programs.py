@@ -1,6 +1,6 @@
 """What runs on the pretend device: training steps, rendering, evaluation and meshing of the presets."""
 
-from tests.pretend_cuda.device import DEVICE, PretendCuda  # isort: skip, before torch
+from tests.pretend_cuda.device import DEVICE, HAS_TRITON, PretendCuda  # isort: skip, before torch
 
 import contextlib
 import dataclasses
@@ -73,8 +73,14 @@ class _Fabric:
 
     device, global_rank, world_size, loggers = DEVICE, 0, 1, ()
 
+    def __init__(self, precision: str = "32-true") -> None:
+        self.precision = precision
+
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+        if self.precision == "32-true":
+            return contextlib.nullcontext()
+        assert self.precision == "bf16-mixed", self.precision
+        return torch.autocast("cuda", torch.bfloat16)
 
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -131,19 +137,23 @@ def train(
     follows: tuple[str, ...] = ("evaluate", "mesh"),
     callbacks: Any = None,
     losses: Any = None,
+    name: str = "cpu",
 ) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, of an image, and of what follows training.
 
-    `change` makes another avatar of the preset's, and `callbacks` and `losses` are others than the recipe's.
+    `change` makes another avatar of the preset's, and `callbacks` and `losses` are others than those of the recipe
+    `name`.
     """
-    source, recipe = capture(), recipe_of(model, "cpu")
+    source, recipe = capture(), recipe_of(model, name)
     with PretendCuda() as device:
         torch.manual_seed(0)
         arguments = preset_arguments(model, {}, source, recipe) | SIZES[model]
         avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
-        headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
-        rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": 0}
+        headfields.training.trainer.launch = lambda *given: (_Fabric(given[3]), None)
+        # As many rays as give a number of samples, where the recipe has them follow it.
+        samples = 0 if name == "cpu" or not recipe.options["samples"] else 2048
+        rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": samples}
         options = recipe.trainer_arguments(avatar, source, **rays)
         options["losses"] = losses or [_from_the_start(loss) for loss in options["losses"]]
         if callbacks is not None:
@@ -365,6 +375,13 @@ def reading() -> dict[str, Any]:
 
 EVERYTHING = ("evaluate", "refine", "mesh")
 
+
+def default(model: str) -> dict[str, Any]:
+    """Trains a preset as a GPU does unless told otherwise: the recipe `fast`, its precision, networks in Triton."""
+    found = train(model, follows=EVERYTHING, name="fast")
+    return found | {"triton": bool(HAS_TRITON)}
+
+
 PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "insta": functools.partial(train, "insta", follows=EVERYTHING),
     "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
@@ -380,5 +397,6 @@ LONG_PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
         for model in ("monoavatar", "vp360", "flash_avatar", "rgb_avatar")
     },
     "coarse_to_fine, everything": functools.partial(train, "monoavatar", coarse_to_fine, EVERYTHING),
+    **{f"{model}, fast": functools.partial(default, model) for model in SIZES},
     "track": track,
 }
