@@ -236,7 +236,8 @@ class _FieldSkinning(SkinningDeformer):
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: PosedSkeleton
     ) -> tuple[Float[Tensor, "m k 3"], Float[Tensor, "m k 3 4"]]:
         """Images of the points under the inverse transform of each joint, and these transforms."""
-        back, _ = affine_inverse(prepared.transforms[:, list(self.joints), :3])
+        chosen = [prepared.transforms[:, joint, :3] for joint in self.joints]  # a GPU waits for a list of indices
+        back, _ = affine_inverse(torch.stack(chosen, 1))
         maps = back.index_select(0, frame)
         return apply_affine(maps, points[:, None].expand(-1, len(self.joints), -1)), maps
 

@@ -364,7 +364,7 @@ class Camera(Record):
                 centers[:1].expand(count, 3).contiguous(), directions, frame,
                 rotations[:1].expand(count, 3, 3).contiguous(),
             )  # fmt: skip
-        return Rays(centers[frame], directions, frame, rotations[frame])
+        return Rays(_selected(centers, frame), directions, frame, _selected(rotations, frame))
 
     def _undistorted(self, plane: Float[Tensor, "n 2"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
         assert self.distortion is not None
@@ -383,8 +383,15 @@ class Camera(Record):
 
 def _columns(matrices: Float[Tensor, "c 3 3"], frame: Int[Tensor, " n"]) -> tuple[Tensor, Tensor, Tensor]:
     """The columns of each ray's matrix, (N, 3) each, or (3,) where there is one matrix for all."""
-    matrix = matrices[0] if len(matrices) == 1 else matrices[frame]
-    return matrix[..., 0], matrix[..., 1], matrix[..., 2]
+    first, second, third = (matrices[..., column] for column in range(3))
+    if len(matrices) == 1:
+        return first[0], second[0], third[0]
+    return _selected(first, frame), _selected(second, frame), _selected(third, frame)
+
+
+def _selected(rows: Float[Tensor, "c *shape"], frame: Int[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
+    """`rows[frame]`, several times as fast: of rows that lie one behind the other, without an index's generality."""
+    return rows.contiguous().index_select(0, frame)
 
 
 class DistortedCameraError(ValueError):

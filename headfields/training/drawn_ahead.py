@@ -1,9 +1,9 @@
 """The next step's batch, drawn in a thread while the host launches the present step and the GPU computes.
 
-A GPU needs some milliseconds for a step; to draw its pixels and to read its frames takes the host as long, and much
-longer where the frames are not in memory yet. The thread draws with a copy of the run's generator, which moves on when
-the batch is taken: whoever looks at the generator between two steps, as a checkpoint does, finds it where the plain loop
-would have it, and the same seed gives the same batches.
+A GPU needs some milliseconds for a step; to draw its pixels and to read its frames takes the host as long, and
+much longer where the frames are not in memory yet. The thread draws with a copy of the run's generator, which moves
+on as the batch is taken: whoever looks at the generator between two steps, as a checkpoint does, finds it where the
+plain loop would have it, and the same seed gives the same batches.
 """
 
 import contextlib

@@ -115,6 +115,7 @@ class PretendCuda(TorchDispatchMode):
         waits: where the host would wait for the device: (reason, line).
         captured: what a GPU would run of graphs, whose launch counts as one.
         custom: calls of registered operations, by name.
+        triton: launches of kernels in Triton, those of graphs among them.
         regions: the operations of each replay of a captured step: what it is, shapes and dtypes, line of the package.
     """
 
@@ -183,7 +184,7 @@ class PretendCuda(TorchDispatchMode):
         self.launch_places: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[tuple[str, str]] = collections.Counter()
         self.custom: collections.Counter[str] = collections.Counter()
-        self.captured = 0
+        self.captured = self.triton = 0
 
     def counts(self) -> dict[str, Any]:
         """The counts since the last reset: totals, and waits and launches by line of the package."""
@@ -191,6 +192,7 @@ class PretendCuda(TorchDispatchMode):
             "launches": sum(self.launches.values()),
             "registered": sum(self.custom.values()),
             "captured": self.captured,
+            "triton": self.triton,
             "waits": sum(self.waits.values()),
             "waits_at": {f"{reason}, {place}": count for (reason, place), count in sorted(self.waits.items())},
             "launches_at": dict(self.launch_places.most_common()),
@@ -448,6 +450,7 @@ def _counted_triton_launches(device: PretendCuda) -> Iterator[None]:
 
     def counted(executor: Any, *args: Any, **kwargs: Any) -> Any:
         device.count_launch(f"triton {executor.fn.__name__}")
+        device.triton += 1
         return call(executor, *args, **kwargs)
 
     modules: Any = sys.modules["headfields.ops.mlp"], sys.modules["headfields.ops.grouped_linear"]

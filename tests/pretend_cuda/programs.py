@@ -378,8 +378,7 @@ EVERYTHING = ("evaluate", "refine", "mesh")
 
 def default(model: str) -> dict[str, Any]:
     """Trains a preset as a GPU does unless told otherwise: the recipe `fast`, its precision, networks in Triton."""
-    found = train(model, follows=EVERYTHING, name="fast")
-    return found | {"triton": bool(HAS_TRITON)}
+    return train(model, follows=EVERYTHING, name="fast") | {"has_triton": HAS_TRITON}
 
 
 PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {

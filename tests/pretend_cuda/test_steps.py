@@ -153,6 +153,19 @@ def test_everything(model: str) -> None:
     assert {"evaluate"} | of_fields <= found.keys()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["insta", "monoavatar", "vp360", "gaussian_avatars", "flash_avatar", "rgb_avatar"])
+def test_what_a_gpu_trains_unless_told_otherwise(model: str) -> None:
+    """The recipe `fast`: bf16-mixed where it has that, as many rays as give its samples, networks in Triton."""
+    found = counts_of(f"{model}, fast")[f"{model}, fast"]
+    graph = found["graph"]
+    assert not graph["reason"] and graph["replays"] >= 3, graph
+    assert not graph["waits"] and not graph["differences"] and not graph["longer"] and not graph["sorts"], graph
+    assert not found["step"]["waits"] and found["step"]["launches"] <= 30
+    if found["has_triton"] and model in ("insta", "vp360"):
+        assert found["step"]["triton"] >= 2, "forward and backward of the networks"
+
+
 def test_a_gpu_trains_the_sizes_of_the_release(counts: dict[str, Any]) -> None:
     """`headfields train insta --device cuda` without `--recipe`; the run says so and keeps them when it is resumed."""
     found = counts["command"]
