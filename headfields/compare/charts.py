@@ -9,7 +9,7 @@ import numpy as np
 COLORS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c2255c", "#0b7285", "#b08800", "#495057")
 """Of rows that stand out; the others are gray."""
 GRAY = "#adb5bd"
-_INK, _RULE = "#495057", "#e9ecef"
+_INK, _FAINT, _RULE = "#495057", "#868e96", "#e9ecef"
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 26, 42
 
@@ -115,7 +115,8 @@ class _Frame:
 def scatter(
     points: Mapping[str, tuple[float, float]], label: str, title: str, higher: bool, colors: Mapping[str, str]
 ) -> str:
-    """Quality over a cost, which is logarithmic; dominated rows are gray, and the others have their names."""
+    """Quality over a cost, which is logarithmic; dominated rows are gray within a ring of their color, and the others
+    have their names."""
     points = {name: point for name, point in points.items() if point[0] > 0 and all(map(math.isfinite, point))}
     if not points:
         return ""
@@ -126,15 +127,17 @@ def scatter(
     free = [name for name in points if name not in beaten]
     for name in [*(name for name in points if name in beaten), *free]:
         x, y = frame.along(points[name][0]), frame.down(points[name][1])
-        color = GRAY if name in beaten else colors.get(name, COLORS[0])
+        color = colors.get(name, GRAY if name in beaten else COLORS[0])
+        fill = GRAY if name in beaten else color
         marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{color}"><title>{html.escape(name)}</title></circle>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{color}" stroke-width="1.5">'
+            f"<title>{html.escape(name)}</title></circle>"
         )
     named = free if len(points) > 12 else list(points)
     places = {name: (frame.along(x), frame.down(y)) for name, (x, y) in points.items()}
     spots = _apart([(*places[name], name) for name in named], list(places.values()))
     for name, (x, y, anchor) in spots.items():
-        marks.append(_text(x, y, name, anchor, GRAY if name in beaten else colors.get(name, COLORS[0])))
+        marks.append(_text(x, y, name, anchor, _FAINT if name in beaten else colors.get(name, COLORS[0])))
     return frame.svg(marks, f"{title} over {label}")
 
 

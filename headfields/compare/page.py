@@ -3,6 +3,7 @@
 import base64
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,8 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         f"<b>{_escape(found['baseline'])}</b>.</p>",
         f"<p class=note>Noise ceiling of the captures: {_escape(ceilings(found['noise ceiling']))}.</p>",
         _table(found),
-        f"<p class=note>Differences are over the same captures, seeds and frames. The interval is the wider one of "
+        "<p class=note>Differences are over the same captures, seeds and frames, and positive is better, in measures "
+        "of which less is better, too (FLIP, LPIPS, errors). The interval is the wider one of "
         f"Student’s and the hierarchical bootstrap’s; a verdict needs both, at level {found['level']:g} over all rows "
         f"(Holm){margin}.{looked} ± is the deviation of a row’s runs.</p>",
         f"<h2>Failed cells</h2><ul>{failed}</ul>" if failed else "",
@@ -49,7 +51,8 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         if left
         else "",
         "<h2>Quality and cost</h2>"
-        "<p class=note>Gray: another row is at least as good in both. Costs are medians over cells.</p>"
+        "<p class=note>Gray inside: another row is at least as good in both; the ring has the row’s color in the other "
+        "charts. Costs are medians over cells.</p>"
         f"<div class=charts>{_scatters(found)}</div>{_costs(found)}",
         _curves(found),
         _over_yaw(found),
@@ -66,6 +69,8 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     )
 
 
+_BREAKS = re.compile("(?=[_@])")
+"""Where a measure's name may be broken."""
 _STYLE = """
 :root{color-scheme:light}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;color:#212529;background:#fff;margin:0}
@@ -75,9 +80,11 @@ h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.4rem 0 .6rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th{font-weight:500;color:#6c757d;font-size:.82rem;vertical-align:bottom;text-align:right}
-td,th{padding:.32rem .65rem;white-space:nowrap;text-align:right;border-bottom:1px solid #e9ecef}
+td,th{padding:.32rem .45rem;white-space:nowrap;text-align:right;border-bottom:1px solid #e9ecef}
+th{white-space:normal}
 td:first-child,th:first-child{text-align:left;padding-left:0}
-td small{color:#868e96}
+td:first-child{white-space:normal;min-width:9rem}
+td small{color:#868e96;display:block;line-height:1.1}
 tr.baseline td{background:#f8f9fa}
 .verdict{text-align:left}
 .verdict span{border-radius:1rem;padding:.08rem .55rem;font-size:.82rem;background:#f1f3f5;color:#495057}
@@ -149,7 +156,7 @@ def _mean(score: Mapping[str, float]) -> str:
     if not math.isfinite(score["mean"]):
         return "–"
     digits = 2 if abs(score["mean"]) >= 2 else 4
-    spread = f" <small>± {score['deviation']:.{digits}f}</small>" if math.isfinite(score["deviation"]) else ""
+    spread = f"<small>± {score['deviation']:.{digits}f}</small>" if math.isfinite(score["deviation"]) else ""
     return f"{score['mean']:.{digits}f}{spread}"
 
 
@@ -184,7 +191,10 @@ def _table(found: Mapping[str, Any]) -> str:
 
 def _in_table(head: Sequence[str], body: Sequence[str]) -> str:
     """A table of a heading and rows, which scrolls where it is too wide."""
-    names = "".join(f"<th{' class=verdict' if text == 'verdict' else ''}>{_escape(text)}</th>" for text in head)
+    names = "".join(
+        f"<th{' class=verdict' if text == 'verdict' else ''}>{_BREAKS.sub('<wbr>', _escape(text))}</th>"
+        for text in head
+    )
     return f"<div class=scroll><table><thead><tr>{names}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
