@@ -39,7 +39,8 @@ def compare(
         capture: Folders of captures, in place of the study's.
         plan: Print cells, rows that cannot be built, what the cells cost by a short trial, and the seeds that would see
             a difference of 0.2; train nothing.
-        verify: Run a random finished cell again and say whether its score comes back.
+        verify: Run a random finished cell again and say whether its score comes back: to the bit with a budget of steps
+            or rays; with one of seconds, as near as seeds are. Fails if it does not.
         workers: Processes that train side by side.
         device: cpu, cuda, cuda:1, ...
         engine: What runs the cells: processes here, jobs of SLURM (submitit), or a cluster of Dask.
@@ -74,7 +75,10 @@ def compare(
         return
     if verify:
         with tempfile.TemporaryDirectory() as scratch:
-            print(verify_cell(asked, out, scratch, device=device))
+            found = verify_cell(asked, out, scratch, device=device)
+        if found.same is False:
+            raise CommandError(found.line)
+        print(found.line)
         return
     try:
         with contextlib.ExitStack() as stack:
@@ -86,14 +90,14 @@ def compare(
                     executor = stack.enter_context(executor_of(engine, out, workers, options))
                 except ModuleNotFoundError as error:
                     raise CommandError(str(error)) from error
-            found = run_study(asked, out, executor, workers=workers, device=device)
+            report = run_study(asked, out, executor, workers=workers, device=device)
     except InterruptedCell as interruption:
         raise Interrupted(str(interruption)) from interruption
-    for line in lines(found):
+    for line in lines(report):
         print(line)
     print(out / "report.html")
-    if found["failed"]:
-        raise CommandError(f"{len(found['failed'])} cells failed; the report lists them")
+    if report["failed"]:
+        raise CommandError(f"{len(report['failed'])} cells failed; the report lists them")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 import headfields as hf
 from headfields.cli import main
 from headfields.compare import Row, Study, cells, running
-from headfields.compare.cells import InterruptedCell, cells_of, misfits, run_cell
+from headfields.compare.cells import FORMAT, InterruptedCell, cells_of, misfits, run_cell
 from headfields.compare.report import differences_of
 from headfields.compare.running import run_study, verify
+from headfields.compare.study import digest
 from headfields.data.formats.insta_writer import write_insta
 from headfields.runs.lock import RunLockedError
 from tests.data.tiny import blob, tiny_frames
@@ -153,9 +156,39 @@ def test_a_composition_of_ones_own_is_a_row_and_what_cannot_be_built_is_named(fo
 
 def test_a_random_cell_comes_back(done, tmp_path) -> None:
     study, out, _ = done
-    assert verify(study, out, tmp_path, seed=1).endswith("the same")
+    line, same = verify(study, out, tmp_path, seed=1)
+    assert same and line.endswith("the same")
     with pytest.raises(ValueError, match="no finished cell"):
         verify(study, tmp_path / "nothing", tmp_path)
+
+
+def test_a_score_comes_back_within_what_the_budget_allows(done, folder: Path, tmp_path, monkeypatch) -> None:
+    study, out, _ = done
+
+    def again(psnr: float) -> None:
+        frames = [{"frame": 0, "stratum": "test", "psnr": psnr}]
+        monkeypatch.setattr(running, "run_cell", lambda cell, scratch: {"frames": frames, "cost": {"steps": 1300}})
+
+    again(11.0)
+    line, same = verify(study, out, tmp_path, seed=1)
+    assert same is False and "apart; a budget of steps gives the same bits" in line
+    for seeds, psnr, expected, says in (
+        (3, 20.0, True, "the same"),
+        (3, 20.3, True, r"apart after 1,200 and 1,300 steps, within the ±1\.\d+ by .*\(99%, of 3 cells"),
+        (3, 25.0, False, "beyond the ±1"),
+        (1, 20.3, None, "one seed does not say how far"),
+    ):
+        timed = study_of(folder, rows={"base": Row()}, steps=None, seconds=60, seeds=seeds, primary="psnr")
+        place = tmp_path / str(seeds)
+        for cell in cells_of(timed):
+            result = {"measured": digest(cell.measuring()), "cost": {"steps": 1200},
+                      "frames": [{"frame": 0, "stratum": "test", "psnr": 20.0 + 0.1 * cell.seed}]}  # fmt: skip
+            cell.folder(place).mkdir(parents=True, exist_ok=True)
+            (cell.folder(place) / "result.json").write_text(json.dumps(FORMAT.stamp(result)))
+        again(psnr)
+        first = next(seed for seed in range(99) if random.Random(seed).choice(range(seeds)) == 0)
+        line, same = verify(timed, place, tmp_path, seed=first)
+        assert same is expected and re.search(says, line), line
 
 
 def test_pairs_are_of_one_capture_seed_and_frame() -> None:
