@@ -1,1 +1,1 @@
-"""What a GPU does, with one command: `python -m benchmarks.gpu --out DIR`, some ten minutes."""
+"""What a GPU does, with one command: `python -m benchmarks.gpu --out DIR`, an hour at most."""

@@ -9,7 +9,7 @@ from benchmarks.gpu.settings import GpuSettings
 from benchmarks.timing import interleaved
 
 
-def run(settings: GpuSettings) -> dict[str, Any]:
+def run(settings: GpuSettings, item: str) -> dict[str, Any]:
     numbers, side = settings.pick(1 << 28, 1 << 16), settings.pick(8192, 64)
     source = torch.rand(numbers, device=settings.device)
     target = torch.empty_like(source)

@@ -14,7 +14,7 @@ from headfields.apps import self_check
 QUERY = "name,driver_version,compute_cap,memory.total,clocks.max.sm,power.limit"
 
 
-def run(settings: GpuSettings) -> dict[str, Any]:
+def run(settings: GpuSettings, item: str) -> dict[str, Any]:
     found: dict[str, Any] = machine.description(torch.get_num_threads(), settings.device)
     found["headfields"] = hf.__version__
     found["backends"] = [str(backend) for backend in hf.backends()]

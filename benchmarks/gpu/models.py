@@ -1,51 +1,38 @@
 """Every model: milliseconds of a training step and of a frame, what the device does meanwhile, and quality after a
 minute."""
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import headfields as hf
 from benchmarks.gpu.settings import GpuSettings
+from benchmarks.gpu.training import load_capture, make_trainer
 from headfields.apps.priors import PAPER_RECIPE, PriorTrainer
 from headfields.apps.priors.pictures import scan_camera
-from headfields.cli.presets import parse_overrides
 from headfields.models import mononphm
 from headfields.runs.asynchronous import READ_EVERY
 from headfields.synthetic import generate_scans, procedural_head
-from headfields.synthetic.captures import write_head_capture
-from headfields.training import Callback, Trainer, evaluate
-from headfields.training.presets import build, preset_arguments
-from headfields.training.recipes import RecipeName, recipe_of
+from headfields.training import Callback, evaluate
+from headfields.training.recipes import RecipeName
 
-CONFIGURATIONS: dict[str, tuple[str, RecipeName, tuple[str, ...]]] = {
-    "INSTA, released": ("insta", "released", ()),
-    "INSTA, fast": ("insta", "fast", ()),
-    "INSTA, sizes for a CPU": ("insta", "cpu", ()),
-    "MonoAvatar, as published": ("monoavatar", "released", ()),
-    "MonoAvatar, fast": ("monoavatar", "fast", ()),
-    "3VP Avatar, fast": ("vp360", "fast", ()),
-    "GaussianAvatars, fast": ("gaussian_avatars", "fast", ()),
-    "FlashAvatar, fast": ("flash_avatar", "fast", ()),
-    "RGBAvatar, fast": ("rgb_avatar", "fast", ()),
+CONFIGURATIONS: dict[str, tuple[str, RecipeName]] = {
+    "INSTA, released": ("insta", "released"),
+    "INSTA, fast": ("insta", "fast"),
+    "INSTA, sizes for a CPU": ("insta", "cpu"),
+    "MonoAvatar, as published": ("monoavatar", "released"),
+    "MonoAvatar, fast": ("monoavatar", "fast"),
+    "3VP Avatar, fast": ("vp360", "fast"),
+    "GaussianAvatars, fast": ("gaussian_avatars", "fast"),
+    "FlashAvatar, fast": ("flash_avatar", "fast"),
+    "RGBAvatar, fast": ("rgb_avatar", "fast"),
 }
-"""Preset, recipe and arguments by the name that the tables print."""
+"""Preset and recipe by the name that the tables print."""
+PRIOR = "MonoNPHM's prior, the paper's sizes"
 
-_SMALL_GRID = ("levels=4", "log2_table_size=10", "grid_resolution=16")
-SMALL = {
-    "insta": _SMALL_GRID,
-    "vp360": _SMALL_GRID,
-    "monoavatar": ("sizes=cpu-0.3",),
-    "gaussian_avatars": ("count=100",),
-    "flash_avatar": ("count=100",),
-    "rgb_avatar": ("count=100",),
-}
-"""Arguments of each preset with `--small`."""
 FRAME = 512
 MINUTE, MINUTES = 60.0, ("INSTA, released", "INSTA, fast")
 """Seconds of training before quality is measured, of these; others have a third, so that all take minutes."""
@@ -75,55 +62,18 @@ class _Clock(Callback):
         return time.perf_counter()
 
 
-def run(settings: GpuSettings) -> dict[str, Any]:
-    capture = hf.data.load_capture(settings.capture or _drawn(settings))
-    result: dict[str, Any] = {"capture": {"frames": len(capture), "size": list(capture.size)}}
-    for name in CONFIGURATIONS:
-        result[name] = _guarded(lambda name=name: _measured(name, capture, settings))
-        settings.write("models", result)
-    result["MonoNPHM's prior, the paper's sizes"] = _guarded(lambda: _prior(settings))
-    return result
+def items(settings: GpuSettings) -> list[str]:
+    return [*CONFIGURATIONS, PRIOR]
 
 
-def _guarded(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """One model that fails does not keep the others from being measured."""
-    try:
-        return measure()
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    finally:
-        gc.collect()  # trainer and avatar know each other
-        torch.cuda.empty_cache()
-
-
-def _drawn(settings: GpuSettings) -> Path:
-    folder = settings.out / "capture"
-    frames, test, size = settings.pick((60, 10, 256), (3, 1, 16))
-    write_head_capture(folder, frames=frames, test_frames=test, size=size, progress=False)
-    return folder
-
-
-def _trainer(name: str, capture: Any, settings: GpuSettings, callbacks: list[Any]) -> Trainer:
-    model, kind, overrides = CONFIGURATIONS[name]
-    recipe = recipe_of(model, kind)
-    chosen = list(overrides)
-    if settings.small:
-        chosen = [*SMALL[model]]
-    torch.manual_seed(0)
-    avatar = build(model, preset_arguments(model, parse_overrides(model, chosen), capture, recipe), capture)
-    of_rays = not getattr(avatar, "whole_images", False)
-    options: dict[str, Any] = {"rays": 64, "samples": 0} if settings.small and of_rays else {}
-    if settings.device == "cpu" and recipe.options["precision"] != "32-true":
-        options["precision"] = "32-true"
-    arguments = recipe.trainer_arguments(avatar, capture, **options)
-    arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
-    return Trainer(avatar, capture, device=settings.device, bar=False, **arguments)
+def run(settings: GpuSettings, item: str) -> dict[str, Any]:
+    return _prior(settings) if item == PRIOR else _measured(item, load_capture(settings), settings)
 
 
 def _measured(name: str, capture: Any, settings: GpuSettings) -> dict[str, Any]:
     warm, steps = settings.pick((6 * READ_EVERY, 5 * READ_EVERY), (2, 3))
     clock = _Clock(settings)
-    trainer = _trainer(name, capture, settings, [clock])
+    trainer = make_trainer(*CONFIGURATIONS[name], capture, settings, [clock])
     if settings.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     trainer.fit(steps=warm + steps)
@@ -134,7 +84,8 @@ def _measured(name: str, capture: Any, settings: GpuSettings) -> dict[str, Any]:
         result["no graph"] = trainer.graph_reason
     result["frame of 512 x 512"] = _frames(trainer.avatar, capture, settings)
     seconds = settings.pick(MINUTE if name in MINUTES else MINUTE / 3, None)
-    fresh = _trainer(name, capture, settings, [])
+    settings.write("models", name, result)
+    fresh = make_trainer(*CONFIGURATIONS[name], capture, settings)
     fitted = fresh.fit(steps=4) if seconds is None else fresh.fit(minutes=seconds / 60)
     figures = evaluate(fresh.avatar, capture)
     quality = {"seconds": seconds, "steps": fitted.step, "psnr": figures["psnr"], "ssim": figures["ssim"]}

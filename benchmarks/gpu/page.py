@@ -4,8 +4,9 @@ from typing import Any
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The page of a run: device, checks, tests, ceilings, models, and where operations stand beside their peers."""
-    environment = results.get("environment", {})
+    """The page of a run: device, what failed, checks, tests, ceilings, graphs, programs, models, and where operations
+    stand beside their peers."""
+    environment = results.get("environment", {}).get("environment", {})
     lines = [f"# {environment.get('device', 'A device')}", ""]
     packages = environment.get("packages", {})
     lines += [", ".join(f"{name} {version}" for name, version in packages.items()), ""]
@@ -13,11 +14,24 @@ def markdown(results: dict[str, Any]) -> str:
     if results.get("small"):
         lines += ["**With `--small`: the sizes are tiny and these figures mean nothing.**", ""]
     for name, part in results["parts"].items():
-        state = part["state"] if part["state"] != "done" else f"{part['seconds']:.0f} s"
-        lines.append(f"- {name}: {state}")
-    lines += ["", *_environment(environment), *_checks(environment), *_tests(results.get("tests", {}))]
-    lines += [*_table("Ceilings", results.get("ceilings", {})), *_models(results)]
+        said = part["state"] if part["state"] != "done" else f"{part['seconds']:.0f} s"
+        lines.append(f"- {name}: {'left out, ' + part['skipped'] if part.get('skipped') else said}")
+    lines += ["", *_failed(results), *_environment(environment), *_checks(environment)]
+    lines += [*_tests(results.get("tests", {})), *_ceilings(results.get("ceilings", {}).get("ceilings", {}))]
+    lines += [*_graphs(results), *_items("Programs", results.get("programs", {})), *_models(results)]
+    lines += _items("Under compute-sanitizer", results.get("sanitizer", {}))
     return "\n".join([*lines, *_operations(results.get("operations", {}))]) + "\n"
+
+
+def _failed(results: dict[str, Any]) -> list[str]:
+    """What did not end well, in all parts, with what it said when each launch was waited for."""
+    lines = []
+    for part in results["parts"]:
+        for item, row in results.get(part, {}).items():
+            if row.get("state", "done") != "done":
+                blocking = f"; with CUDA_LAUNCH_BLOCKING=1: {_cell(row['blocking'])}" if "blocking" in row else ""
+                lines.append(f"- {part}, {item}: {_cell(row['state'])}{blocking}")
+    return ["## What failed", "", *lines, ""] if lines else []
 
 
 def _environment(environment: dict[str, Any]) -> list[str]:
@@ -32,30 +46,48 @@ def _checks(environment: dict[str, Any]) -> list[str]:
     return ["## Kernels", "", f"{len(checks)} checks, {said}", "", *details, *[""] * bool(details)] if checks else []
 
 
-def _tests(tests: dict[str, Any]) -> list[str]:
+def _tests(files: dict[str, Any]) -> list[str]:
     """What the tests marked `cuda` said, and which failed."""
-    if not tests:
+    if not files:
         return []
-    counts = [f"{tests[word]} {word}" for word in ("passed", "failed", "error", "errors", "skipped") if word in tests]
-    said = tests.get("skipped") if "exit" not in tests else ", ".join(counts) or f"none ran (exit {tests['exit']})"
-    return ["## Tests on CUDA", "", f"{said}.", "", *(f"- {name}" for name in tests.get("failures", [])), ""]
+    words = ("passed", "failed", "error", "errors", "skipped")
+    sums = {word: sum(row.get(word, 0) for row in files.values()) for word in words}
+    said = ", ".join(f"{count} {word}" for word, count in sums.items() if count) or "none ran"
+    failures = [name for row in files.values() for name in row.get("failures", [])]
+    return ["## Tests on CUDA", "", f"{said}, in {len(files)} files.", "", *(f"- {name}" for name in failures), ""]
 
 
-def _table(title: str, figures: dict[str, float]) -> list[str]:
-    if not figures:
+def _ceilings(figures: dict[str, Any]) -> list[str]:
+    rows = [f"| {name} | {value:.4g} |" for name, value in figures.items() if name not in ("state", "seconds")]
+    return ["## Ceilings", "", "| | |", "|---|---|", *rows, ""] if rows else []
+
+
+def _graphs(results: dict[str, Any]) -> list[str]:
+    rows = results.get("graphs", {}) | results.get("capture_failures", {})
+    if not rows:
         return []
-    return [f"## {title}", "", "| | |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in figures.items()), ""]
+    lines = ["## Steps from a graph, and without one", "", "| | a graph | losses apart |", "|---|---|---|"]
+    for name, row in rows.items():
+        apart = f"{100 * row['apart']:.3f} %" if "apart" in row else ""
+        said = (row["no graph"] or "yes") if "no graph" in row else row["state"]
+        lines.append(f"| {name} | {_cell(said)} | {apart} |")
+    return [*lines, ""]
+
+
+def _items(title: str, rows: dict[str, Any]) -> list[str]:
+    lines = [f"- {name}: {_cell(row['state'])} ({row.get('seconds', 0):.0f} s)" for name, row in rows.items()]
+    return [f"## {title}", "", *lines, ""] if rows else []
 
 
 def _models(results: dict[str, Any]) -> list[str]:
-    rows = {name: row for name, row in results.get("models", {}).items() if name != "capture"}
+    rows = results.get("models", {})
     if not rows:
         return []
     lines = ["## Models", "", "| | step, ms | kernels | busy, ms | a graph | 512² frames a second | PSNR |"]
     lines.append("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        if "error" in row:
-            lines.append(f"| {name} | {_cell(row['error'])} | | | | | |")
+        if "step" not in row:
+            lines.append(f"| {name} | {_cell(row['state'])} | | | | | |")
             continue
         step, profile = row["step"], row.get("profile of a step", {})
         cells = [
@@ -79,12 +111,12 @@ def _operations(operations: dict[str, Any]) -> list[str]:
     if not operations:
         return []
     lines = ["## Operations", "", "| | beside | ours, ms | ours is |", "|---|---|---|---|"]
-    for name, rows in operations.items():
-        if "error" in rows:
-            lines.append(f"| {name} | {_cell(rows['error'])} | | |")
+    for name, found in operations.items():
+        if "rows" not in found:
+            lines.append(f"| {name} | {_cell(found['state'])} | | |")
             continue
         ours: float | None = None
-        for row in rows:
+        for row in found["rows"]:
             size = ", ".join(f"{value:,} {unit}" for unit, value in row["size"].items())
             if row["contestant"] == "headfields":
                 ours = row["milliseconds"]

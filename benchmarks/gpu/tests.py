@@ -1,4 +1,4 @@
-"""The tests that are marked `cuda`."""
+"""The tests that are marked `cuda`, a file at a time."""
 
 import re
 import subprocess
@@ -9,16 +9,36 @@ from typing import Any
 from benchmarks.gpu.settings import GpuSettings
 
 ROOT = Path(__file__).parents[2]
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider"]
 
 
-def run(settings: GpuSettings) -> dict[str, Any]:
-    if settings.device != "cuda":
-        return {"skipped": "there is no CUDA device"}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
-    log = settings.out / "tests.txt"
+def missing(settings: GpuSettings) -> str:
+    """Why the part can't run."""
+    return "" if settings.device == "cuda" else "there is no CUDA device"
+
+
+def items(settings: GpuSettings) -> list[str]:
+    """The files that hold such tests.
+
+    Raises:
+        RuntimeError: they cannot be collected.
+    """
+    run = subprocess.run([*_PYTEST, "--collect-only", "tests"], cwd=ROOT, capture_output=True, text=True)
+    files = sorted(set(re.findall(r"^(tests/\S+\.py)::", run.stdout, re.MULTILINE)))
+    if run.returncode or not files:
+        raise RuntimeError(f"pytest collects no test marked cuda: {(run.stdout + run.stderr).strip()[-500:]}")
+    return files
+
+
+def run(settings: GpuSettings, item: str) -> dict[str, Any]:
+    log = settings.file("tests", item).with_suffix(".txt")
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:  # as it goes, to see how far it came
-        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
-    return {"exit": code, **outcome(log.read_text())}
+        code = subprocess.run([*_PYTEST, item], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
+    result = outcome(log.read_text())
+    if code:
+        result["error"] = f"pytest ended with {code}: {', '.join(result['failures'][:5]) or 'no test is named'}"
+    return result
 
 
 def outcome(log: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def capture() -> Any:
     return hf.data.load_capture(folder)
 
 
-class _Fabric:
+class Fabric:
     """As much of Lightning Fabric as a step uses, on one device."""
 
     device, global_rank, world_size, loggers = DEVICE, 0, 1, ()
@@ -150,7 +150,7 @@ def train(
         arguments = preset_arguments(model, {}, source, recipe) | SIZES[model]
         avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
-        headfields.training.trainer.launch = lambda *given: (_Fabric(given[3]), None)
+        headfields.training.trainer.launch = lambda *given: (Fabric(given[3]), None)
         # As many rays as give a number of samples, where the recipe has them follow it.
         samples = 0 if name == "cpu" or not recipe.options["samples"] else 2048
         rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": samples}
@@ -184,7 +184,7 @@ def command() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out, source = Path(folder) / "run", Path(capture().path)
         words = ["train", "insta", "--capture", str(source), "--out", str(out), "--rays", "32", "--samples", "0"]
-        headfields.training.trainer.launch = lambda *_: (_Fabric(), None)
+        headfields.training.trainer.launch = lambda *_: (Fabric(), None)
         # Its checkpoints are left out: a file is written from the memory of tensors, and pretended ones have none.
         with (
             PretendCuda() as device,
