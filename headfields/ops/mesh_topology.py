@@ -1,8 +1,6 @@
 """Topology of a triangle mesh: its edges, the faces across them, its open borders, its components, and the uniform
 Laplacian."""
 
-from collections import Counter
-
 import numpy as np
 import scipy
 import torch
@@ -133,6 +131,20 @@ def folded_faces(faces: Int[Tensor, "f 3"]) -> Bool[Tensor, " f"]:
     return count[inverse] > 1
 
 
+def _unmatched_edges(faces: Int[np.ndarray, "f 3"]) -> list[list[int]]:
+    """Directed edges that faces use more often than their reverse: start, end and how much more often, sorted."""
+    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    lowest = faces.min(initial=0)
+    count = faces.max(initial=0) - lowest + 1
+    edge, uses = np.unique((start - lowest) * count + end - lowest, return_counts=True)
+    start, end = edge // count, edge % count
+    reverse = end * count + start
+    place = np.searchsorted(edge, reverse).clip(max=max(len(edge) - 1, 0))
+    unmatched = uses - np.where(edge[place] == reverse, uses[place], 0) if len(edge) else uses
+    rows = np.stack([start + lowest, end + lowest, unmatched], axis=1)[unmatched > 0]
+    return rows.tolist()
+
+
 def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
     """The open borders of a triangle mesh, longest first.
 
@@ -155,18 +167,14 @@ def boundary_loops(faces: Int[Tensor, "f 3"]) -> list[Int[Tensor, " l"]]:
     """
     check_integer("boundary_loops", "faces", faces)
     check_shape("boundary_loops", "faces", faces, "F 3")
-    table = faces.detach().cpu().tolist()
-    directed = Counter(edge for a, b, c in table for edge in ((a, b), (b, c), (c, a)))
     after: dict[int, list[int]] = {}
-    for (a, b), uses in sorted(directed.items()):
-        unmatched = uses - directed.get((b, a), 0)
+    for a, b, unmatched in _unmatched_edges(faces.detach().cpu().numpy().astype(np.int64, copy=False)):
         if unmatched > 1:
             raise ValueError(
                 f"boundary_loops: faces use the directed edge ({a}, {b}) {unmatched} times more than its reverse; "
                 "orient the faces consistently"
             )
-        if unmatched == 1:
-            after.setdefault(a, []).append(b)
+        after.setdefault(a, []).append(b)
     loops: list[list[int]] = []
     while after:
         path = [min(after)]

@@ -245,6 +245,9 @@ LONG = (
     "geometry_metrics.md",
     "own_capture.md",
     "body.md",
+    "head_frame.md",
+    "tracking.md",
+    "add_an_encoder.md",
 )
 """Pages that take seconds (a scan is registered, a study run, a video tracked), of which the names are checked."""
 

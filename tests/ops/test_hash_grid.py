@@ -110,9 +110,13 @@ def test_rows_are_the_same_integers(dimensions, dtype):
     assert torch.equal(rows, reference.hash_grid_rows(points, layout))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
-def test_rows_seen_through_the_values(backend, dimensions):
+ROWS = [(dimensions, "native") for dimensions in (1, 2, 3, 4)]
+ROWS += [(3, "warp"), *(pytest.param(dimensions, "warp", marks=pytest.mark.slow) for dimensions in (1, 2, 4))]
+ROWS += [pytest.param(dimensions, "cuda", marks=pytest.mark.cuda) for dimensions in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(("dimensions", "backend"), ROWS)
+def test_rows_seen_through_the_values(dimensions, backend):
     # A table that holds its own row number tells at each vertex which row was read, exactly.
     layout = HashGridLayout(6, 1, 12, 3, 500, dimensions)
     table = torch.arange(layout.entries, dtype=torch.float32)[:, None]
