@@ -1,7 +1,7 @@
 """Gaussians that ride on triangles (GaussianAvatars): the similarity of each triangle, and Gaussians moved by it.
 
-On a CPU in float32, C++ kernels compute the similarities where no derivative by the mesh may be taken, and move the
-Gaussians where none by the similarities may; the other cases are PyTorch's, of the definition.
+In float32, kernels (C++ on a CPU, Warp elsewhere) compute the similarities where no derivative by the mesh may be
+taken, and move the Gaussians where none by the similarities may; the other cases are PyTorch's, of the definition.
 """
 
 from typing import Any
@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_index, check_integer, check_shape, require_shapes
-from headfields.ops.dispatch import native, use_native
+from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference import bound_gaussians as reference
 from headfields.ops.registration import register
 from headfields.ops.rotations import quaternion_product
+from headfields.ops.warp_launch import launch
 
 
 def triangle_similarities(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b f 17"]:
@@ -43,11 +44,7 @@ def triangle_similarities(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "
     check_shape("triangle_similarities", "faces", faces, "f 3")
     if not _kernel(vertices) or may_be_differentiated(vertices):
         return reference.triangle_similarities(vertices, faces)
-    check_index("triangle_similarities", "faces", faces, vertices.shape[1])
-    out = vertices.new_empty(len(vertices), len(faces), reference.ROW)
-    inputs = vertices.detach().contiguous(), faces.long().contiguous()
-    native.triangle_similarities(*inputs, out, torch.get_num_threads())
-    return out
+    return _similarities(vertices.detach(), faces.long())
 
 
 def bind_gaussians(
@@ -86,7 +83,7 @@ def bind_gaussians(
 
 
 def _kernel(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and use_native(tensor, "bind_gaussians")
+    return tensor.dtype == torch.float32 and (use_native(tensor, "bind_gaussians") or use_warp(tensor))
 
 
 _Moved = tuple[Tensor, Tensor, Tensor]
@@ -104,6 +101,22 @@ def _checked(op: str, own: int, tensors: _Moved, table: Tensor, face: Tensor) ->
     return [x.detach().contiguous() for x in (*tensors, table, face)]
 
 
+@torch.library.custom_op("headfields::triangle_similarities", mutates_args=())
+def _similarities(vertices: Tensor, faces: Tensor) -> Tensor:
+    if not _kernel(vertices):
+        return reference.triangle_similarities(vertices, faces)
+    fits = vertices.ndim == 3 and vertices.shape[2] == 3 and faces.ndim == 2 and faces.shape[1] == 3
+    require_shapes("triangle_similarities", fits, vertices=vertices, faces=faces)
+    check_index("triangle_similarities", "faces", faces, vertices.shape[1])
+    out = vertices.new_empty(len(vertices), len(faces), reference.ROW)
+    inputs = vertices.contiguous(), faces.contiguous()
+    if use_warp(vertices):
+        launch("bound_gaussians.similarities", (len(vertices), len(faces)), *inputs, out)
+    else:
+        native.triangle_similarities(*inputs, out, torch.get_num_threads())
+    return out
+
+
 @torch.library.custom_op("headfields::bind_gaussians", mutates_args=())
 def _bind(means: Tensor, quaternions: Tensor, scales: Tensor, table: Tensor, face: Tensor) -> _Moved:
     tensors = means, quaternions, scales
@@ -112,7 +125,10 @@ def _bind(means: Tensor, quaternions: Tensor, scales: Tensor, table: Tensor, fac
         return moved[0].clone(), moved[1].clone(), moved[2].clone()
     inputs = _checked("bind_gaussians", len(means), tensors, table, face)
     first, second, third = (x.new_empty(len(table), *x.shape[1:]) for x in inputs[:3])
-    native.bind_gaussians(*inputs, first, second, third, torch.get_num_threads())
+    if use_warp(table):
+        launch("bound_gaussians.bind", (len(table), len(face)), *inputs, first, second, third)
+    else:
+        native.bind_gaussians(*inputs, first, second, third, torch.get_num_threads())
     return first, second, third
 
 
@@ -128,7 +144,10 @@ def _bind_backward(
     inputs = _checked("bind_gaussians_backward", len(means), tensors, table, face)
     require_shapes("bind_gaussians_backward", own in (1, len(table)), means=means, table=table)
     first, second, third = (x.new_empty(own, *x.shape[1:]) for x in inputs[:3])
-    native.bind_gaussians_backward(*inputs, first, second, third, torch.get_num_threads())
+    if use_warp(table):
+        launch("bound_gaussians.bind_gradient", (own, len(face)), *inputs, first, second, third)
+    else:
+        native.bind_gaussians_backward(*inputs, first, second, third, torch.get_num_threads())
     return first, second, third
 
 
@@ -164,6 +183,10 @@ def _rows(inputs: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(rows, *x.shape[1:]) for x in inputs[:3])
 
 
+register(
+    _similarities, lambda vertices, faces: vertices.new_empty(len(vertices), len(faces), reference.ROW),
+    reference.triangle_similarities, rows=(0,),
+)  # fmt: skip
 register(
     _bind, lambda *inputs: _rows(inputs, len(inputs[3])), reference.bind_gaussians, derivative=_backward, setup=_save,
 )  # fmt: skip

@@ -99,6 +99,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "implicit_root_backward": (points, torch.rand(n, 3, 3)),
         "symmetric_solve": (torch.rand(n, 2), system.key),
         "blur": (torch.rand(2, 9, 12), torch.rand(5)),
+        "triangle_similarities": (corners, triangles),
         "bind_gaussians": (points[None], torch.rand(1, n, 4), points[None], rows, face),
         "bind_gaussians_backward": (torch.rand(2, n, 3), torch.rand(2, n, 4), torch.rand(2, n, 3), rows, face, 1),
         "splat_colors": (points[None], torch.rand(2, n, 4, 3), points[:2]),

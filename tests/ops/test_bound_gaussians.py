@@ -1,4 +1,4 @@
-"""Gaussians that ride on triangles: the C++ kernels against the definition, derivatives, and bad input."""
+"""Gaussians that ride on triangles: the kernels against the definition, derivatives, and bad input."""
 
 import pytest
 import torch
@@ -25,17 +25,17 @@ def gaussians(frames, count, dtype=torch.float32):
     return [torch.randn(frames, count, width, generator=g).to(dtype) for width in (3, 4, 3)]
 
 
-def test_similarities_are_those_of_the_definition(mesh):
-    vertices, faces = mesh
+def test_similarities_are_those_of_the_definition(mesh, device):
+    vertices, faces = (x.to(device) for x in mesh)
     rows, expected = triangle_similarities(vertices, faces), reference.triangle_similarities(vertices.double(), faces)
-    area = torch.arange(len(faces)) < len(faces) - 2
+    area = torch.arange(len(faces), device=device) < len(faces) - 2
     turn, sign = rows[..., 12:16].double(), (rows[..., 12:16] * expected[..., 12:16]).sum(-1, keepdim=True).sign()
     torch.testing.assert_close(turn[:, area], (expected[..., 12:16] * sign)[:, area], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(rows[:, area, :12].double(), expected[:, area, :12], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(rows[..., 9:12].double(), expected[..., 9:12])
     torch.testing.assert_close(rows[..., 16].double(), expected[..., 16], rtol=1e-4, atol=1e-7)
     linear = rows[..., :9].unflatten(-1, (3, 3)) / rows[..., 16:, None]  # of any triangle a rotation
-    torch.testing.assert_close(linear @ linear.mT, torch.eye(3).expand_as(linear), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(linear @ linear.mT, torch.eye(3, device=device).expand_as(linear), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(hf.ops.rotation_from_quaternion(rows[..., 12:16]), linear, rtol=1e-4, atol=1e-4)
     leaf = vertices.clone().requires_grad_()  # then PyTorch's, which has derivatives
     torch.testing.assert_close(triangle_similarities(leaf, faces)[:, area], rows[:, area], rtol=1e-4, atol=1e-4)
@@ -46,13 +46,13 @@ def test_similarities_are_those_of_the_definition(mesh):
 
 @table("own", [1, 2])
 @table("count", [0, 1, 37])
-def test_gaussians_move_as_the_definition_says(mesh, own, count):
-    vertices, faces = mesh
+def test_gaussians_move_as_the_definition_says(mesh, own, count, device):
+    vertices, faces = (x.to(device) for x in mesh)
     table = triangle_similarities(vertices, faces)
-    face = torch.randint(len(faces) - 2, (count,), generator=torch.Generator().manual_seed(2))
-    leaves = [x.requires_grad_() for x in gaussians(own, count)]
+    face = torch.randint(len(faces) - 2, (count,), generator=torch.Generator().manual_seed(2)).to(device)
+    leaves = [x.to(device).requires_grad_() for x in gaussians(own, count)]
     plain = [x.detach().double().requires_grad_() for x in leaves]
-    upper = gaussians(2, count)
+    upper = [x.to(device) for x in gaussians(2, count)]
     moved, expected = bind_gaussians(*leaves, table, face), reference.bind_gaussians(*plain, table.double(), face)
     torch.autograd.backward(moved, upper)
     torch.autograd.backward(expected, [x.double() for x in upper])
@@ -82,7 +82,8 @@ def test_derivatives_by_every_path(mesh):
     )[1]
     torch.testing.assert_close(tangents, table[:, face, :9].unflatten(-1, (3, 3)).sum(-1))
     for op, arguments in (("bind_gaussians", (*leaves, table, face)),
-                          ("bind_gaussians_backward", (*gaussians(2, 3), table, face, 1))):  # fmt: skip
+                          ("bind_gaussians_backward", (*gaussians(2, 3), table, face, 1)),
+                          ("triangle_similarities", (vertices, faces))):  # fmt: skip
         for check in ("test_schema", "test_faketensor"):
             torch.library.opcheck(getattr(torch.ops.headfields, op), arguments, test_utils=check)
 
