@@ -316,6 +316,15 @@ def prior_fit(folder):
     ).save(folder / "fit.safetensors")  # fmt: skip
 
 
+def fitted_sequence(folder):
+    from headfields.apps.priors.codes import PriorCodes
+    from headfields.apps.priors.sequence import FittedSequence
+
+    codes = PriorCodes(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 5))
+    turns = torch.eye(3).repeat(2, 1, 1)
+    FittedSequence(("0", "1"), codes, turns, torch.zeros(2, 3), torch.ones(2)).save(folder / "sequence.safetensors")
+
+
 def read_tensors(path):
     from headfields.apps.tracking.file_formats import TRACKED_FRAME
     from headfields.files.safetensors import read_safetensors
@@ -646,6 +655,11 @@ READERS: dict[str, Reader] = {
     ),
     "rig fit": Reader(
         rig_fit, call("apps.tracking.rig.fit", "RigFit.load", "fit.safetensors"), ("apps.tracking.rig.fit.RigFit.load",)
+    ),
+    "fitted sequence": Reader(
+        fitted_sequence,
+        call("apps.priors.sequence", "FittedSequence.load", "sequence.safetensors"),
+        ("apps.priors.sequence.FittedSequence.load",),
     ),
     "prior fit": Reader(
         prior_fit,
