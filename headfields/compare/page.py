@@ -45,7 +45,8 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "<p class=note>Differences are over the same captures, seeds and frames, and positive is better, in measures "
         "of which less is better, too (FLIP, LPIPS, errors). The interval is the wider one of "
         f"Student’s and the hierarchical bootstrap’s; a verdict needs both, at level {found['level']:g} over all rows "
-        f"(Holm){margin}.{looked} ± is the deviation of a row’s runs.</p>",
+        f"(Holm){margin}.{looked} ± is the deviation of a row’s runs. Further measures of all strata are in "
+        "report.json and frames.csv.</p>",
         f"<h2>Failed cells</h2><ul>{failed}</ul>" if failed else "",
         f"<h2>Left out</h2><p class=note>What cannot be built, or does not fit the captures.</p><ul>{left}</ul>"
         if left
@@ -74,23 +75,23 @@ _BREAKS = re.compile("(?=[_@])")
 _STYLE = """
 :root{color-scheme:light}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;color:#212529;background:#fff;margin:0}
-main{max-width:74rem;margin:2.5rem auto;padding:0 1.5rem}
+main{max-width:74rem;margin:2.5rem auto;padding:0 1rem}
 h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.4rem 0 .6rem}
 .lead{margin:0 0 1rem}.note{color:#6c757d;font-size:.87rem;max-width:56rem}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th{font-weight:500;color:#6c757d;font-size:.82rem;vertical-align:bottom;text-align:right}
-td,th{padding:.32rem .45rem;white-space:nowrap;text-align:right;border-bottom:1px solid #e9ecef}
+td,th{padding:.32rem .33rem;white-space:nowrap;text-align:right;border-bottom:1px solid #e9ecef}
 th{white-space:normal}
 td:first-child,th:first-child{text-align:left;padding-left:0}
-td:first-child{white-space:normal;min-width:9rem}
+td:first-child{white-space:normal;min-width:8rem}
 td small{color:#868e96;display:block;line-height:1.1}
 tr.baseline td{background:#f8f9fa}
 .verdict{text-align:left}
 .verdict span{border-radius:1rem;padding:.08rem .55rem;font-size:.82rem;background:#f1f3f5;color:#495057}
 .better span{background:#d3f9d8;color:#2b8a3e}.worse span{background:#ffe3e3;color:#c92a2a}
 .equivalent span{background:#d0ebff;color:#1864ab}
-.interval{width:140px;height:18px;vertical-align:middle}
+.interval{width:96px;height:18px;vertical-align:middle}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(27rem,1fr));gap:1.2rem 1.6rem}
 .charts + .scroll{margin-top:1.2rem}
 .charts svg{width:100%;overflow:visible}svg text{font:11px system-ui,"DejaVu Sans",sans-serif}
@@ -163,7 +164,7 @@ def _mean(score: Mapping[str, float]) -> str:
 def _table(found: Mapping[str, Any]) -> str:
     """Verdicts, and measures over the image and the head."""
     primary, rows = found["primary"], found["rows"]
-    measures = [primary, *(name for name in found["measures"] if name != primary and _region(name) in ("", "head"))]
+    measures = [primary, *(name for name in found["measures"] if name != primary and _is_shown(name, primary))]
     ends = [bounds_of(row, primary) for row in rows.values()]
     reach = max((abs(value) for end in ends if end for value in end if math.isfinite(value)), default=1.0)
     reach = max(reach, 1.5 * (found["margin"] or 0.0)) or 1.0
@@ -177,7 +178,7 @@ def _table(found: Mapping[str, Any]) -> str:
         drawn = "" if bounds is None else charts.interval(*bounds, (-reach, reach), found["margin"])
         failed = f" <small>{row['diverged']} diverged</small>" if row["diverged"] else ""
         cells = [
-            _escape(name), drawn, interval(row, primary).replace("-", "−"), f"<span>{verdict}</span>{more}",
+            _escape(name), drawn, _stacked(interval(row, primary).replace("-", "−")), f"<span>{verdict}</span>{more}",
             *(_mean(row["scores"][measure]) for measure in measures),
             f"{row['cells']}{failed}",
         ]  # fmt: skip
@@ -187,6 +188,19 @@ def _table(found: Mapping[str, Any]) -> str:
             + "".join(f"<td {kinds[index] if index < 4 else ''}>{text}</td>" for index, text in enumerate(cells))
         )
     return _in_table(head, body)
+
+
+def _is_shown(measure: str, primary: str) -> bool:
+    """Whether a measure is in the first table: of the image and the head; elsewhere than in test frames, that of the
+    primary one's kind alone."""
+    name, _, place = measure.partition("@")
+    return _region(name) in ("", "head") and (not place or kind_of(name) == kind_of(primary))
+
+
+def _stacked(difference: str) -> str:
+    """A difference with its interval on a line of its own."""
+    mean, space, span = difference.partition(" ")
+    return f"{mean}<small>{span}</small>" if space else mean
 
 
 def _in_table(head: Sequence[str], body: Sequence[str]) -> str:

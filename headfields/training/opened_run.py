@@ -112,9 +112,15 @@ class Run:
             options: arguments of `Trainer` in place of the run's, as `bar=False`.
 
         Raises:
-            ValueError: the run is of a `Trainer` of your own, whose losses no file holds; or `load_run` was given a
-                folder that holds another capture.
+            ValueError: the run is of a `Trainer` of your own, whose losses no file holds, or of `headfields distill`,
+                which trains on what a teacher draws; or `load_run` was given a folder that holds another capture.
         """
+        if "distilled" in self.config:
+            raise ValueError(
+                f"load_run: it was distilled from {self.config.get('teacher')}, which draws its images: "
+                f"continue it with headfields distill {self.config.get('teacher')} --out {self.folder.path} --resume "
+                "--minutes N"
+            )
         if self.config["model"] is None or "training" not in self.config:
             raise ValueError(
                 f"load_run: {self.folder.path} was trained by a Trainer of your own, whose losses and callbacks are in "

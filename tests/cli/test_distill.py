@@ -9,6 +9,7 @@ import torch
 from headfields.apps.distillation import TeacherViews
 from headfields.avatar.splat_avatar import SplatAvatar, load_avatar
 from headfields.cli import main
+from headfields.training.opened_run import load_run
 from tests.cli.test_cli import fails
 from tests.tables import table
 
@@ -47,6 +48,8 @@ def test_a_volume_becomes_gaussians_over_an_interruption(teacher, tmp_path, caps
     again = ["distill", str(teacher), "--out", str(out), "--resume", "--steps", "4", "--limit", "1", "--device", "cpu"]
     assert main(again) == 0  # the other options are the run's
     assert main(["evaluate", str(out), "--limit", "1", "--device", "cpu"]) == 0
+    with pytest.raises(ValueError, match=r"was distilled from .*: continue it with headfields distill .* --resume"):
+        load_run(out, device="cpu").trainer()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["psnr"] == pytest.approx(json.loads((out / "metrics.json").read_text())["psnr"], abs=1e-9)
     assert torch.isfinite(torch.tensor(figures["psnr"]))
