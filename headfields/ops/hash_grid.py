@@ -7,8 +7,7 @@ integers; gradients that are not needed (`needs`) are neither computed nor alloc
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Sequence  # noqa: UP035 (ops/registration.py)
 
 import numpy as np
 import torch

@@ -7,7 +7,7 @@ assigns to the rows of x.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from typing import List, Sequence  # noqa: UP035 (ops/registration.py)
 
 import torch
 from jaxtyping import Float, Int
@@ -260,7 +260,7 @@ def _mlp_backward(
     biases: Sequence[Tensor],
     index: Tensor | None,
     needs: Sequence[bool],
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """Gradients by x, weights and biases, in this order; empty tensors where `needs` is False."""
     tensors = [grad, x, *weights, *biases]
     if use_native(x) and x.dtype == torch.float32:

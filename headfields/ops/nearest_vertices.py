@@ -1,6 +1,7 @@
 """The k nearest vertices of a mesh or point set, and weights by inverse distance."""
 
 from dataclasses import dataclass
+from typing import Sequence  # noqa: UP035 (ops/registration.py)
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +31,9 @@ class NearestVertices:
 
 
 @torch.library.custom_op("headfields::vertex_refit", mutates_args=())
-def _refit(vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]) -> tuple[Tensor, Tensor]:
+def _refit(
+    vertices: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
     positions = vertices.new_empty(vertices.shape[0], slot.shape[0], 24)
     if use_native(vertices):

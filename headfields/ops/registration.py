@@ -2,7 +2,8 @@
 
 An operation is three bodies and this line. `torch.library.custom_op` takes the first, which runs a kernel: the C++
 module's on the CPU, Warp's elsewhere (`dispatch`, `warp_launch`). The others are its derivative, itself made of
-registered operations, and its definition in plain PyTorch (`reference/`).
+registered operations, and its definition in plain PyTorch (`reference/`). Annotations of the bodies take `Sequence` and
+`List` from `typing`: PyTorch 2.6 reads no others.
 """
 
 from collections.abc import Callable, Sequence

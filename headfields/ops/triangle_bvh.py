@@ -5,6 +5,7 @@ face what is differentiable, in PyTorch.
 """
 
 from dataclasses import dataclass
+from typing import Sequence  # noqa: UP035 (ops/registration.py)
 
 import torch
 from jaxtyping import Float, Int
@@ -59,7 +60,7 @@ class RayHit:
 
 @torch.library.custom_op("headfields::bvh_refit", mutates_args=())
 def _refit(
-    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: list[int]
+    vertices: Tensor, faces: Tensor, children: Tensor, order: Tensor, slot: Tensor, levels: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     bounds = vertices.new_empty(vertices.shape[0], children.shape[0], 48)
     triangles = vertices.new_empty(vertices.shape[0], slot.shape[0], 144)

@@ -5,8 +5,8 @@ definition.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, Sequence, get_args  # noqa: UP035 (ops/registration.py)
 
 import torch
 from jaxtyping import Float, Int
