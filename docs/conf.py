@@ -19,8 +19,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 exclude_patterns = ["_build", "_extension", "_pages", "README.md"]  # README.md is included by index.md
 html_theme = "furo"
 html_title = f"headfields {release}"
-# Versions that lie beside this one on a server, newest first: HEADFIELDS_DOCS_VERSIONS="0.5.0 0.4.1". The folder of each
-# is its name, and the list of them stands below the search; without it, the title alone names the version.
+# Versions that lie beside this one on a server, newest first: HEADFIELDS_DOCS_VERSIONS="0.5.0 0.4.1". The folder of
+# each is its name, and the list of them stands below the search; without it, the title alone names the version.
 html_context = {"versions": os.environ.get("HEADFIELDS_DOCS_VERSIONS", "").split()}
 templates_path = ["_extension/templates"]
 html_sidebars = {
@@ -31,7 +31,7 @@ html_sidebars = {
         "sidebar/scroll-start.html",
         "sidebar/navigation.html",
         "sidebar/scroll-end.html",
-    ]  # fmt: skip
+    ]
 }
 html_show_sphinx = False
 html_copy_source = False

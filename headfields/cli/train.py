@@ -48,6 +48,7 @@ def train(
     memory: int = 2048,
     device: str = "auto",
     devices: Count = 1,
+    nodes: Count = 1,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
     logger: Literal["csv", "tensorboard", "wandb"] | None = None,
 ) -> None:
@@ -105,6 +106,8 @@ def train(
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
         devices: Number of processes that train together, each on its own GPU (on the CPU they share its cores) and on
             its share of each step's rays. The command starts the others itself, unless torchrun does.
+        nodes: Number of machines, each with --devices processes. The same command is started on each of them, with
+            NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment or by torchrun; all see the capture and RUN.
         precision: 32-true (the recipe cpu's), bf16-mixed or 16-mixed: the networks compute in 16 bits. For GPUs.
         logger: Also write the figures of log.jsonl to RUN/logs, for other programs: csv, tensorboard, or wandb (Weights
             & Biases); the last two have to be installed.
@@ -116,8 +119,10 @@ def train(
     folder = _one_folder(capture, live)
     arguments = presets.parse_overrides(model, list(set))  # before a large capture is read
     torch_device = open_run.choose_device(device)
-    if live is not None and devices > 1:
-        raise CommandError(f"--live with --devices {devices}: frames would join at different steps; use one device")
+    if live is not None and devices * nodes > 1:
+        raise CommandError(
+            f"--live with --devices {devices} --nodes {nodes}: frames would join at different steps; use one device"
+        )
     if live is not None and convention is not None:
         raise CommandError("--convention is for --capture; frames that --live reads decide for themselves")
     callbacks: list[Any] = []
@@ -134,7 +139,8 @@ def train(
         run = train_preset(
             model, source, out, minutes=minutes, steps=steps, resume=resume, seed=seed, recipe=recipe,
             arguments=arguments, mouth=mouth if live is None else None, convention=convention, memory_mb=memory,
-            device=torch_device, devices=devices, callbacks=callbacks, loggers=[] if logger is None else [logger],
+            device=torch_device, devices=devices, num_nodes=nodes, callbacks=callbacks,
+            loggers=[] if logger is None else [logger],
             rays=rays, samples=samples, frames=frames, learning_rate=learning_rate,
             network_learning_rate=network_learning_rate, learning_rates=_part_rates(learning_rates), schedule=schedule,
             depth=depth, depth_start=depth_start, opacity=opacity, precision=precision,

@@ -32,7 +32,8 @@ class BatchSource:
 
     Raises:
         TypeError: the capture cannot draw patches, or a number is not whole.
-        ValueError: the patches cannot be divided among the processes, or are larger than the image.
+        ValueError: the patches cannot be divided among the processes, or are larger than the image; or there are more
+            processes than whole images in a step.
     """
 
     def __init__(
@@ -58,6 +59,11 @@ class BatchSource:
             raise TypeError(
                 f"Trainer: the avatar renders whole images, and {type(capture).__name__} has no sample_images; see "
                 "headfields.data.Capture.sample_images"
+            )
+        if whole_images and frames_per_step < processes.count:
+            raise ValueError(
+                f"Trainer: frames_per_step is {frames_per_step} with {processes.count} processes, each of which "
+                "renders whole images of a step; pass at least as many"
             )
         if patch is None:
             return

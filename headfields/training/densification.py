@@ -18,6 +18,7 @@ from headfields.losses.base import check_positive
 from headfields.networks.gaussians import Gaussians
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.parts import Deformer
+from headfields.training.processes import Processes
 
 __all__ = ["DensityControl", "check_moments", "check_trainer", "numbers_of", "step_generator", "world_sizes"]
 
@@ -52,7 +53,8 @@ class DensityControl:
     one) trains 600,000 steps with start=10_000, stop=600_000, every=2_000 and reset_every=60_000. Clones stay
     where their original is, as in the released code; children are drawn around their parent in canonical space.
 
-    Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one.
+    Deterministic: random numbers depend on `seed` and the step alone. A resumed run equals an unbroken one. Several
+    processes add up what each has drawn, in every step, and so decide alike.
 
     Args:
         start, stop, every: the steps after which it acts; `stop` is the first after which it no longer does. A run that
@@ -77,8 +79,7 @@ class DensityControl:
         last: what the last call did: "cloned", "split", "pruned", "count".
 
     Raises:
-        ValueError: an argument is out of range. Later: the avatar has no Gaussians, the capture has other sizes, or
-            several processes train together.
+        ValueError: an argument is out of range. Later: the avatar has no Gaussians, or the capture has other sizes.
         TypeError: later: an optimizer whose moments are not rows of the parameters, or do not start at zero.
     """
 
@@ -147,9 +148,9 @@ class DensityControl:
         return step < self.stop
 
     def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
-        """Adds the step's gradients if the optimizer has taken it."""
+        """Adds the step's gradients, of all processes, if the optimizer has taken it."""
         if step < self.stop:
-            self._add(rendering, taken)
+            self._add(rendering, taken, trainer.processes)
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """Acts where it is due."""
@@ -194,23 +195,31 @@ class DensityControl:
             self._radii = torch.zeros_like(self._sum) if self._radii is None else self._radii.to(device)
 
     @torch.no_grad()
-    def _add(self, rendering: Any, taken: Bool[Tensor, ""]) -> None:
+    def _add(self, rendering: Any, taken: Bool[Tensor, ""], processes: Processes) -> None:
         assert self._sum is not None and self._drawn is not None
-        sizes = world_sizes(rendering)
+        sizes = processes.maximum(world_sizes(rendering))
         self._sizes.copy_(torch.where(taken, sizes, self._sizes))
         if self._radii is not None:
-            radii = rendering.rasterized.radii.amax(0).to(self._radii)
+            radii = processes.maximum(rendering.rasterized.radii.amax(0).to(self._radii))
             self._radii.copy_(torch.where(taken, torch.maximum(radii, self._radii), self._radii))
         means2d_offset = rendering.means2d_absgrad if self.absolute else rendering.means2d_offset
-        if means2d_offset is None or means2d_offset.grad is None:  # nothing was drawn
+        grad = None if means2d_offset is None else means2d_offset.grad  # None: nothing was drawn
+        if grad is None and not processes.several:
             return
         height, width = rendering.opacity.shape[-2:]
-        # 3DGS differentiates by coordinates in [-1, 1], and the loss of one image; here of the mean over frames.
-        across, down = (0.5 * side * len(means2d_offset) for side in (width, height))
-        length = torch.hypot(means2d_offset.grad[..., 0] * across, means2d_offset.grad[..., 1] * down)
-        drawn = (rendering.rasterized.radii > 0) & taken
-        self._sum += torch.where(drawn, length, 0.0).sum(0).float()
-        self._drawn += drawn.sum(0)
+        frames: Any = rendering.opacity[..., 0, 0].numel()
+        if processes.several:
+            frames = processes.sum(self._sum.new_tensor(float(frames)))
+        if grad is None:
+            length, drawn = torch.zeros_like(self._sum), torch.zeros_like(self._drawn)
+        else:
+            # 3DGS differentiates by coordinates in [-1, 1], and the loss of one image; here of the mean over frames.
+            across, down = (0.5 * side * frames for side in (width, height))
+            is_drawn = (rendering.rasterized.radii > 0) & taken
+            lengths = torch.hypot(grad[..., 0] * across, grad[..., 1] * down)
+            length, drawn = torch.where(is_drawn, lengths, 0.0).sum(0).float(), is_drawn.sum(0)
+        self._sum += processes.sum(length)
+        self._drawn += processes.sum(drawn.to(self._drawn))
 
     @torch.no_grad()
     def _refine(
@@ -306,7 +315,7 @@ def check_trainer(owner: str, trainer: Any) -> Gaussians:
     """The Gaussians of the trainer's avatar, which a callback changes.
 
     Raises:
-        ValueError: it has none, or several processes train together.
+        ValueError: it has none.
     """
     gaussians = getattr(trainer.avatar, "gaussians", None)
     if not isinstance(gaussians, Gaussians):
@@ -314,8 +323,6 @@ def check_trainer(owner: str, trainer: Any) -> Gaussians:
             f"{owner}: the avatar, a {type(trainer.avatar).__name__}, has no Gaussians; it changes those of a "
             "headfields.SplatAvatar"
         )
-    if trainer.processes.several:
-        raise ValueError(f"{owner}: several processes would change Gaussians each in its own way; train with devices=1")
     check_moments(owner, trainer.optimizer, gaussians)
     return gaussians
 

@@ -53,8 +53,7 @@ class MCMC:
         last: what the last call did: "relocated", "added", "count".
 
     Raises:
-        ValueError: an argument is out of range. Later: the avatar has no Gaussians, or several processes train
-            together.
+        ValueError: an argument is out of range. Later: the avatar has no Gaussians.
         TypeError: later: an optimizer whose moments are not rows of the parameters, or do not start at zero.
 
     Source: Kheradmand et al. 2024, "3D Gaussian Splatting as Markov Chain Monte Carlo", sections 3.2 to 3.4; steps,
@@ -96,7 +95,12 @@ class MCMC:
     def on_launch(self, trainer: Any, rendering: Any, taken: Bool[Tensor, ""], step: int) -> None:
         """Keeps the units of the Gaussians' coordinates; 0, which is no noise, if the optimizer has not taken the
         step."""
-        self._sizes.copy_(torch.where(taken, _coordinates(rendering), 0.0))
+        sizes, processes = _coordinates(rendering), trainer.processes
+        if processes.several:  # the mean over the frames of all
+            frames = sizes.new_full((1,), float(rendering.opacity[..., 0, 0].numel()))
+            sums = processes.sum(torch.cat([sizes * frames, frames]))
+            sizes = sums[:-1] / sums[-1]
+        self._sizes.copy_(torch.where(taken, sizes, 0.0))
 
     def on_step(self, trainer: Any, outcome: Any) -> None:
         """Moves Gaussians where that is due, and adds the noise."""

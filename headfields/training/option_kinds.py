@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _WHOLE = ("rays", "samples", "frames", "rays_per_step", "samples_per_step", "most_rays", "frames_per_step", "patch",
-          "patches_per_step", "depth_start", "seed")  # fmt: skip
+          "patches_per_step", "depth_start", "seed", "num_nodes")  # fmt: skip
 _NUMBERS = ("learning_rate", "network_learning_rate", "final_rate", "eps", "weight_decay", "ema", "depth", "opacity",
             "checkpoint_seconds", "picture_seconds", "minutes", "steps")  # fmt: skip
 _NOT_NEGATIVE = ("eps", "weight_decay", "checkpoint_seconds", "picture_seconds")

@@ -36,6 +36,7 @@ def launch(
     precision: str,
     callbacks: Sequence[Any] = (),
     loggers: Sequence[Any] = (),
+    nodes: int = 1,
 ) -> tuple[Any, torch.amp.GradScaler | None]:
     """Starts (or joins) the processes; returns the Fabric object and the gradient scaler of `"16-mixed"`.
 
@@ -50,6 +51,8 @@ def launch(
         )
     target = device_named("Trainer", device)
     count = devices if isinstance(devices, int) else len(devices)
+    if nodes < 1:
+        raise ValueError(f"Trainer: num_nodes is {nodes}; expected how many machines train together, at least 1")
     if count < 1:
         raise ValueError(f"Trainer: devices is {devices}; expected how many processes, at least 1")
     most = max(os.cpu_count() or 1, 8)
@@ -70,12 +73,13 @@ def launch(
         selected = [target.index]
     arguments: dict[str, Any] = {
         "accelerator": target.type, "devices": selected, "callbacks": list(callbacks), "loggers": list(loggers),
+        "num_nodes": nodes,
     }  # fmt: skip
     if scaler is None:
         arguments["precision"] = precision
     else:
         arguments["plugins"] = [MixedPrecision("16-mixed", target.type, scaler)]
-    if count > 1 or strategy == "ddp":
+    if count > 1 or nodes > 1 or strategy == "ddp":
         arguments["strategy"] = "ddp"
     fabric = Fabric(**arguments)
     fabric.launch()
@@ -149,6 +153,12 @@ class Processes:
             sent = flat.to(torch.uint8) if dtype == torch.bool else flat
             _communicate(distributed.broadcast, sent, 0)
             _unpack(sent.to(dtype), group)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes, in place."""
+        if self.several:
+            _communicate(distributed.all_reduce, tensor)
+        return tensor
 
     def maximum(self, tensor: Tensor) -> Tensor:
         """The elementwise maximum over processes, in place."""

@@ -66,6 +66,7 @@ def train(
     memory_mb: int | float = 2048,
     device: torch.device | str = "auto",
     devices: int | Sequence[int] = 1,
+    num_nodes: int = 1,
     callbacks: Sequence[Any] = (),
     loggers: Sequence[Any] = (),
     bar: bool = True,
@@ -91,7 +92,7 @@ def train(
         mouth: of a capture that is given as a folder, as in `load_capture`; None: the recipe's.
         convention: of the matrices in the files of a capture that is given as a folder, as in `load_capture`.
         memory_mb: memory for decoded frames, of a folder.
-        device, devices, callbacks, loggers, bar: as in `Trainer`; callbacks are added to the recipe's.
+        device, devices, num_nodes, callbacks, loggers, bar: as in `Trainer`; callbacks are added to the recipe's.
         fine_tune: whether the tracking of the training frames is trained too: "none"; "rigid", the pose of the head;
             "all", also expression and joints, for captures that have a head's parameters (`FineTuning`). None: the
             recipe's: none, but of GaussianAvatars' `released` all where the capture has them.
@@ -169,7 +170,8 @@ def train(
     if isinstance(source, LiveCapture):
         callbacks = [LiveFrames(), *callbacks]
     further = {
-        "out": out, "device": device, "devices": devices, "loggers": loggers, "callbacks": callbacks, "bar": bar,
+        "out": out, "device": device, "devices": devices, "num_nodes": num_nodes, "loggers": loggers,
+        "callbacks": callbacks, "bar": bar,
         "fine_tuning": chosen.fine_tuning.of_mode(mode),
     }  # fmt: skip
     trainer = trainer_of(chosen, avatar, source, training, config["seed"], further)

@@ -124,7 +124,10 @@ class Trainer:
         devices: number of processes that train together, each on a device of its own (on the CPU: sharing its cores);
             on CUDA also a list of device numbers. `rays_per_step` is the number of rays of all together. The script is
             started again for each further process, unless torchrun has started them.
-        strategy: `"ddp"` or `"auto"`, which is `"ddp"` with several devices.
+        num_nodes: number of machines that train together, each with `devices` processes. On each the script is started
+            once, by torchrun or with `NODE_RANK`, `MASTER_ADDR` and `MASTER_PORT` in the environment, as for Lightning
+            Fabric; `out` is a folder that all see.
+        strategy: `"ddp"` or `"auto"`, which is `"ddp"` with several devices or machines.
         precision: `"32-true"`, `"bf16-mixed"` or `"16-mixed"` (with a gradient scaler), as Lightning Fabric names
             them. Networks compute in 16 bits; geometry, compositing and parameters stay in float32. Few CPUs gain
             from bfloat16, and none from float16.
@@ -186,6 +189,7 @@ class Trainer:
         out: Path | str | None = None,
         device: torch.device | str = "auto",
         devices: int | Sequence[int] = 1,
+        num_nodes: int = 1,
         strategy: str = "auto",
         precision: str = "32-true",
         asynchronous: bool | str = "auto",
@@ -198,15 +202,15 @@ class Trainer:
     ) -> None:
         check_avatar_and_capture("Trainer", avatar, capture)
         check_kinds(
-            "Trainer", ("learning_rates", "schedules", "seed", "devices", "checkpoint_seconds", "picture_seconds",
-                        "callbacks", "loggers", "bar"),
+            "Trainer", ("learning_rates", "schedules", "seed", "devices", "num_nodes", "checkpoint_seconds",
+                        "picture_seconds", "callbacks", "loggers", "bar"),
             rays_per_step=rays_per_step, samples_per_step=samples_per_step, most_rays=most_rays,
             frames_per_step=frames_per_step, pixel_weights=pixel_weights, learning_rate=learning_rate,
             network_learning_rate=network_learning_rate, learning_rates=learning_rates, final_rate=final_rate,
             schedules=schedules, betas=betas, eps=eps, weight_decay=weight_decay, parameter_groups=parameter_groups,
             ema=ema, patch=patch, patches_per_step=patches_per_step, seed=seed, out=out, devices=devices,
-            checkpoint_seconds=checkpoint_seconds, picture_seconds=picture_seconds, callbacks=callbacks,
-            loggers=loggers, bar=bar,
+            num_nodes=num_nodes, checkpoint_seconds=checkpoint_seconds, picture_seconds=picture_seconds,
+            callbacks=callbacks, loggers=loggers, bar=bar,
         )  # fmt: skip
         defaults = defaults_for(avatar)
         if optimizer is not None and not (betas is None and eps is None):
@@ -286,7 +290,7 @@ class Trainer:
         self.callbacks = list(callbacks)
         named = [logger for logger in loggers if isinstance(logger, str)]
         objects = [logger for logger in loggers if not isinstance(logger, str)]
-        self.fabric, self.scaler = launch(device, devices, strategy, precision, self.callbacks, objects)
+        self.fabric, self.scaler = launch(device, devices, strategy, precision, self.callbacks, objects, num_nodes)
         self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)

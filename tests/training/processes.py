@@ -24,8 +24,10 @@ from headfields.renderers import UniformSampler, VolumeRenderer
 from headfields.training import Trainer
 from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
+from tests.training.gaussians import CONTROLS, make
 
 STEPS, CODES_STEPS, BALL_STEPS, BALL_RAYS = 16, 5, 56, 192  # the ball's grid culls from step 48 on
+GAUSSIAN_STEPS = 9
 
 
 class OneNumberARay(FakeAvatar):
@@ -69,7 +71,7 @@ class Mischief(HuberColor):
 
 
 def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    average = {f"ema/{name}": tensor for name, tensor in trainer.ema.average.items()}
+    average = {} if trainer.ema is None else {f"ema/{name}": each for name, each in trainer.ema.average.items()}
     return {**{name: tensor.clone() for name, tensor in trainer.avatar.state_dict().items()}, **average}
 
 
@@ -94,6 +96,11 @@ def codes_trainer(**options) -> Trainer:
     return ball_trainer(64, avatar, **{"frames_per_step": 1, "learning_rate": None, **options})
 
 
+def gaussian_trainer(control: str, **options) -> Trainer:
+    """Gaussians that come and go, of whole images; two of these are drawn in each step."""
+    return make(CONTROLS[control](), frames_per_step=2, **options)
+
+
 def scenario(name: str, out: Path, rank: int) -> dict[str, Any]:
     two = {"devices": 2, "strategy": "ddp"}
     match name:
@@ -106,6 +113,10 @@ def scenario(name: str, out: Path, rank: int) -> dict[str, Any]:
         case "ball":
             trainer = ball_trainer(BALL_RAYS, out=out / "ball", checkpoint_seconds=0.0, **two)
             return outcome(trainer, steps=BALL_STEPS)
+        case "density" | "mcmc":
+            return outcome(gaussian_trainer(name, **two), steps=GAUSSIAN_STEPS)
+        case "nodes":
+            return outcome(disc_trainer(seed=rank, out=out / "nodes", devices=1, num_nodes=2), steps=STEPS)
         case "minutes":
             return outcome(disc_trainer(schedule="exponential", **two), minutes=0.1 / 60)
         case "full":
@@ -119,7 +130,7 @@ def scenario(name: str, out: Path, rank: int) -> dict[str, Any]:
 def main() -> None:
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    rank = int(os.environ.get("LOCAL_RANK", "0")) + int(os.environ.get("NODE_RANK", "0"))  # a process a machine
     torch.save({name: scenario(name, out, rank) for name in sys.argv[2:]}, out / f"rank{rank}.pt")
 
 

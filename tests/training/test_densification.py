@@ -11,6 +11,7 @@ from headfields.networks import Gaussians
 from headfields.parts import Deformer
 from headfields.training import MCMC, DensityControl
 from headfields.training.mcmc import relocated
+from headfields.training.processes import Processes
 from tests.shapes import uv_sphere
 from tests.tables import table
 
@@ -50,7 +51,8 @@ def make(opacities, scales=None, face=None, optimizer=torch.optim.Adam):
     trainer = SimpleNamespace(
         avatar=SimpleNamespace(gaussians=gaussians, renderer=SimpleNamespace(absolute=False), deformer=Canonical()),
         optimizer=built,
-        progress=SimpleNamespace(step=0), fraction=0.0, processes=SimpleNamespace(several=False), resized=lambda: None,
+        progress=SimpleNamespace(step=0), fraction=0.0, resized=lambda: None,
+        processes=Processes(0, 1, torch.device("cpu")),
     )  # fmt: skip
     return gaussians, trainer
 
@@ -392,9 +394,6 @@ def test_optimizers_that_cannot_follow_are_named(optimizer, message, control):
 def test_what_they_need_of_the_trainer(kind):
     _, trainer = make([0.5])
     kind().on_start(trainer)
-    trainer.processes.several = True
-    with pytest.raises(ValueError, match=f"{kind.__name__}: several processes"):
-        kind().on_start(trainer)
     trainer.avatar.gaussians = None
     with pytest.raises(ValueError, match=f"{kind.__name__}: the avatar, a SimpleNamespace, has no Gaussians"):
         kind().on_start(trainer)

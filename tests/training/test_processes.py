@@ -1,6 +1,7 @@
 """Two processes with half the rays each, against one with all of them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,22 @@ import pytest
 import torch
 
 from headfields.runs.folder import RunFolder
+from headfields.training.batches import BatchSource
 from headfields.training.processes import Processes, SharedBuffers
+from tests.avatar.test_splat_avatar import Colored
 from tests.tables import table
 from tests.training.ball import ball_trainer
-from tests.training.processes import BALL_RAYS, BALL_STEPS, CODES_STEPS, STEPS, codes_trainer, disc_trainer, tensors
+from tests.training.processes import (
+    BALL_RAYS,
+    BALL_STEPS,
+    CODES_STEPS,
+    GAUSSIAN_STEPS,
+    STEPS,
+    codes_trainer,
+    disc_trainer,
+    gaussian_trainer,
+    tensors,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +113,59 @@ def test_rows_of_a_latent_table(more):
     assert torch.equal(first["codes.light.table"], second["codes.light.table"])
     difference = (first["codes.light.table"] - whole["codes.light.table"]).abs()
     assert float(difference.mean()) < 0.05 * trainer.rates["codes"]  # of what a step moves a code by
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["density", "mcmc"])
+def test_gaussians_come_and_go_alike(gaussians, control):
+    """Two processes of one image each decide by the sums over both."""
+    first, second = (ranks[control]["state"] for ranks in gaussians)
+    trainer = gaussian_trainer(control)
+    trainer.fit(steps=GAUSSIAN_STEPS)
+    whole = tensors(trainer)
+    assert len(whole["gaussians.position"]) > 30
+    for name, tensor in whole.items():
+        assert torch.equal(first[name], second[name]), f"{name} differs between processes"
+        torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.fixture(scope="module")
+def gaussians(tmp_path_factory):
+    return by_two(tmp_path_factory.mktemp("gaussians"), "density", "mcmc")
+
+
+def test_whole_images_need_as_many_as_processes():
+    capture, second = Colored(), Processes(1, 2, torch.device("cpu"))
+    arguments = torch.arange(3), None
+    assert BatchSource(capture, second, *arguments, 2, "black", None, None, 0, True).frames_per_step == 2
+    with pytest.raises(ValueError, match="frames_per_step is 1 with 2 processes"):
+        BatchSource(capture, second, *arguments, 1, "black", None, None, 0, True)
+
+
+@pytest.mark.slow
+def test_two_machines_reach_what_one_process_reaches(tmp_path, one):
+    """Each is started by itself, finds the other at an address, and sees the same folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-m", "tests.training.processes", str(tmp_path), "nodes"]
+    machines = [
+        subprocess.Popen(command, cwd=ROOT, env=environment() | address | {"NODE_RANK": str(number)},
+                         stderr=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]  # fmt: skip
+    try:
+        said = [machine.communicate(timeout=500)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert not any(machine.returncode for machine in machines), said[0][-2000:] + said[1][-2000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)["nodes"] for rank in (0, 1))
+    assert first["step"] == second["step"] == STEPS
+    for name, tensor in one[0].items():
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} differs between machines"
+        close = first["state"][name], tensor
+        torch.testing.assert_close(*close, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_only_the_first_process_writes(folder, outcomes):
