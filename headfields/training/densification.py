@@ -207,7 +207,7 @@ class DensityControl:
         if grad is None and not processes.several:
             return
         height, width = rendering.opacity.shape[-2:]
-        frames: Any = rendering.opacity[..., 0, 0].numel()
+        frames: Any = len(rendering.rasterized.radii)
         if processes.several:
             frames = processes.sum(self._sum.new_tensor(float(frames)))
         if grad is None:

@@ -97,7 +97,7 @@ class MCMC:
         step."""
         sizes, processes = _coordinates(rendering), trainer.processes
         if processes.several:  # the mean over the frames of all
-            frames = sizes.new_full((1,), float(rendering.opacity[..., 0, 0].numel()))
+            frames = sizes.new_full((1,), float(len(rendering.rasterized.radii)))
             sums = processes.sum(torch.cat([sizes * frames, frames]))
             sizes = sums[:-1] / sums[-1]
         self._sizes.copy_(torch.where(taken, sizes, 0.0))

@@ -156,7 +156,7 @@ def test_a_mistake_is_told_its_remedy(mistake: str, world: World, unchecked: Non
 def test_options_of_another_kind_are_refused_by_name(world: World, unchecked: None) -> None:
     wrong: dict[str, tuple[Any, ...]] = {
         **dict.fromkeys(("rays_per_step", "samples_per_step", "most_rays", "frames_per_step"), ("10", 1.5, True)),
-        **dict.fromkeys(("patch", "patches_per_step", "seed"), ("10", 1.5, True)),
+        **dict.fromkeys(("patch", "patches_per_step", "seed", "num_nodes"), ("10", 1.5, True)),
         **dict.fromkeys(("learning_rate", "network_learning_rate", "final_rate"), ("0.1", True, [0.1])),
         **dict.fromkeys(("eps", "weight_decay", "checkpoint_seconds", "picture_seconds"), ("1", True, -1, math.nan)),
         **dict.fromkeys(("learning_rates", "pixel_weights"), ("0.1", 0.1, [1], {"mouth": "1"})),
