@@ -80,16 +80,17 @@ def _checked(function: Any) -> Any:
     if function.__annotations__ in ({}, {"return": None}) or hasattr(function, "__no_type_check__"):
         return function  # nothing to check; and what a record does after its `__init__` stays traceable
     check, code = None, function.__code__  # which all functions of one definition within another share
+    local = "<locals>" in function.__qualname__
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if _left_out:  # a global: torch.compile cannot trace jaxtyping's configuration everywhere
             return function(*args, **kwargs)
+        nonlocal check
         calls = _calls.get(code, 0)
-        if calls == _CALLS:
+        if calls == _CALLS or (calls and check is None and local and _CALLS > 0):  # made anew, as one that was checked
             return function(*args, **kwargs)
         _calls[code] = calls + 1
-        nonlocal check
         if check is None:  # at the first call, when all names can be resolved, and never for most functions
             check = _checking(function)
         return check(*args, **kwargs)

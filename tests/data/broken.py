@@ -1,5 +1,6 @@
 """Breaking a copy of a folder in many ways, and what must come of each: a named error, or the reason why not."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ class Broken:
 def params(rows: Iterable[Broken], default: int = 15) -> list[Any]:
     """Test parameters: `default` of the rows, evenly over them, in the default run; the others are slow."""
     table = list(rows)
-    assert len({row.name for row in table}) == len(table) >= 100
+    assert len({row.name for row in table}) == len(table) >= 50
     chosen = {round(index) for index in np.linspace(0, len(table) - 1, default)}
     return [
         pytest.param(row, id=row.name, marks=() if index in chosen else pytest.mark.slow)
@@ -66,6 +67,38 @@ def files(path: str, *names: str, missing: tuple[str, ...] | None = ()) -> Itera
     yield Broken(f"{path}: empty", lambda folder: (folder / path).write_bytes(b""), names)
     yield Broken(f"{path}: half", half, names)
     yield Broken(f"{path}: noise", lambda folder: (folder / path).write_bytes(bytes(range(256)) * 3), names)
+
+
+def put(owner: dict[str, Any], key: str, new: Any) -> None:
+    """Sets an entry, to `new` or to what `new` makes of it; an ellipsis removes it."""
+    value = new(owner[key]) if callable(new) else new
+    if value is ...:
+        del owner[key]
+    else:
+        owner[key] = value
+
+
+def array(path: str, key: str, new: Any) -> Callable[[Path], None]:
+    """Puts an array into an npz file."""
+
+    def apply(folder: Path) -> None:
+        rows = dict(np.load(folder / path))
+        put(rows, key, new)
+        np.savez(folder / path, **rows)
+
+    return apply
+
+
+def in_json(pattern: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Applies `change(content)` to JSON files."""
+
+    def apply(folder: Path) -> None:
+        for path in folder.glob(pattern):
+            content = json.loads(path.read_text())
+            change(content)
+            path.write_text(json.dumps(content))
+
+    return apply
 
 
 ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {

@@ -1,6 +1,4 @@
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from PIL import Image
 from headfields.data import load_capture
 from headfields.data.errors import CaptureError
 from headfields.records import Camera
+from tests.data import broken
 from tests.data.formats import vhap_folder
 
 SIZE = (60, 64)
@@ -67,11 +66,6 @@ def written(head, tmp_path_factory):
     return write(tmp_path_factory.mktemp("imavatar") / "MVI_1810", head)
 
 
-@pytest.fixture
-def folder(written, tmp_path):
-    return Path(shutil.copytree(written, tmp_path / "one"))
-
-
 @pytest.mark.parametrize(
     ("scale", "old"),
     [(1.0, False), *(pytest.param(4.0, old, marks=pytest.mark.slow) for old in (False, True))],
@@ -96,55 +90,37 @@ def test_root_is_not_for_this_layout(written, head):
         load_capture(written, head=head, root=written.parent)
 
 
-def _mutations():
+def _in_header(change):
+    return broken.in_json("flame_params.json", change)
+
+
+def _frame_rows():
     for key in ("world_mat", "expression", "pose", "file_path"):
         for kind, value in {"missing": ..., "text": "x y", "null": None, "object": {"a": 1}, "nan": [float("nan")] * 15,
                             "short": [0.0]}.items():  # fmt: skip
-            yield f"{key} {kind}", key, value
-    yield "world_mat scaled", "world_mat", (3 * np.eye(4)[:3]).tolist()
-    yield "world_mat mirrored", "world_mat", np.diag([-1.0, 1, 1, 1])[:3].tolist()
-    yield "expression long", "expression", [1.0] * 300
-    yield "pose in degrees rows", "pose", [[0.0, 0, 0]] * 5
-    yield "file_path of another folder", "file_path", "../other/image/1"
+            yield key, kind, value
+    yield "world_mat", "scaled", (3 * np.eye(4)[:3]).tolist()
+    yield "world_mat", "mirrored", np.diag([-1.0, 1, 1, 1])[:3].tolist()
+    yield "expression", "long", [1.0] * 300
+    yield "pose", "in degrees rows", [[0.0, 0, 0]] * 5
+    yield "file_path", "of another folder", "../other/image/1"
 
 
-@pytest.mark.parametrize(("key", "value"), [pytest.param(k, v, id=name) for name, k, v in _mutations()])
-def test_broken_fields_are_named(folder, head, key, value):
-    path = folder / "flame_params.json"
-    content = json.loads(path.read_text())
-    if value is ...:
-        del content["frames"][1][key]
-    else:
-        content["frames"][1][key] = value
-    path.write_text(json.dumps(content))
-    with pytest.raises(CaptureError, match=rf"flame_params.json, frames\[1\].*{key}"):
-        load_capture(folder, head=head).validate()
+def _rows():
+    for key, kind, value in _frame_rows():
+        apply = _in_header(lambda content, key=key, value=value: broken.put(content["frames"][1], key, value))
+        yield broken.Broken(f"{key}: {kind}", apply, (rf"flame_params.json, frames\[1\].*{key}",))
+    for key in ("shape_params", "intrinsics", "frames"):
+        for value in (..., None, "x", {}, [], [1.0], [float("inf")] * 4, [0.0] * 4, [1e9] * 4):
+            if key != "shape_params" or value not in ([], [1.0], [0.0] * 4):  # fewer coefficients are legal
+                apply = _in_header(lambda content, key=key, value=value: broken.put(content, key, value))
+                names = ("frames|flame_params",) if key == "frames" else (key,)
+                yield broken.Broken(f"{key} is {value}", apply, names)
+    for name in ("image/2.png", "mask/2.png"):
+        yield from broken.files(name)
+    yield from broken.files("flame_params.json", missing=("layouts",))
 
 
-@pytest.mark.parametrize("key", ["shape_params", "intrinsics", "frames"])
-@pytest.mark.parametrize("value", [..., None, "x", {}, [], [1.0], [float("inf")] * 4, [0.0] * 4, [1e9] * 4])
-def test_broken_headers_are_named(folder, head, key, value):
-    path = folder / "flame_params.json"
-    content = json.loads(path.read_text())
-    if value is ...:
-        del content[key]
-    else:
-        content[key] = value
-    if key == "shape_params" and value in ([], [1.0], [0.0] * 4):
-        return  # fewer coefficients are legal
-    path.write_text(json.dumps(content))
-    with pytest.raises(CaptureError, match=key if key != "frames" else "frames|flame_params"):
-        load_capture(folder, head=head).validate()
-
-
-@pytest.mark.parametrize("name", ["image/2.png", "mask/2.png", "flame_params.json"])
-@pytest.mark.parametrize("kind", ["missing", "empty", "half", "noise"])
-def test_broken_files_are_named(folder, head, name, kind):
-    path = folder / name
-    data = path.read_bytes()
-    if kind == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "noise": bytes(range(256))}[kind])
-    with pytest.raises(CaptureError, match=path.name if kind != "missing" or "flame" not in name else "layouts"):
-        load_capture(folder, head=head).validate()
+@pytest.mark.parametrize("row", broken.params(_rows()))
+def test_broken_folders_are_refused_by_name(row, written, head, tmp_path):
+    broken.check(row, written, tmp_path, lambda folder: load_capture(folder, head=head).validate())

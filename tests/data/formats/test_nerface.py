@@ -103,18 +103,12 @@ def test_load_capture_says_what_it_is(written, tmp_path):
 def changed(key, value, shared=False):
     """Changes a field of the frame train/f_0001, or of all files."""
 
-    def apply(folder):
-        for path in folder.glob("transforms_*.json"):
-            content = json.loads(path.read_text())
-            places = [content] if shared else [f for f in content["frames"] if f["file_path"] == "./train/f_0001"]
-            for place in places:
-                if value is ...:
-                    del place[key]
-                else:
-                    place[key] = value
-            path.write_text(json.dumps(content))
+    def change(content):
+        places = [content] if shared else [f for f in content["frames"] if f["file_path"] == "./train/f_0001"]
+        for place in places:
+            broken.put(place, key, value)
 
-    return apply
+    return broken.in_json("transforms_*.json", change)
 
 
 _VALUES = {

@@ -1,6 +1,5 @@
 """NeRSemble's benchmark of avatars, opened as a capture; and the frames that it holds out."""
 
-import json
 import pickle
 import shutil
 
@@ -120,28 +119,12 @@ def test_paths_of_results(tmp_path):
         nersemble_results(tmp_path, tmp_path / "someone", "FREE", "222200037")
 
 
-def change(folder, key, new):
-    """Changes an array of the tracking; an ellipsis removes it."""
-    path = folder / "sequences/EXP-1-head" / made.TRACKING
-    rows = dict(np.load(path))
-    value = new(rows[key])
-    if value is ...:
-        del rows[key]
-    else:
-        rows[key] = np.asarray(value)
-    np.savez(path, **rows)
+def change(key, new):
+    return broken.array(f"sequences/EXP-1-head/{made.TRACKING}", key, new)
 
 
-def calibrate(folder, key, new):
-    """Changes an entry of the calibration; an ellipsis removes it."""
-    path = folder / "calibration/camera_params.json"
-    content = json.loads(path.read_text())
-    value = new(content[key])
-    if value is ...:
-        del content[key]
-    else:
-        content[key] = value
-    path.write_text(json.dumps(content))
+def calibrate(key, new):
+    return broken.in_json("calibration/camera_params.json", lambda content: broken.put(content, key, new))
 
 
 _TOLERATED = {
@@ -159,21 +142,16 @@ def _rows():
         for kind, new in cases.items():
             if kind == "huge" and key in ("jaw", "neck", "eyes", "rotation"):
                 continue  # an angle
-            yield _row(f"{key}: {kind}", lambda f, key=key, new=new: change(f, key, new), (made.TRACKING, key))
+            yield _row(f"{key}: {kind}", change(key, new), (made.TRACKING, key))
         flat = lambda rows: rows[..., :-1]  # noqa: E731
         if key not in ("shape", "expression"):
-            yield _row(f"{key}: a column less", lambda f, key=key, flat=flat: change(f, key, flat), (key,))
+            yield _row(f"{key}: a column less", change(key, flat), (key,))
     for kind, value in {"zero": 0.0, "negative": -1.0, "tiny": 1e-9}.items():
-        yield _row(f"scale: {kind}", lambda f, value=value: change(f, "scale", lambda rows: [[value]]), ("scale is",))
-    yield _row(
-        "shape: of more coefficients", lambda f: change(f, "shape", lambda rows: np.ones((1, 400))), ("shape has",)
-    )
-    yield _row(
-        "translation: in millimeters", lambda f: change(f, "translation", lambda r: r + 900), ("translation is up",)
-    )
+        yield _row(f"scale: {kind}", change("scale", [[value]]), ("scale is",))
+    yield _row("shape: of more coefficients", change("shape", np.ones((1, 400))), ("shape has",))
+    yield _row("translation: in millimeters", change("translation", lambda rows: rows + 900), ("translation is up",))
     for kind in ("missing", "a word"):
-        new = (lambda rows: ...) if kind == "missing" else (lambda rows: np.array("x"))
-        yield _row(f"frames: {kind}", lambda f, new=new: change(f, "frames", new), ())
+        yield _row(f"frames: {kind}", change("frames", ... if kind == "missing" else np.array("x")), ())
     for key in ("world_2_cam", "intrinsics"):
         for kind, value in {
             "missing": ...,
@@ -183,25 +161,25 @@ def _rows():
             "a list": [1],
             "empty": {},
         }.items():
-            yield _row(f"{key}: {kind}", lambda f, key=key, value=value: calibrate(f, key, lambda t: value), (key,))
+            yield _row(f"{key}: {kind}", calibrate(key, value), (key,))
         for kind, value in {"null": None, "text": "x", "ragged": [[1, 2], [3]], "flat": [1.0] * 9,
                             "nan": [[float("nan")] * 4] * 4, "zero": np.zeros((4, 4)).tolist(),
                             "of words": [["a"] * 4] * 4}.items():  # fmt: skip
             yield _row(
                 f"{key} of the camera: {kind}",
-                lambda f, key=key, value=value: calibrate(f, key, lambda t: t | {made.SERIAL: value}),
+                calibrate(key, lambda t, value=value: t | {made.SERIAL: value}),
                 ("camera_params.json", key),
             )
     yield _row(
         "calibration: other cameras broken",
-        lambda f: calibrate(f, "world_2_cam", lambda t: {made.SERIAL: t[made.SERIAL], "222200046": "x"}), (),
+        calibrate("world_2_cam", lambda t: {made.SERIAL: t[made.SERIAL], "222200046": "x"}), (),
     )  # fmt: skip
     mirror = lambda t: t | {made.SERIAL: (np.diag([-1.0, 1, 1, 1]) @ t[made.SERIAL]).tolist()}  # noqa: E731
-    yield _row("world_2_cam: mirrored", lambda f: calibrate(f, "world_2_cam", mirror), ("world_2_cam",))
+    yield _row("world_2_cam: mirrored", calibrate("world_2_cam", mirror), ("world_2_cam",))
     away = lambda t: t | {made.SERIAL: (np.diag([1.0, -1, -1, 1]) @ t[made.SERIAL]).tolist()}  # noqa: E731
-    yield _row("world_2_cam: looking away", lambda f: calibrate(f, "world_2_cam", away), ())
+    yield _row("world_2_cam: looking away", calibrate("world_2_cam", away), ())
     small = lambda t: t | {made.SERIAL: (np.array(t[made.SERIAL]) / 100).tolist()}  # noqa: E731
-    yield _row("intrinsics: in image sides", lambda f: calibrate(f, "intrinsics", small), ("intrinsics",))
+    yield _row("intrinsics: in image sides", calibrate("intrinsics", small), ("intrinsics",))
     for kind in ("images", "alpha_maps"):
         names = ("none of the layouts|no sequence has images|does not exist",) if kind == "images" else None
         yield from broken.files(f"{place}/{kind}/{video}", f"{kind}/{video}", missing=names)

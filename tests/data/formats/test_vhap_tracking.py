@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,13 +173,14 @@ def _field_rows():
 
 
 def _rows():
+    path = f"{OUTPUT}/tracked_flame_params_30.npz"
     for key, kind, change in _field_rows():
         name = f"{key}: {kind}"
         named = "calibrated" if name == "focal_length: missing" else "expr" if name == "expr: a row less" else key
         yield broken.Broken(
-            name, _changed(key, change), None if name in _TOLERATED else ("tracked_flame_params_30.npz", named)
+            name, broken.array(path, key, change), None if name in _TOLERATED else (Path(path).name, named)
         )
-    yield from broken.files(f"{OUTPUT}/tracked_flame_params_30.npz", missing=None)
+    yield from broken.files(path, missing=None)
     yield from broken.files("images/00002.png", "00002")
     yield from broken.files("alpha_maps/00002.png", "00002")
     yield broken.Broken(
@@ -190,20 +192,6 @@ def _rows():
         ("cam1_00001",),
     )  # fmt: skip
     yield broken.Broken("no images", lambda f: shutil.rmtree(f / "images"), ("no images",))
-
-
-def _changed(key, change):
-    def apply(folder):
-        path = folder / OUTPUT / "tracked_flame_params_30.npz"
-        rows = dict(np.load(path))
-        value = change(rows[key])
-        if value is ...:
-            del rows[key]
-        else:
-            rows[key] = np.asarray(value)
-        np.savez(path, **rows)
-
-    return apply
 
 
 @pytest.mark.parametrize("row", broken.params(_rows()))
