@@ -7,10 +7,14 @@ Five drawn people with a blink, both winks, a wide-open mouth and five random ex
 the true motion that it reproduces at the vertices that move, (Σ p · t) / Σ t² of predicted offsets p and true ones t,
 and how far it moves the open eye's lid in a wink. Above the table: what part of the face's area, and of the squared
 motion by area, lids are.
+
+`--scans RUN/scans` takes the drawn scans of a prior, in which eyes close more rarely: the parts are those of each scan
+in which lids or chin move by more than half of the farthest.
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +24,7 @@ from torch import Tensor
 import headfields as hf
 from headfields.apps.priors.principal_codes import principal_codes
 from headfields.apps.priors.recipes import SMALL_RECIPE
+from headfields.apps.priors.scans import load_scans
 from headfields.apps.priors.scans.batch import PointCounts
 from headfields.apps.priors.scans.meshes import FACE, MeshScans
 from headfields.ops.vertex_geometry import face_crosses
@@ -31,7 +36,11 @@ MOVING = 2e-3
 """Meters that a vertex of a lid or of the chin moves at least."""
 
 
-def blinking_scans(people: int, random: int) -> tuple[MeshScans, dict[str, Bool[Tensor, " v"]]]:
+Regions = dict[str, Bool[Tensor, " v"]]
+Measured = list[tuple[str, int, Bool[Tensor, " v"]]]
+
+
+def blinking_scans(people: int, random: int) -> tuple[MeshScans, Regions]:
     """Scans of drawn people, the expressions of `NAMED` and some random ones each, and where lids and chin move."""
     head = hf.synthetic.procedural_head()
     sampler, names = HeadSampler(head), head.expression_names
@@ -73,7 +82,7 @@ def shares(scans: MeshScans, lid: Bool[Tensor, " v"]) -> tuple[float, float]:
 
 
 def reproduced(
-    scans: MeshScans, where: dict[str, Bool[Tensor, " v"]], counts: PointCounts, steps: int, seed: int = 0
+    scans: MeshScans, measured: Measured, counts: PointCounts, steps: int, seed: int = 0
 ) -> dict[str, float]:
     """Trains a deformation on correspondences drawn by `counts`; the parts of each motion that it reproduces."""
     torch.manual_seed(seed)
@@ -104,23 +113,39 @@ def reproduced(
         torch.nn.utils.clip_grad_norm_(list(deformer.parameters()), recipe.schedule.clip)
         optimizer.step()
 
-    each = len(scans) // len(scans.people)
-    both = where["left"] | where["right"]
     moved: dict[str, list[float]] = {}
     with torch.no_grad():
-        for first in range(0, len(scans), each):
-            for name, place, region in (
-                ("blink", BLINK, both), ("wink left", LEFT, where["left"]), ("wink right", RIGHT, where["right"]),
-                ("mouth", OPEN, where["chin"]), ("open lid, mm", LEFT, where["right"]),
-            ):  # fmt: skip
-                posed, rest = (scans.vertices[first + place, region], scans.vertices[first, region])
-                offset = canonical(posed[None], torch.tensor([first + place]))[0] - posed
-                if name.endswith("mm"):
-                    part = 1e3 * offset.norm(dim=-1).mean()
-                else:
-                    part = (offset * (rest - posed)).sum() / (rest - posed).square().sum()
-                moved.setdefault(name, []).append(float(part))
+        for name, scan, region in measured:
+            posed, rest = (scans.vertices[row, region] for row in (scan, int(scans.neutral[scans.person[scan]])))
+            offset = canonical(posed[None], torch.tensor([scan]))[0] - posed
+            if name.endswith("mm"):
+                part = 1e3 * offset.norm(dim=-1).mean()
+            else:
+                part = (offset * (rest - posed)).sum() / (rest - posed).square().sum()
+            moved.setdefault(name, []).append(float(part))
     return {name: float(np.mean(values)) for name, values in moved.items()}
+
+
+def named(scans: MeshScans, where: Regions) -> Measured:
+    """The motions of `NAMED`, of each person."""
+    each, both = len(scans) // len(scans.people), where["left"] | where["right"]
+    of = (("blink", BLINK, both), ("wink left", LEFT, where["left"]), ("wink right", RIGHT, where["right"]),
+          ("mouth", OPEN, where["chin"]), ("open lid, mm", LEFT, where["right"]))  # fmt: skip
+    return [(name, first + place, region) for first in range(0, len(scans), each) for name, place, region in of]
+
+
+def strongest(scans: MeshScans, where: Regions) -> Measured:
+    """The scans in which a region moves by more than half of the farthest, and what moves there."""
+    motion = (scans.vertices - scans.vertices[scans.neutral[scans.person]]).norm(dim=-1)
+    out: Measured = []
+    for name in ("left", "right", "chin"):
+        own = torch.nn.functional.pad(where[name], (0, motion.shape[1] - len(where[name])))
+        far = (motion * own).amax(1)
+        out += [
+            ("lids" if name != "chin" else "mouth", scan, own & (motion[scan] > MOVING))
+            for scan in (far > 0.5 * far.max()).nonzero()[:, 0].tolist()
+        ]
+    return out
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -130,14 +155,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--scans", type=Path, help="scans of the procedural head, as train-prior keeps them")
     options = parser.parse_args(arguments)
     scans, where = blinking_scans(options.people, 5)
+    measured = named(scans, where)
+    if options.scans:
+        scans = load_scans(options.scans)
+        measured = strongest(scans, where)
+        where = {
+            name: torch.nn.functional.pad(own, (0, scans.vertices.shape[1] - len(own))) for name, own in where.items()
+        }
     area, motion = shares(scans, where["left"] | where["right"])
     print(f"lids: {100 * area:.1f} % of the face's area, {100 * motion:.2f} % of its squared motion")
     for share in options.shares:
         # a quarter of the correspondences is not on the face
         counts = PointCounts(0, 0, 0, 0, 0, correspondences=128, features=options.features, lids=share)
-        rows = [reproduced(scans, where, counts, options.steps, seed) for seed in range(options.seeds)]
+        rows = [reproduced(scans, measured, counts, options.steps, seed) for seed in range(options.seeds)]
         cells = [f"{name} {np.mean([row[name] for row in rows]):.2f}" for name in rows[0]]
         print(f"{100 * share:3.0f} % on lids: {', '.join(cells)}", flush=True)
 

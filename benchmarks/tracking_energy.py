@@ -79,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for emphasis in options.emphasis:
                 weights = {"emphasis": emphasis, **options.weights}
                 settings = tracking_options(spread, weights, options.stage1, options.stage2)
+                frames = list(range(0, options.frames * options.every, options.every))
                 tracker = PriorTracker(
                     open_prior(options.prior, head=procedural_head()), load_capture(folder),
-                    options.out / "run", settings, list(range(0, options.frames * options.every, options.every)),
-                    bar=False,
+                    options.out / "runs" / str(len(rows)), settings, frames, bar=False,
                 )  # fmt: skip
                 if not true:
                     true = scan_codes(prior, tracker, options.scan_steps, options.out / f"true_{person}.safetensors")

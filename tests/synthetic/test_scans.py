@@ -142,6 +142,22 @@ def test_features_are_sampled_densely_where_there_are_landmarks(scans: MeshScans
         PointCounts(detail=0.5, features=0.9)
 
 
+def test_every_person_shuts_eyes() -> None:
+    """The third scan of a person shuts both eyes, the fourth one, of the next person the other."""
+    head = procedural_head()
+    scans = generate_scans(head, people=2, expressions=5, progress=False)
+    offset = (scans.vertices - scans.vertices[scans.neutral[scans.person]])[:, : len(head.template_vertices)].norm(
+        dim=-1
+    )
+    moved = []
+    for side in ("left", "right"):
+        lid = head.expression_basis[head.expression_names.index(f"blink_{side}")].norm(dim=-1)
+        moved.append(offset[:, lid > 0.9 * lid.max()].mean(1) > 0.005)
+    left, right = (each.view(2, 5)[:, :4].tolist() for each in moved)
+    assert left == [[False, False, True, True], [False, False, True, False]]
+    assert right == [[False, False, True, False], [False, False, True, True]]
+
+
 def test_correspondences_are_drawn_on_lids() -> None:
     """Triangles near an eye are drawn by area times motion, in a scan that moves them and in any other."""
     head, share, eye = tiny_head(40, 56), 0.5, torch.tensor([0.02, 0.03, 0.085])

@@ -21,9 +21,14 @@ from headfields.synthetic.scans.sampler import HeadSampler
 
 __all__ = ["generate_scans"]
 
-_VERSION = 2  # raised when the same arguments give another set
+_VERSION = 3  # raised when the same arguments give another set
 _CAVITY, _TEETH = (0.36, 0.13, 0.13), (0.88, 0.84, 0.76)
 _OPEN = 0.8
+_MOUTH, _LIDS = (
+    ("mouth_open", "jawOpen"),
+    (("blink_left", "eyeBlink_L", "eyeBlinkLeft"), ("blink_right", "eyeBlink_R", "eyeBlinkRight")),
+)
+"""What opens the mouth, and closes the left and the right eye, in the procedural head and in ARKit's names."""
 
 
 def generate_scans(
@@ -37,8 +42,9 @@ def generate_scans(
 ) -> MeshScans:
     """Generates random people and expressions as colored meshes of one topology; deterministic in its arguments.
 
-    Each person's first mesh is neutral, the second has the mouth wide open, and
-    `headfields.synthetic.scans.sampler.HeadSampler` samples the others. Person p does not depend on the numbers of
+    Each person's first mesh is neutral, the second has the mouth wide open, the third both eyes shut and the fourth one
+    of them, where the head has such expressions; `headfields.synthetic.scans.sampler.HeadSampler` samples the others.
+    Among these, closed eyes are so rare that a prior leaves lids out. Person p does not depend on the numbers of
     people and expressions.
 
     Args:
@@ -74,7 +80,8 @@ def generate_scans(
         gazes = [torch.zeros(2)]
         for e in range(1, expressions):
             random = np.random.default_rng([seed, p, e])
-            weights.append(_wide_open(whole) if e == 1 else sampler.expression(random))
+            posed = _posed_expression(whole, p, e)
+            weights.append(sampler.expression(random) if posed is None else posed)
             gazes.append(sampler.gaze(random))
         expression, gaze = torch.stack(weights), torch.stack(gazes)
         with torch.no_grad():
@@ -106,15 +113,18 @@ def _inside(head: SkinnedHead | BlendshapeHead) -> InnerMouth | None:
         return None
 
 
-def _wide_open(head: SkinnedHead | BlendshapeHead) -> Tensor:
+def _posed_expression(head: SkinnedHead | BlendshapeHead, person: int, number: int) -> Tensor | None:
+    """Coefficients of the meshes that every person has: mouth open, eyes shut, one eye shut; None for another number,
+    or where the head does not name what closes its eyes."""
     names = tuple(getattr(head, "expression_names", ()))
     out = torch.zeros(len(head.expression_basis))
-    for name in ("mouth_open", "jawOpen"):
+    shown = {1: _MOUTH, 2: sum(_LIDS, ()), 3: _LIDS[person % 2]}.get(number, ())
+    for name in shown:
         if name in names:
-            out[names.index(name)] = _OPEN
-    if not names and len(out):
+            out[names.index(name)] = _OPEN if number == 1 else 1.0
+    if number == 1 and not names and len(out):
         out[0] = _OPEN
-    return out
+    return out if number == 1 or bool(out.any()) else None
 
 
 def _kinds(
