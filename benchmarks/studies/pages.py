@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.studies import picture
 from benchmarks.studies.figures import FOLDER, all_kept, keep, kept_findings
 from headfields.compare import Study
-from headfields.compare.page import bounds_of, interval, ordered
+from headfields.compare.page import bounds_of, ceilings, interval, ordered
 from headfields.compare.study import measure_in
 from headfields.files.atomic import write_text
 
@@ -98,6 +98,9 @@ def verdicts(found: Mapping[str, Any], _: str = "") -> str:
         f"and a seed. Measured is {primary}, beside *{base}*; intervals are of {100 * (1 - found['level']):g} %, and "
         "verdicts are corrected for the number of rows (Holm)."
     ]
+    known = {capture: ceiling for capture, ceiling in found["noise ceiling"].items() if ceiling}
+    if known:
+        said.append(f"Noise in the images leaves at most this to an avatar that is right: {ceilings(known)}.")
     for verdict in ("better", "worse", "equivalent"):
         names = groups.get(verdict)
         if names:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from headfields.cli.errors import CommandError
-from headfields.similar_names import did_you_mean
 
 
 def listing() -> str:
@@ -41,6 +40,7 @@ def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
         ValueError: there is no such preset.
         CommandError: a text is not `name=value`, names no argument, or its value has another type.
     """
+    from headfields.models.preset import unknown_argument
     from headfields.training.presets import parameters_of, preset
 
     function = preset(model)
@@ -52,8 +52,7 @@ def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
         if not equals:
             raise CommandError(f"--set got {text!r}; expected name=value")
         if name not in names:
-            near = did_you_mean(name, names)
-            raise CommandError(f"--set {text}: {model} has no argument {name!r}{near}; it has {', '.join(names)}")
+            raise CommandError(f"--set {text}: {unknown_argument(function, name)}")
         try:
             arguments[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError, RecursionError, MemoryError):

@@ -78,7 +78,9 @@ def test_the_repositorys_pages_say_what_its_figures_say() -> None:
 
 def test_verdicts_and_tables_of_kept_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = kept(tmp_path)
+    found["noise ceiling"] = {"one": {"psnr": 30.21, "psnr_head": 26.5, "source": "two drawings"}, "two": {}}
     said = pages.verdicts(found)
+    assert "to an avatar that is right: one: psnr 30.2 dB, psnr_head 26.5 dB (two drawings)." in said
     assert "32 of 40 cells have run, of 4 of 5 rows, on 2 captures" in said and "code of abc123" in said
     assert re.search(r"\*\*Decided: better\*\* are none, grid \(\+(0\.9|1\.0)", said)
     assert re.search(r"\*\*Decided: worse\*\* are surface, codes \(−(0\.9|1\.0)", said)
