@@ -65,11 +65,12 @@ def open_driver(path: Path, memory: int, mouth: Mouth) -> Any:
 def open_frames(path: Path, memory: int, convention: Convention = "auto") -> Any:
     """The recording in a folder, for tracking: a capture, the input of MonoNPHM's tracker, NeRFace's data set, or one
     without meshes, with the focal length that `headfields capture` has fitted to it. `convention` is of captures."""
+    from headfields.apps.capturing.recording_files import load_untracked
     from headfields.apps.tracking.head.identity import HeadIdentity
     from headfields.data import load_mononphm, load_nerface
     from headfields.data.formats.mononphm import is_mononphm
     from headfields.data.formats.nerface import is_nerface
-    from headfields.data.untracked import is_untracked, load_untracked
+    from headfields.data.untracked import is_untracked
 
     own = "the recording of headfields capture" if is_untracked(path) else ""
     own = own or ("MonoNPHM's input" if is_mononphm(path) else "NeRFace's data set" if is_nerface(path) else "")

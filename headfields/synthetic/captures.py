@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from headfields.apps.estimate import announced
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.noise_ceiling import write_noise_ceiling
 from headfields.files.atomic import write_text
@@ -25,7 +26,6 @@ from headfields.heads.flame.model import FlameHead
 from headfields.metrics.image import decibels
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
-from headfields.runs.estimate import announced
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.retargeted_motion import retargeted_states
 from headfields.synthetic.scans.sampler import HeadSampler

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from headfields.apps.capturing.recording_files import write_untracked
 from headfields.apps.export.save_vhap import _time_steps
 from headfields.apps.tracking import RigTrackingOptions
 from headfields.apps.tracking.frame_source import FrameSource
@@ -19,7 +20,7 @@ from headfields.apps.tracking.rig.observation import rig_observation
 from headfields.cli import main
 from headfields.cli.open_run import open_frames
 from headfields.data import load_capture
-from headfields.data.untracked import UntrackedRecording, write_untracked
+from headfields.data.untracked import UntrackedRecording
 from tests.apps.tracking.head.conftest import cameras, drawn  # noqa: F401  (fixtures)
 
 

@@ -168,7 +168,7 @@ NOT_OF_A_USER = {
     "data.formats.nersemble.read_nersemble_holdout": "as read_nersemble",
     "data.formats.pixel3dmm.read_pixel3dmm": "load_arrays and images; tests/data/formats/test_pixel3dmm.py breaks it",
     "data.formats.vhap_tracking.read_vhap_tracking": "load_numbers and images; test_vhap_tracking.py breaks it",
-    "data.untracked.load_untracked": "images and files of detectors, which tests/apps/capturing/detectors breaks",
+    "apps.capturing.recording_files.load_untracked": "images, and files that tests/apps/capturing/detectors breaks",
     "data.video_frames.open_stream": "a stream of ffmpeg's",
     "apps.capturing.video.open_video": "ffmpeg; tests/apps/capturing/test_video.py breaks it",
     "apps.export.arkit.read_mapping": "a JSON object; tests/apps/export breaks it",

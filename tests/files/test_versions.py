@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 import headfields
+from headfields.apps.capturing.recording_files import load_untracked
 from headfields.apps.priors import load_prior
 from headfields.apps.priors.scans import load_scans
+from headfields.apps.priors.sequence import FittedSequence
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.apps.tracking.folder import TrackingFolder
 from headfields.apps.tracking.head.identity import HeadIdentity
@@ -25,7 +27,6 @@ from headfields.apps.tracking.rig.adapted import AdaptedTemplate
 from headfields.apps.tracking.rig.fit import RigFit
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare import cells
-from headfields.data.untracked import load_untracked
 from headfields.files import reading
 from headfields.files.arrays import load_numbers
 from headfields.files.versions import FileVersionError
@@ -52,6 +53,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "checkpoint": ("last.safetensors", lambda path: checkpoint.load_weights(path, torch.nn.Linear(1, 1))),
     "head": ("head.npz", FlameHead.from_file),
     "head_identity": ("identity.safetensors", HeadIdentity.load),
+    "fitted_sequence": ("sequence.safetensors", FittedSequence.load),
     "joint_fit": ("stage2.safetensors", lambda path: JointFit._load(JointFit.__new__(JointFit), path)),
     "landmark_points": ("points.npz", LandmarkPoints.load),
     "prior": ("prior.safetensors", load_prior),

@@ -25,12 +25,13 @@ from headfields.apps.capturing.detectors.protocol import Detector
 from headfields.apps.capturing.posed_images import PosedFrames
 from headfields.apps.capturing.prepare import check_given, detected_landmarks, prepare_recording
 from headfields.apps.capturing.prepare_cameras import prepare_cameras
+from headfields.apps.capturing.recording_files import load_untracked, write_recording_file
 from headfields.apps.capturing.video import SourceFrame, VideoSource
 from headfields.data.camera_axes import CONVENTIONS, Convention, convention_word, named_convention
 from headfields.data.errors import CaptureError
 from headfields.data.image_files import decode_image, natural_key
 from headfields.data.undistortion import Undistortion
-from headfields.data.untracked import UntrackedRecording, is_untracked, load_untracked, write_recording_file
+from headfields.data.untracked import UntrackedRecording, is_untracked
 
 __all__ = ["Motion", "PosedSource", "prepare_posed"]
 

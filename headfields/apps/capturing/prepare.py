@@ -11,11 +11,12 @@ from jaxtyping import Float, UInt8
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.detectors.protocol import Detector
 from headfields.apps.capturing.framing import Framing, framing_of
+from headfields.apps.capturing.recording_files import load_untracked, write_recording_file
 from headfields.apps.capturing.shots import BLACK, cuts_between, thumbnail
 from headfields.apps.capturing.video import SourceFrame, VideoSource
 from headfields.data.errors import CaptureError
 from headfields.data.ibug_landmarks import ibug_points
-from headfields.data.untracked import UntrackedRecording, load_untracked, write_recording_file
+from headfields.data.untracked import UntrackedRecording
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_image
 

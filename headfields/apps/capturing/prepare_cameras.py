@@ -11,10 +11,11 @@ from jaxtyping import Float
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.detectors.protocol import Detector
 from headfields.apps.capturing.prepare import prepare_recording
+from headfields.apps.capturing.recording_files import load_untracked, write_joined
 from headfields.apps.capturing.video import VideoSource, open_video
 from headfields.data.calibration import calibrated_names, read_calibration
 from headfields.data.errors import CaptureError
-from headfields.data.untracked import UntrackedRecording, load_untracked, write_joined
+from headfields.data.untracked import UntrackedRecording
 from headfields.data.video_frames import VIDEO_SUFFIXES
 
 __all__ = ["camera_sources", "prepare_cameras"]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headfields.apps.estimate import announced
 from headfields.apps.export.rigged_mesh import RiggedMesh
 from headfields.apps.texturing.bake import bake_texture
 from headfields.apps.texturing.images import PosedImages
@@ -15,7 +16,6 @@ from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.data.capture import Capture
 from headfields.ops.rigid import fit_rigid, rigid_transform
 from headfields.records import Camera, HeadState
-from headfields.runs.estimate import announced
 
 __all__ = ["texture_of_avatar", "texture_of_capture", "texture_side"]
 

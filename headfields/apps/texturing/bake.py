@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from headfields.apps.estimate import announced
 from headfields.apps.texturing.exposure import view_gains
 from headfields.apps.texturing.images import PosedImages
 from headfields.ops._checks import check_floating, check_integer, check_shape
@@ -21,7 +22,6 @@ from headfields.ops.uv import UVRasterizer
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, Record
 from headfields.renderers.mesh import MeshRenderer
-from headfields.runs.estimate import announced
 
 __all__ = ["BakedTexture", "bake_texture"]
 

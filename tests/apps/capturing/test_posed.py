@@ -11,8 +11,8 @@ from PIL import Image
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.posed import prepare_posed
 from headfields.apps.capturing.posed_images import posed_transforms, read_posed_frames
+from headfields.apps.capturing.recording_files import load_untracked
 from headfields.data import CaptureError
-from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
 from headfields.records import Camera
 from headfields.records.lens import distort

@@ -7,11 +7,12 @@ from PIL import Image
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.framing import framing_of
 from headfields.apps.capturing.prepare import DEFAULT_FOCAL, prepare_recording
+from headfields.apps.capturing.recording_files import load_untracked
 from headfields.apps.capturing.video import open_video
 from headfields.apps.tracking.frame_source import FrameSource
 from headfields.data import load_capture
 from headfields.data.errors import CaptureError
-from headfields.data.untracked import UntrackedRecording, load_untracked
+from headfields.data.untracked import UntrackedRecording
 from tests.data.recorded import HEIGHT, WIDTH, drawn_frame
 
 FRAMES = 9

@@ -9,8 +9,8 @@ from PIL import Image
 
 from headfields.apps.capturing.detectors.files import DetectionFiles
 from headfields.apps.capturing.prepare_cameras import camera_sources, prepare_cameras
+from headfields.apps.capturing.recording_files import load_untracked
 from headfields.data import CaptureError
-from headfields.data.untracked import load_untracked
 from headfields.ops.rotations import rotation_matrices
 from tests.tables import table
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from headfields.apps.capturing.recording_files import load_untracked, write_untracked
 from headfields.apps.tracking import HeadTracker
 from headfields.apps.tracking.head.identity import fit_identity
 from headfields.apps.tracking.head.rig import HeadModel
@@ -14,7 +15,6 @@ from headfields.apps.tracking.rig.observation import rig_observation
 from headfields.apps.tracking.rig.solve import landmark_start
 from headfields.apps.tracking.rig.tracker import RigTracker
 from headfields.data import CaptureError, load_capture
-from headfields.data.untracked import load_untracked, write_untracked
 from tests.apps.tracking.head.test_tracker import face_error
 
 
