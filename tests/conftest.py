@@ -13,7 +13,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-import torch
 
 from tests import annotation_checks
 
@@ -68,6 +67,8 @@ def pytest_runtest_setup() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `cuda` are skipped where there is no device."""
+    import torch  # not above: with `-n`, the process that hands out tests needs none of it
+
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -91,6 +92,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Random numbers of a test are the same each time, whatever ran before it."""
+    import torch
+
     torch.default_generator.manual_seed(0)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(0)
