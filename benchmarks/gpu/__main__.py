@@ -43,7 +43,7 @@ PARTS = {
     "ceilings": Part(30, 30, again=False),
     "graphs": Part(480, 90),
     "capture_failures": Part(90, 60),
-    "programs": Part(480, 180),
+    "programs": Part(600, 240),
     "models": Part(700, 150),
     "operations": Part(600, 90),
     "sanitizer": Part(360, 120, again=False),

@@ -52,7 +52,7 @@ def colors_backward(
 
 def rasterize(
     rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, height: int, width: int, max_tile_entries: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The outputs of `splat_rasterize`."""
     c, n, d = len(rows), rows.shape[1], colors.shape[2]
     shift = rows.new_empty(0, 0, 0) if means2d_offset is None else means2d_offset
@@ -71,34 +71,47 @@ def rasterize(
                height, width, image[which], light, median, last, counts)  # fmt: skip
     channels = image.permute(1, 2, 3, 0, 4).reshape(c, height, width, passes * WIDTH)
     color, depth, normal = channels[..., : d + 4].split([d, 1, 3], dim=-1)
+    if max_tile_entries == 0:
+        starts, gaussians = starts.new_empty(0, 0), gaussians.new_empty(0)
     # Copies: an operation's results may not share memory.
-    return color.clone(), light, depth[..., 0].clone(), normal.clone(), median, last, counts, entries
+    images = color.clone(), light, depth[..., 0].clone(), normal.clone()
+    return *images, median, last, counts, entries, starts, gaussians
 
 
 def rasterize_backward(
     grads: list[Tensor | None], rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, magnitudes: Tensor | None,
-    light: Tensor, last: Tensor, height: int, width: int, max_tile_entries: int,
+    light: Tensor, last: Tensor, height: int, width: int, starts: Tensor, gaussians: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of rows and colors; adds to `magnitudes`."""
     c, d = len(rows), colors.shape[2]
     none = rows.new_empty(0, 0, 0)
     shift = none if means2d_offset is None else means2d_offset
-    starts, gaussians, _ = _lists(rows, shift, height, width, max_tile_entries)
+    if not starts.numel():
+        starts, gaussians, _ = _lists(rows, shift, height, width, 0)
     color, through, depth, normal = grads
     image = (c, height, width)
     columns = [rows.new_zeros(*image, d) if color is None else color]
-    columns.append(rows.new_zeros(*image, 1) if depth is None else depth[..., None])
-    columns.append(rows.new_zeros(*image, 3) if normal is None else normal)
+    if depth is None and normal is None:  # a loss of colors alone, as in training
+        features = colors
+    else:
+        columns.append(rows.new_zeros(*image, 1) if depth is None else depth[..., None])
+        columns.append(rows.new_zeros(*image, 3) if normal is None else normal)
+        features = _features(rows, colors)
     through = rows.new_zeros(image) if through is None else through
-    features = _features(rows, colors)
     to_rows, to_features = torch.zeros_like(rows), torch.zeros_like(features)
     pixels = (c, starts.shape[1] - 1, TILE * TILE)
     launch("splat_tiles.draw_backward", pixels, torch.cat(columns, dim=-1), through, rows, shift, features, starts,
            gaussians, height, width, light, last, to_rows, to_features,
            none if magnitudes is None else magnitudes)  # fmt: skip
-    to_rows[..., 6:] += to_features[..., d:]
+    if to_features.shape[2] > d:
+        to_rows[..., 6:] += to_features[..., d:]
     to_colors = to_features[..., :d]
-    return to_rows, to_colors.sum(0, keepdim=True) if len(colors) < c else to_colors.contiguous()
+    return to_rows, to_colors.sum(0, keepdim=True) if len(colors) < len(to_colors) else to_colors.contiguous()
+
+
+def tiles(height: int, width: int) -> int:
+    """The number of tiles of an image."""
+    return -(-height // TILE) * -(-width // TILE)
 
 
 def _features(rows: Tensor, colors: Tensor) -> Tensor:
@@ -114,7 +127,6 @@ def _lists(
     The lists have `max_tile_entries` entries, where it is positive, and further ones are left out. Otherwise the host
     waits for their number, to allocate them."""
     c, n = rows.shape[:2]
-    tiles = -(-height // TILE) * -(-width // TILE)
     counts = torch.empty(c, n, dtype=torch.int64, device=rows.device)
     launch("splat_tiles.count_tiles", (c, n), rows, means2d_offset, height, width, counts)
     ends = counts.reshape(-1).cumsum(0).reshape(c, n)
@@ -127,8 +139,10 @@ def _lists(
         gaussians.zero_()
     depths = rows[..., 6].contiguous().view(torch.int32)
     if total:
-        launch("splat_tiles.list_tiles", (c, n), rows, means2d_offset, depths, height, width, ends, keys, gaussians)
+        launch("splat_tiles.list_tiles", (c, n), rows, means2d_offset, depths, height, width, counts, ends, keys,
+               gaussians)  # fmt: skip
     keys, order = keys.sort(stable=True)
-    first = torch.arange(c, device=rows.device)[:, None] * tiles + torch.arange(tiles + 1, device=rows.device)
+    first = torch.arange(c, device=rows.device)[:, None] * tiles(height, width)
+    first = first + torch.arange(tiles(height, width) + 1, device=rows.device)
     starts = torch.searchsorted(keys, first << 32)
     return starts, gaussians[order], entries

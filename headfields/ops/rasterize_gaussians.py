@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops import _rasterize_warp, dispatch
-from headfields.ops._checks import check_floating, check_same_device, has_readable_values, require_shapes
+from headfields.ops._checks import check_floating, check_index, check_same_device, has_readable_values, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import rasterize_gaussians as reference
 from headfields.ops.registration import like, register
@@ -182,7 +182,7 @@ def rasterize_gaussians(
         )  # fmt: skip
         offset = None if means2d_offset is None else means2d_offset.to(dtype)
         magnitudes = None if means2d_absgrad is None else means2d_absgrad.to(dtype)
-        color, through, depth, normal, median, _, counts, entries = _rasterize(
+        color, through, depth, normal, median, _, counts, entries, _, _ = _rasterize(
             rows, carried, offset, magnitudes, height, width, max_tile_entries
         )
         if background is not None:
@@ -245,7 +245,7 @@ def _harmonic_colors(means: Tensor, coefficients: Tensor, pose: Tensor) -> Tenso
 
 
 _Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of the projection
-_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_Images = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _ready(tensor: Tensor) -> Tensor:
@@ -417,26 +417,31 @@ def _rasterize(
     height: int,
     width: int,
     max_tile_entries: int = 0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, and the
-    number of entries of the tiles' lists."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, the
+    number of entries of the tiles' lists, where each list starts, and the Gaussians in them. The lists are kept for the
+    gradient where `max_tile_entries` gives their size and a kernel makes them, and are empty elsewhere."""
     _check_rasterize("splat_rasterize", rows, colors, means2d_offset, means2d_absgrad, height, width)
     if not _has_kernel(rows):
         every = reference.rasterize(rows, colors, means2d_offset, means2d_absgrad, height, width)
         color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
-        return color, through, depth, normal, *every[4:], _no_entries(rows)
+        return color, through, depth, normal, *every[4:], _no_entries(rows), *_no_lists(rows)
     _require_kernel("splat_rasterize", colors, means2d_offset, means2d_absgrad)
     inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
     if not use_native(rows):
         return _rasterize_warp.rasterize(*inputs, height, width, max_tile_entries)
     out = _empty_images(rows, colors, height, width)
-    native.splat_rasterize(*inputs, height, width, *out[:-1], torch.get_num_threads())
-    out[-1].zero_()
+    native.splat_rasterize(*inputs, height, width, *out[:7], torch.get_num_threads())
+    out[7].zero_()
     return out
 
 
 def _no_entries(rows: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.int64, device=rows.device)
+
+
+def _no_lists(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(0, 0, dtype=torch.int64), rows.new_empty(0, dtype=torch.int32)
 
 
 def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Images:
@@ -445,8 +450,16 @@ def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Ima
     return (
         rows.new_empty(*image, d), rows.new_empty(image), rows.new_empty(image), rows.new_empty(*image, 3),
         rows.new_empty(image), rows.new_empty(image, dtype=torch.int32), rows.new_empty(c, n, dtype=torch.int32),
-        rows.new_empty((), dtype=torch.int64),
+        rows.new_empty((), dtype=torch.int64), *_no_lists(rows),
     )  # fmt: skip
+
+
+def _images_shapes(rows, colors, offset, means2d_absgrad, height, width, max_tile_entries=0):
+    images = _empty_images(rows, colors, height, width)
+    if max_tile_entries == 0 or not _has_kernel(rows) or use_native(rows):
+        return images
+    lists = _rasterize_warp.tiles(height, width) + 1, max_tile_entries
+    return *images[:8], images[8].new_empty(rows.shape[0], lists[0]), images[9].new_empty(lists[1])
 
 
 @torch.library.custom_op("headfields::splat_rasterize_backward", mutates_args=())
@@ -461,11 +474,13 @@ def _rasterize_backward(
     means2d_absgrad: Tensor | None,
     light: Tensor,
     last: Tensor,
+    starts: Tensor,
+    gaussians: Tensor,
     height: int,
     width: int,
-    max_tile_entries: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of rows and colors for those of images, and of `means2d_absgrad` where it is given."""
+    """The gradients of rows and colors for those of images, and of `means2d_absgrad` where it is given; from the lists
+    of the tiles, which are made again where these are empty."""
     op, (c, n) = "splat_rasterize_backward", rows.shape[:2]
     _check_rasterize(op, rows, colors, means2d_offset, means2d_absgrad, height, width)
     image = (c, height, width)
@@ -473,6 +488,11 @@ def _rasterize_backward(
     shapes = ((*image, colors.shape[2]), image, image, (*image, 3))
     fits = all(grad is None or grad.shape == shape for grad, shape in zip(grads.values(), shapes, strict=True))
     require_shapes(op, fits and light.shape == image and last.shape == image, **grads, light=light, last=last)
+    if starts.numel():
+        fits = starts.shape == (c, _rasterize_warp.tiles(height, width) + 1) and gaussians.ndim == 1
+        require_shapes(op, fits, starts=starts, gaussians=gaussians)
+        check_index(op, "starts", starts, len(gaussians) + 1)
+        check_index(op, "gaussians", gaussians, n)
     _require_kernel(op, *grads.values(), rows, colors, means2d_offset, means2d_absgrad, light)
     outer = [_ready_or_none(grad) for grad in grads.values()]
     inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
@@ -485,7 +505,7 @@ def _rasterize_backward(
         )
     else:
         to_rows, to_colors = _rasterize_warp.rasterize_backward(
-            outer, *inputs, magnitudes, *ends, height, width, max_tile_entries
+            outer, *inputs, magnitudes, *ends, height, width, _ready(starts), _ready(gaussians)
         )
     return to_rows, to_colors, rows.new_empty(0) if magnitudes is None else magnitudes
 
@@ -512,16 +532,16 @@ def _projection_derivative(ctx: Any, grad: Tensor, _: Any) -> Any:
 
 def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
     rows, colors, means2d_offset, means2d_absgrad, *ctx.size = inputs
-    ctx.save_for_backward(rows, colors, means2d_offset, means2d_absgrad, output[1], output[5])
+    ctx.save_for_backward(rows, colors, means2d_offset, means2d_absgrad, output[1], output[5], *output[8:])
     ctx.set_materialize_grads(False)  # an image that the loss does not use costs nothing
     ctx.mark_non_differentiable(*output[4:])
 
 
 def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
-    rows, colors, means2d_offset, means2d_absgrad, light, last = ctx.saved_tensors
+    rows, colors, means2d_offset, means2d_absgrad, light, last, *lists = ctx.saved_tensors
     if _has_kernel(rows):
         gradients = _rasterize_backward(
-            *grads[:4], rows, colors, means2d_offset, means2d_absgrad, light, last, *ctx.size
+            *grads[:4], rows, colors, means2d_offset, means2d_absgrad, light, last, *lists, *ctx.size[:2]
         )
     else:
         gradients = _OneDerivative.apply(
@@ -574,16 +594,12 @@ register(_colors_backward, like(1, 2, 3), _plain_colors_backward, derivative=_no
 
 
 def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows)
+    return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows), *_no_lists(rows)
 
 
 register(_project, _project_shapes, reference.project, derivative=_projection_derivative, setup=_save_projection)
 register(_project_backward, like(1, 2, 3, 4, 5, 6), _plain_project_backward, derivative=_no_second_derivative)
-register(
-    _rasterize,
-    lambda rows, colors, means2d_offset, means2d_absgrad, height, width, *_: _empty_images(rows, colors, height, width),
-    _plain_rasterize, derivative=_images_derivative, setup=_save_images,
-)  # fmt: skip
+register(_rasterize, _images_shapes, _plain_rasterize, derivative=_images_derivative, setup=_save_images)
 register(
     _rasterize_backward, _rasterize_backward_shapes, None, derivative=_no_second_derivative,
     remedy="project and rasterize of headfields.ops.reference.rasterize_gaussians have every derivative",

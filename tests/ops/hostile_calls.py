@@ -52,7 +52,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     lens = (camera.world_to_camera, camera.intrinsics, 20, 35, 0.01, 0.3, True)
     splats = torch.ops.headfields.splat_project(*gaussians, *lens)[0]
     carried, shift = torch.rand(1, n, 2), torch.rand(2, n, 2)
-    images = torch.ops.headfields.splat_rasterize(splats, carried, shift, None, 20, 35, 0)
+    images = torch.ops.headfields.splat_rasterize(splats, carried, shift, None, 20, 35, 64)
     color, light, depth, normal, _, last, *_ = images
     symmetric = (lambda m: m @ m.mT)(torch.rand(n, 3, 3).double())
     return {
@@ -107,8 +107,8 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "splat_project": (*gaussians, *lens),
         "splat_project_backward": (splats, *gaussians, *lens),
         "splat_rasterize": (splats, carried, shift, None, 20, 35, 64),
-        "splat_rasterize_backward": (color, light, depth, normal, splats, carried, shift, shift, light, last, 20, 35,
-                                     64),
+        "splat_rasterize_backward": (color, light, depth, normal, splats, carried, shift, shift, light, last,
+                                     *images[8:], 20, 35),
         "bvh_refit": (torch.rand(2, vertices, 3), *tree._tree[1:5], tree._levels),
         "closest_triangle": (points, mesh, *tree._tree, 1.0, True),
         "raycast": (points, directions, mesh, *tree._tree, 10.0, True),

@@ -559,6 +559,21 @@ def test_lists_of_a_fixed_size(monkeypatch):
         hf.ops.rasterize_gaussians(*(arguments[kind] for kind in KINDS), arguments["camera"], max_tile_entries=-1)
 
 
+def test_a_loss_of_colors_alone(device):
+    """Then no kernel sums gradients of depth and normals; what it sums is the same."""
+    arguments = scene(n=40, cameras=2, size=(40, 50), dtype=torch.float32)
+    grads = []
+    for others in (0.0, None):
+        given = {kind: arguments[kind].to(device).requires_grad_() for kind in KINDS}
+        image = hf.ops.rasterize_gaussians(*given.values(), arguments["camera"].to(device))
+        loss = image.color.square().sum()
+        if others is not None:
+            loss = loss + others * (image.depth.sum() + image.normal.sum())
+        grads.append(torch.autograd.grad(loss, list(given.values())))
+    for mine, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_an_image_too_wide_to_count_its_tiles_is_refused():
     rows, colors = torch.ones(1, 3, 10), torch.ones(1, 3, 3)
     with dispatch.use_cpu_backend("warp"), pytest.raises(ValueError, match="at most 16777216 pixels a side"):

@@ -21,6 +21,8 @@ least_alpha = wp.constant(wp.float32(LEAST_ALPHA))
 most_alpha = wp.constant(wp.float32(MOST_ALPHA))
 least_light = wp.constant(wp.float32(LEAST_LIGHT))
 channels_type = wp.types.vector(length=WIDTH, dtype=wp.float32)
+row_gradient = wp.types.vector(length=6, dtype=wp.float32)
+"""By center (2), conic (3) and opacity of a row."""
 
 
 @wp.func
@@ -62,6 +64,49 @@ def tiles_of(
     )  # fmt: skip
 
 
+@wp.func
+@no_type_check
+def beyond(xx: wp.float32, xy: wp.float32, yy: wp.float32, d: wp.vec2):
+    """The form at a place from its center, less what rounding of its terms and of `alpha_at` may add."""
+    a = xx * d[0] * d[0]
+    b = 2.0 * xy * d[0] * d[1]
+    c = yy * d[1] * d[1]
+    return a + b + c - 1.0e-5 * (a + wp.abs(b) + c) - 1.0e-4
+
+
+@wp.func
+@no_type_check
+def reaches(
+    rows: wp.array(dtype=wp.float32, ndim=3),
+    screen: wp.array(dtype=wp.float32, ndim=3),
+    c: wp.int32,
+    i: wp.int32,
+    x: wp.int32,
+    y: wp.int32,
+):
+    """Whether a Gaussian whose box holds a tile has an alpha of at least `least_alpha` at a point between the centers
+    of its pixels. The least of a convex form over a rectangle without its center lies on a side that faces the center.
+    """
+    xx = rows[c, i, 2]
+    xy = rows[c, i, 3]
+    yy = rows[c, i, 4]
+    left = wp.float32(x * tile_side) + 0.5 - rows[c, i, 0]
+    top = wp.float32(y * tile_side) + 0.5 - rows[c, i, 1]
+    if screen.shape[0] > 0:
+        left = left - screen[c, i, 0]
+        top = top - screen[c, i, 1]
+    side = wp.float32(tile_side - 1)
+    near_x = wp.clamp(0.0, left, left + side)
+    near_y = wp.clamp(0.0, top, top + side)
+    first = wp.vec2(near_x, wp.clamp(-xy * near_x / yy, top, top + side))
+    second = wp.vec2(wp.clamp(-xy * near_y / xx, left, left + side), near_y)
+    inside = near_x == 0.0 and near_y == 0.0
+    limit = 2.0 * wp.log(rows[c, i, 5] / least_alpha)
+    at_first = near_x != 0.0 and beyond(xx, xy, yy, first) <= limit
+    at_second = near_y != 0.0 and beyond(xx, xy, yy, second) <= limit
+    return inside or at_first or at_second
+
+
 @wp.kernel
 @no_type_check
 def count_tiles(
@@ -73,7 +118,12 @@ def count_tiles(
 ):
     c, i = wp.tid()
     box = tiles_of(rows, screen, c, i, height, width)
-    counts[c, i] = wp.int64(box[1] - box[0] + 1) * wp.int64(box[3] - box[2] + 1)
+    total = wp.int64(0)
+    for y in range(box[2], box[3] + 1):
+        for x in range(box[0], box[1] + 1):
+            if reaches(rows, screen, c, i, x, y):
+                total = total + wp.int64(1)
+    counts[c, i] = total
 
 
 @wp.kernel
@@ -84,6 +134,7 @@ def list_tiles(
     depths: wp.array(dtype=wp.int32, ndim=2),
     height: wp.int32,
     width: wp.int32,
+    counts: wp.array(dtype=wp.int64, ndim=2),
     ends: wp.array(dtype=wp.int64, ndim=2),
     keys: wp.array(dtype=wp.int64),
     gaussians: wp.array(dtype=wp.int32),
@@ -94,15 +145,16 @@ def list_tiles(
     box = tiles_of(rows, screen, c, i, height, width)
     across = (width + tile_side - 1) / tile_side
     down = (height + tile_side - 1) / tile_side
-    at = ends[c, i] - wp.int64(box[1] - box[0] + 1) * wp.int64(box[3] - box[2] + 1)
+    at = ends[c, i] - counts[c, i]
     depth = wp.int64(wp.max(depths[c, i], 0))
     for y in range(box[2], box[3] + 1):
         for x in range(box[0], box[1] + 1):
-            tile = wp.int64((c * down + y) * across + x)
-            if at < wp.int64(keys.shape[0]):
-                keys[at] = wp.lshift(tile, wp.int64(32)) + depth
-                gaussians[at] = i
-            at = at + wp.int64(1)
+            if reaches(rows, screen, c, i, x, y):
+                if at < wp.int64(keys.shape[0]):
+                    tile = wp.int64((c * down + y) * across + x)
+                    keys[at] = wp.lshift(tile, wp.int64(32)) + depth
+                    gaussians[at] = i
+                at = at + wp.int64(1)
 
 
 @wp.func
@@ -123,6 +175,47 @@ def alpha_at(
         dy = dy - screen[c, i, 1]
     power = -0.5 * (rows[c, i, 2] * dx * dx + rows[c, i, 4] * dy * dy) - rows[c, i, 3] * dx * dy
     return wp.vec3(rows[c, i, 5] * wp.exp(power), dx, dy)
+
+
+# 32 threads of a tile, two rows of its pixels, go through its list together: on CUDA they add up what they have for a
+# Gaussian among themselves, and the first of them adds it to that of others, one atomic addition in place of up to 32.
+# On a CPU, where Warp runs a thread after the other, each is alone.
+@wp.func_native("""
+    #if defined(__CUDA_ARCH__)
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+    #endif
+    return value;
+""")
+def sum_together(value: wp.float32) -> wp.float32: ...
+
+
+@wp.func_native("""
+    #if defined(__CUDA_ARCH__)
+    for (int offset = 16; offset > 0; offset /= 2) value = max(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    #endif
+    return value;
+""")
+def most_together(value: wp.int32) -> wp.int32: ...
+
+
+@wp.func_native("""
+    #if defined(__CUDA_ARCH__)
+    return __popc(__ballot_sync(0xffffffffu, holds));
+    #else
+    return holds ? 1 : 0;
+    #endif
+""")
+def count_together(holds: wp.bool) -> wp.int32: ...
+
+
+@wp.func_native("""
+    #if defined(__CUDA_ARCH__)
+    return thread % 32 == 0;
+    #else
+    return true;
+    #endif
+""")
+def is_first(thread: wp.int32) -> wp.bool: ...
 
 
 @wp.kernel
@@ -147,31 +240,42 @@ def draw(
     across = (width + tile_side - 1) / tile_side
     x = (tile % across) * tile_side + k % tile_side
     y = (tile / across) * tile_side + k / tile_side
-    if x < width and y < height:
-        through = wp.float32(1.0)
-        middle = wp.float32(0.0)
-        ended = wp.int32(2147483647)
-        sums = channels_type()
-        own = wp.min(c, features.shape[0] - 1)
-        entry = starts[c, tile]
-        end = starts[c, tile + 1]
-        place = wp.int32(0)
-        while entry < end and ended > place:
-            i = gaussians[entry]
+    inside = x < width and y < height
+    first = is_first(k)
+    through = wp.float32(1.0)
+    middle = wp.float32(0.0)
+    ended = wp.int32(2147483647)
+    sums = channels_type()
+    own = wp.min(c, features.shape[0] - 1)
+    entry = starts[c, tile]
+    end = starts[c, tile + 1]
+    place = wp.int32(0)
+    going = inside
+    alive = count_together(going)
+    while entry < end and alive > 0:
+        i = gaussians[entry]
+        alpha = wp.float32(0.0)
+        if going:
             alpha = alpha_at(rows, screen, c, i, wp.float32(x) + 0.5, wp.float32(y) + 0.5)[0]
-            if alpha >= least_alpha:
-                weight = wp.min(alpha, most_alpha) * through
-                after = through - weight
-                sums = sums + weight * features[own, i, which]
-                if through > 0.5 and after <= 0.5:
-                    middle = rows[c, i, 6]
-                through = after
-                if which == 0:
-                    wp.atomic_add(counts, c, i, 1)
-                if not (through > least_light):
-                    ended = place
-            entry = entry + wp.int64(1)
-            place = place + 1
+        drawn = alpha >= least_alpha
+        if drawn:
+            weight = wp.min(alpha, most_alpha) * through
+            after = through - weight
+            sums = sums + weight * features[own, i, which]
+            if through > 0.5 and after <= 0.5:
+                middle = rows[c, i, 6]
+            through = after
+            if not (through > least_light):
+                ended = place
+                going = False
+        if which == 0:
+            pixels = count_together(drawn)
+            if first and pixels > 0:
+                wp.atomic_add(counts, c, i, pixels)
+        entry = entry + wp.int64(1)
+        place = place + 1
+        alive = count_together(going)
+    if inside:
         image[c, y, x] = sums
         if which == 0:
             light[c, y, x] = through
@@ -202,38 +306,60 @@ def draw_backward(
     across = (width + tile_side - 1) / tile_side
     x = (tile % across) * tile_side + k % tile_side
     y = (tile / across) * tile_side + k / tile_side
+    first = is_first(k)
+    through = wp.float32(0.0)
+    behind = wp.float32(0.0)  # the light's worth behind the Gaussian
+    begin = starts[c, tile]
+    own = wp.min(c, features.shape[0] - 1)
+    mine = wp.int32(-1)
     if x < width and y < height:
         through = light[c, y, x]
-        behind = through * to_light[c, y, x]  # the light's worth behind the Gaussian
-        own = wp.min(c, features.shape[0] - 1)
-        begin = starts[c, tile]
-        entry = wp.min(starts[c, tile + 1] - wp.int64(1), begin + wp.int64(last[c, y, x]))
-        while entry >= begin:
-            i = gaussians[entry]
+        behind = through * to_light[c, y, x]
+        mine = wp.int32(wp.min(starts[c, tile + 1] - wp.int64(1) - begin, wp.int64(last[c, y, x])))
+    place = most_together(mine)
+    while place >= 0:
+        i = gaussians[begin + wp.int64(place)]
+        at_pixel = wp.vec3()
+        if place <= mine:
             at_pixel = alpha_at(rows, screen, c, i, wp.float32(x) + 0.5, wp.float32(y) + 0.5)
-            if at_pixel[0] >= least_alpha:
+        drawn = at_pixel[0] >= least_alpha
+        if count_together(drawn) > 0:
+            alpha = wp.float32(0.0)
+            inverse = wp.float32(1.0)
+            weight = wp.float32(0.0)
+            worth = wp.float32(0.0)
+            if drawn:
                 alpha = wp.min(at_pixel[0], most_alpha)
                 inverse = 1.0 / (1.0 - alpha)
                 through = through * inverse  # before the Gaussian
                 weight = alpha * through
-                worth = wp.float32(0.0)
-                for f in range(features.shape[2]):
+            for f in range(features.shape[2]):
+                share = wp.float32(0.0)
+                if drawn:
                     worth = worth + grad[c, y, x, f] * features[own, i, f]
-                    wp.atomic_add(to_features, own, i, f, weight * grad[c, y, x, f])
-                if at_pixel[0] <= most_alpha:
-                    h = (through * worth - behind * inverse) * alpha  # by log alpha
-                    dx = at_pixel[1]
-                    dy = at_pixel[2]
-                    to_x = h * (rows[c, i, 2] * dx + rows[c, i, 3] * dy)
-                    to_y = h * (rows[c, i, 3] * dx + rows[c, i, 4] * dy)
-                    wp.atomic_add(to_rows, c, i, 0, to_x)
-                    wp.atomic_add(to_rows, c, i, 1, to_y)
-                    wp.atomic_add(to_rows, c, i, 2, -0.5 * h * dx * dx)
-                    wp.atomic_add(to_rows, c, i, 3, -h * dx * dy)
-                    wp.atomic_add(to_rows, c, i, 4, -0.5 * h * dy * dy)
-                    wp.atomic_add(to_rows, c, i, 5, h / rows[c, i, 5])
-                    if magnitudes.shape[0] > 0:
-                        wp.atomic_add(magnitudes, c, i, 0, wp.abs(to_x))
-                        wp.atomic_add(magnitudes, c, i, 1, wp.abs(to_y))
-                behind = behind + weight * worth
-            entry = entry - wp.int64(1)
+                    share = weight * grad[c, y, x, f]
+                share = sum_together(share)
+                if first:
+                    wp.atomic_add(to_features, own, i, f, share)
+            parts = row_gradient()
+            if drawn and at_pixel[0] <= most_alpha:
+                h = (through * worth - behind * inverse) * alpha  # by log alpha
+                dx = at_pixel[1]
+                dy = at_pixel[2]
+                parts[0] = h * (rows[c, i, 2] * dx + rows[c, i, 3] * dy)
+                parts[1] = h * (rows[c, i, 3] * dx + rows[c, i, 4] * dy)
+                parts[2] = -0.5 * h * dx * dx
+                parts[3] = -h * dx * dy
+                parts[4] = -0.5 * h * dy * dy
+                parts[5] = h / rows[c, i, 5]
+            for j in range(6):
+                part = sum_together(parts[j])
+                if first:
+                    wp.atomic_add(to_rows, c, i, j, part)
+            if magnitudes.shape[0] > 0:
+                for j in range(2):
+                    part = sum_together(wp.abs(parts[j]))
+                    if first:
+                        wp.atomic_add(magnitudes, c, i, j, part)
+            behind = behind + weight * worth
+        place = place - 1
