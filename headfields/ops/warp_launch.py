@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -86,7 +87,7 @@ def launch(name: Any, dim: int | tuple[int, ...], *arguments: Any) -> None:
 
 
 def launch_refit(
-    file: str, inputs: tuple[Tensor, ...], children: Tensor, slot: Tensor, levels: list[int],
+    file: str, inputs: tuple[Tensor, ...], children: Tensor, slot: Tensor, levels: Sequence[int],
     bounds: Tensor, leaves: Tensor,
 ) -> None:  # fmt: skip
     """Refits a tree over B meshes: fills its leaves, then its levels of nodes from the lowest up.
