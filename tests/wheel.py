@@ -89,8 +89,9 @@ def check(programs: Path, alone: dict[str, str], lowest: bool, tests: list[str])
         print(doctor.stdout, flush=True)
         if doctor.returncode or not re.search(r"^cpu +native in use", doctor.stdout, re.MULTILINE):
             raise SystemExit("`headfields doctor` fails, or the compiled module is not what serves the CPU")
-        for name in ("tests", "benchmarks"):
-            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        left_out = shutil.ignore_patterns("__pycache__", "images", "_build", "_pages", "api")
+        for name in ("tests", "benchmarks", "docs"):  # what the tests read beside the package
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=left_out)
         shutil.copy(ROOT / "pyproject.toml", folder)
         call(
             programs / "python", "-c",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape
 from headfields.ops.dispatch import native
-from headfields.ops.functorch_rules import constant
+from headfields.ops.functorch_rules import array_of, constant
 
 EMPTY = -(2**31)
 _Tree = TypeVar("_Tree", bound="PosedTree")
@@ -23,8 +23,9 @@ def build_topology(
 ) -> tuple[Int[Tensor, "n 8"], Int[Tensor, " o"], Int[Tensor, " l"], list[int]]:
     """Children, order and slot as csrc/bvh.h describes them, on the CPU, and the first node of each level."""
     faces, vertices = constant(faces.cpu().int().contiguous()), constant(vertices.float().cpu().contiguous())
-    if native is not None:
-        children, order, slot, levels = native.bvh_build(faces, vertices, torch.get_num_threads())
+    if native is not None:  # arrays: under a transform PyTorch 2.6 hands no tensor over
+        arrays = array_of(faces), array_of(vertices)
+        children, order, slot, levels = native.bvh_build(*arrays, torch.get_num_threads())
         parts = (torch.from_numpy(children).reshape(-1, 8), torch.from_numpy(order), torch.from_numpy(slot))
         return *parts, levels.tolist()
     return balanced_topology(faces, vertices)

@@ -229,8 +229,10 @@ def test_opcheck():
 def test_compile(unchecked):
     values, level = noise((6, 6, 6), 5), torch.tensor(0.1)
     compiled = torch.compile(_surface, fullgraph=True, backend="aot_eager")
-    for got, want in zip(compiled(values, level, BOX), _surface(values, level, BOX), strict=True):
-        torch.testing.assert_close(got, want)
+    # The number of edges is known when the operation has run; PyTorch 2.6 breaks the graph there unless it is told.
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for got, want in zip(compiled(values, level, BOX), _surface(values, level, BOX), strict=True):
+            torch.testing.assert_close(got, want)
 
 
 @table(
