@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_integer, check_shape
 from headfields.ops.dispatch import checks_indices
+from headfields.ops.functorch_rules import array_of
 from headfields.ops.grouped_linear import grouped_linear, has_tiles, linear_by_copies
 
 LARGEST_BLOCK = 256
@@ -119,7 +120,7 @@ def group_rows(
     if fixed is None:
         fixed = not on_cpu
     if len(group) and checks_indices(group.device):
-        low, high = torch.stack(torch.aminmax(group)).tolist()
+        low, high = array_of(torch.stack(torch.aminmax(group))).tolist()
         if low < 0 or high >= groups:
             raise IndexError(f"{op}: group holds {low if low < 0 else high}; expected 0 to {groups - 1}")
     group = group.long()
