@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prior", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--capture", type=Path, help="a capture with exact meshes, in place of a drawn one")
-    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=3, help="one, if there is no second stage")
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--identity", type=int, nargs="+", default=[3], help="people of the drawn captures")
@@ -62,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--spread", type=float, nargs="+", default=[0.01])
     parser.add_argument("--emphasis", type=float, nargs="+", default=[100.0])
     parser.add_argument("--weights", type=json.loads, default={}, help="other EnergyWeights of both stages, as JSON")
+    parser.add_argument("--distances", action="store_true", help="distances of what is tracked alone, no energies")
     options = parser.parse_args(arguments)
+    if options.stage2 == 0 and options.frames > 1:
+        parser.error(f"--stage2 is 0 and --frames {options.frames}: stage 1 fits the identity to the first frame alone")
     prior, rows = load_prior(options.prior), []
     table = options.out / "energy.json"
     if table.exists():
@@ -84,10 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     open_prior(options.prior, head=procedural_head()), load_capture(folder),
                     options.out / "runs" / str(len(rows)), settings, frames, bar=False,
                 )  # fmt: skip
+                if options.distances:
+                    rows.append({"person": person, "spread": spread, "weights": weights, **distances(tracker)})
+                    print(" ".join(f"{key} {_text(value)}" for key, value in rows[-1].items()), flush=True)
+                    continue
                 if not true:
                     true = scan_codes(prior, tracker, options.scan_steps, options.out / f"true_{person}.safetensors")
                 for row in compared(tracker, true):
-                    rows.append({"person": person, "spread": spread, **weights, **row})
+                    rows.append({"person": person, "spread": spread, "weights": weights, **row})
                     print(" ".join(f"{key} {_text(value)}" for key, value in rows[-1].items()), flush=True)
         table.write_text(json.dumps(rows, indent=1))
 
@@ -132,6 +139,17 @@ def scan_codes(prior: Prior, tracker: PriorTracker, steps: int, path: Path) -> l
     return [{"geometry": codes.geometry[row], PER_FRAME: codes.expression[row]} for row in range(len(vertices))]
 
 
+def distances(tracker: PriorTracker) -> dict[str, float]:
+    """Distances of the tracked heads, means over frames."""
+    head, rows = tracker.head, []
+    for frame, fit in tracker.run().fits.items():
+        surface = extract(head.avatar.field(head.state(fit.free)), resolution=112, progress=False)
+        truth = true_face(tracker.capture, frame)
+        rows.append(measure(Mesh(fit.in_capture(surface.vertices), surface.faces), truth))
+        head.jitter()
+    return {f"{key} tracked": sum(row[key] for row in rows) / len(rows) for key in ("mm", "aligned_mm")}
+
+
 def compared(tracker: PriorTracker, true: list[Codes]) -> list[dict[str, Any]]:
     """Energies and distances at the true and the tracked codes, means over frames."""
     result = tracker.run()
@@ -166,6 +184,7 @@ def energies(
     """Weighted terms of a frame at fixed geometry, expression and pose; appearance, light and affine are fitted."""
     random = torch.Generator().manual_seed(7)
     head.sharpen(options.stage1.sharpness[2])
+    first = options.stage2 is None  # stage 1 holds the expression of the frame that identity is fitted to
     settings = dataclasses.replace(options, rays=REFIT_RAYS)
     paint = free["appearance"].clone().requires_grad_()
     fitted = [paint, head.light.coefficients, head.affine.matrix, head.affine.offset]
@@ -176,7 +195,7 @@ def energies(
         draw = draw_energy(head, observation, settings, random, landmarks=False)
         codes = {**free, "appearance": paint}
         total, _, _ = data_energy(head, draw, codes, *pose, weights, 0.0)
-        total = total + _regularizers(head, codes, weights)["appearance"]
+        total = total + _regularizers(head, codes, weights, first)["appearance"]
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -194,19 +213,19 @@ def energies(
                 if name in parts:
                     terms[name] = terms.get(name, 0.0) + factor * float(parts[name]) / BATCHES
         data = sum(terms.values())
-        prior = {name: float(value) for name, value in _regularizers(head, free, weights).items()}
+        prior = {name: float(value) for name, value in _regularizers(head, free, weights, first).items()}
     return {**terms, **prior, "data": data, "prior": sum(prior.values()), "total": data + sum(prior.values())}
 
 
-def _regularizers(head: PriorHead, free: Codes, weights: EnergyWeights) -> dict[str, Tensor]:
+def _regularizers(head: PriorHead, free: Codes, weights: EnergyWeights, first: bool) -> dict[str, Tensor]:
     """`headfields.apps.tracking.prior.energy.regularizers`, term by term."""
     out: dict[str, Tensor] = {}
     for name in IDENTITY:
         item = (head.in_spreads(name, free[name]), head.layout(name))
         pair = (item, None) if name == "geometry" else (None, item)
-        out[name] = code_terms(*pair, None, weights, first=False)
+        out[name] = code_terms(*pair, None, weights, first)
         out[f"likely {name}"] = weights.likely * free[name].square().sum()
-    out["expression"] = code_terms(None, None, free[PER_FRAME], weights, first=False)
+    out["expression"] = code_terms(None, None, free[PER_FRAME], weights, first)
     return out
 
 
