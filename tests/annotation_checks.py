@@ -4,7 +4,7 @@
 of, and checks arguments a second time with the result: most of the time of many tests, and of each import. Here
 beartype checks arguments and result around the function itself, in one context of axes, with the same verdicts.
 
-A function is checked at its first eight calls of each test: loops of steps call the same few functions thousands of
+A function is checked at its first three calls of each test: loops of steps call the same few functions thousands of
 times, which took a fifth of the run. `HEADFIELDS_CHECKS=every` checks every call, as `make test-all` does.
 """
 
@@ -25,7 +25,7 @@ _AXES = jaxtyping.jaxtyped("context")
 _CHECK = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
-_CALLS = -1 if os.environ.get("HEADFIELDS_CHECKS") == "every" else 8
+_CALLS = -1 if os.environ.get("HEADFIELDS_CHECKS") == "every" else 3
 _calls: dict[types.CodeType, int] = {}
 _left_out = jaxtyping.config.jaxtyping_disable
 _RECORDS: list[tuple[type, Any, Any]] = []

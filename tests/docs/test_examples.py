@@ -248,6 +248,10 @@ LONG = (
     "head_frame.md",
     "tracking.md",
     "add_an_encoder.md",
+    "latent_codes.md",
+    "notebooks.md",
+    "uv.md",
+    "vp360.md",
 )
 """Pages that take seconds (a scan is registered, a study run, a video tracked), of which the names are checked."""
 
