@@ -15,6 +15,7 @@ in which lids or chin move by more than half of the farthest.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,13 @@ from headfields.apps.priors.scans.meshes import FACE, MeshScans
 from headfields.ops.vertex_geometry import face_crosses
 from headfields.synthetic.scans.sampler import HeadSampler
 
-NAMED = ({}, {"mouth_open": 0.8}, {"blink_left": 1, "blink_right": 1}, {"blink_left": 1}, {"blink_right": 1})
+NAMED: tuple[dict[str, float], ...] = (
+    {},
+    {"mouth_open": 0.8},
+    {"blink_left": 1, "blink_right": 1},
+    {"blink_left": 1},
+    {"blink_right": 1},
+)
 OPEN, BLINK, LEFT, RIGHT = range(1, 5)
 MOVING = 2e-3
 """Meters that a vertex of a lid or of the chin moves at least."""
@@ -90,7 +97,7 @@ def reproduced(
     avatar = hf.models.mononphm(template, small=True, landmarks=scans.mean_landmarks())
     deformer, codes, recipe = avatar.deformer, principal_codes(avatar, scans), SMALL_RECIPE
     tables = {name: getattr(codes, name).clone().requires_grad_() for name in ("geometry", "expression")}
-    groups = [
+    groups: list[tuple[dict[str, Any], float]] = [
         ({"params": list(deformer.parameters())}, recipe.schedule.networks),
         ({"params": [tables["geometry"]], "weight_decay": 0.0}, recipe.schedule.identity),
         ({"params": [tables["expression"]], "weight_decay": 0.0}, recipe.schedule.expression),

@@ -122,7 +122,8 @@ def scan_codes(prior: Prior, tracker: PriorTracker, steps: int, path: Path) -> l
     if path.exists():
         kept, _ = read_safetensors(path, CODES)
         return [dict(zip(("geometry", PER_FRAME), rows, strict=True)) for rows in zip(*kept.values(), strict=True)]
-    capture, meshes = tracker.capture, []
+    capture: Any = tracker.capture
+    meshes = []
     faces = capture.recording.canonical.faces
     for frame in tracker.frames:
         to_prior = torch.linalg.inv(tracker.observation(frame).to_capture)
@@ -222,8 +223,8 @@ def _regularizers(head: PriorHead, free: Codes, weights: EnergyWeights, first: b
     out: dict[str, Tensor] = {}
     for name in IDENTITY:
         item = (head.in_spreads(name, free[name]), head.layout(name))
-        pair = (item, None) if name == "geometry" else (None, item)
-        out[name] = code_terms(*pair, None, weights, first)
+        shape, paint = (item, None) if name == "geometry" else (None, item)
+        out[name] = code_terms(shape, paint, None, weights, first)
         out[f"likely {name}"] = weights.likely * free[name].square().sum()
     out["expression"] = code_terms(None, None, free[PER_FRAME], weights, first)
     return out
