@@ -82,8 +82,14 @@ def body(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("layer", [False, True])
+@pytest.mark.parametrize(
+    ("layer", "flat"),
+    [
+        (False, False),
+        (True, True),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(False, True), (True, False)]),
+    ],
+)
 def test_smplx(body, layer, flat):
     make = smplx.SMPLXLayer if layer else smplx.SMPLX
     model = make(

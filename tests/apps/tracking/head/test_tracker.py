@@ -128,6 +128,7 @@ def test_bad_frames_are_named_and_nothing_else_is_lost(model, drawn, identity, o
     assert len(load_capture(result.capture)) == 5
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_turn_leaves_the_focal_length_open(model, frontal, options):
     identity = fit_identity(model, frontal.recording, dataclasses.replace(options, rounds=0))
     assert identity.focal_source == "default" and identity.focal == pytest.approx(1.2 * 96)
