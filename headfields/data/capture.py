@@ -220,9 +220,11 @@ class Capture(Displayed):
     def decode_ahead(self, stop: Callable[[], bool]) -> None:
         """Decodes the training frames one after the other, as far as memory has room for them, until `stop` says so.
 
-        For a thread of its own: others use the capture meanwhile. A frame that cannot be read is left to them.
+        For a thread of its own: others use the capture meanwhile. A frame that cannot be read is left to them, and so
+        are those of videos.
         """
-        self._images.load_ahead(self.splits["train"].tolist(), stop)
+        if not self.recording.in_videos:
+            self._images.load_ahead(self.splits["train"].tolist(), stop)
 
     def image(self, frame: int) -> Float[Tensor, "h w 4"]:
         """Color and matte of a frame, straight alpha, sRGB in [0, 1]."""

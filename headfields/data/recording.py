@@ -102,6 +102,7 @@ class Recording:
         conventions: the readings of the files that were tried, with their scores.
         head_arguments: the head model and its arguments, of layouts that have these in place of meshes; None for
             others.
+        in_videos: whether frames are those of videos, which start again where others are read in between.
     """
 
     path: Path
@@ -125,6 +126,7 @@ class Recording:
     decoded_vertices: dict[int, np.ndarray] = field(default_factory=dict)
     conventions: list[ConventionScores] = field(default_factory=list)
     head_arguments: HeadArguments | None = None
+    in_videos: bool = False
 
 
 def are_rigid(transforms: Float[np.ndarray, "*j 4 4"]) -> bool:

@@ -50,6 +50,10 @@ def test_decoding_fills_the_room_that_there_is(capture):
     images = capture._images
     frames = capture.splits["train"].tolist()
     images._slot.clear()
+    capture.recording.in_videos = True
+    capture.decode_ahead(lambda: False)
+    assert not images._slot, "a video starts again where frames are read in between"
+    capture.recording.in_videos = False
     with decoding_ahead(capture):
         for _ in range(500):
             if len(images._slot) == min(len(frames), images.slots):

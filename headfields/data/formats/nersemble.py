@@ -12,6 +12,7 @@ mesh v is at scale R v + translation. Sequences that are held out have a trackin
 is the user's file.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,8 @@ def read_nersemble(folder: Path, head: SkinnedHead) -> Recording:
     splits = splits_from_end("load_capture", len(shots)) | {"all": list(range(len(shots)))}
     report.append(f"the layout has no splits within what it gives: the last {len(splits['test'])} frames are test")
     names = [shot.name for shot in shots]
-    return flame_recording(folder, flame, names, splits, [cameras], _CONVENTION, report, stated=True)
+    recording = flame_recording(folder, flame, names, splits, [cameras], _CONVENTION, report, stated=True)
+    return dataclasses.replace(recording, in_videos=True)
 
 
 def read_nersemble_holdout(person: Path, head: SkinnedHead) -> tuple[Recording, list[tuple[str, str]]]:
