@@ -71,8 +71,8 @@ def test_a_sequence_opens_alone_and_frames_in_any_order(larger, head):
 
 def test_mattes_may_be_missing_and_neck_and_eyes(tmp_path, head):
     folder = made.write(tmp_path / "393", head, mattes=False)
-    change(folder, "neck", lambda rows: ...)
-    change(folder, "eyes", lambda rows: ...)
+    change("neck", lambda rows: ...)(folder)
+    change("eyes", lambda rows: ...)(folder)
     capture = opened(folder, head)
     assert any("no alpha_maps; the matte is 1 everywhere" in text for text in capture.report)
     assert capture.state(0).pose[0, 1].eq(0).all() and capture.state(0).pose[0, 3:].eq(0).all()
@@ -80,13 +80,13 @@ def test_mattes_may_be_missing_and_neck_and_eyes(tmp_path, head):
 
 def test_one_matrix_of_intrinsics_for_all_cameras(tmp_path, written, head):
     folder = shutil.copytree(written, tmp_path / "393")
-    calibrate(folder, "intrinsics", lambda table: table[made.SERIAL])
+    calibrate("intrinsics", lambda table: table[made.SERIAL])(folder)
     assert np.allclose(opened(folder, head).camera(0).intrinsics[0], made.intrinsics(), atol=1e-4)
 
 
 def test_rotation_matrices_that_differ_are_a_warning(tmp_path, written, head):
     folder = shutil.copytree(written, tmp_path / "393")
-    change(folder, "rotation_matrices", lambda rows: rows.swapaxes(1, 2))
+    change("rotation_matrices", lambda rows: rows.swapaxes(1, 2))(folder)
     assert any("rotation_matrices differ from rotation" in text for text in opened(folder, head).warnings)
 
 
