@@ -5,13 +5,16 @@ them is computed anew, so that the figures stay what they are when the library's
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headfields.compare import Study
 from headfields.compare.cells import cells_of, joined, named
-from headfields.compare.report import findings
+from headfields.compare.report import findings, summary
 from headfields.data.noise_ceiling import noise_ceiling
 from headfields.files.atomic import write_text
 
@@ -98,12 +101,30 @@ def kept_findings(path: Path) -> dict[str, Any]:
     unknown = sorted({cell["row"] for cell in kept["cells"]} - set(study.rows))
     if unknown:
         raise ValueError(f"{path.name} has rows that {study.name!r} lacks: {', '.join(unknown)}; keep its figures anew")
-    found = findings(study, joined(_result(cell, kept["measures"]) for cell in kept["cells"]))
+    results = kept_results(path)
+    found = findings(study, results)
+    found["spread"] = {name: _spread(runs, study.primary) for name, runs in results.items()}
     found["rows"] = {name: found["rows"][name] for name in study.rows if name in found["rows"]}
     about = {what: kept[what] for what in ("commit", "noise ceiling", "versions", "cells in all")}
     seeds = {(cell["capture"], cell["seed"]) for cell in kept["cells"]}
     return {**found, **about, "cells": len(kept["cells"]), "pairs in all": len(seeds), "all rows": list(study.rows),
             "budget": "{1:g} {0}".format(*study.budget), "strata": list(study.strata)}  # fmt: skip
+
+
+def _spread(runs: Mapping[tuple[str, int], Mapping[str, Any]], measure: str) -> float:
+    """Deviation of a measure over the seeds of a capture, of all captures; NaN where none has two."""
+    captures: dict[str, list[float]] = {}
+    for (capture, _), run in runs.items():
+        captures.setdefault(capture, []).append(summary(run, measure))
+    freedom = sum(len(scores) - 1 for scores in captures.values())
+    squares = sum(len(scores) * float(np.var(scores)) for scores in captures.values())
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def kept_results(path: Path) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
+    """The kept results of a study, `STUDY.json`, by row, and by capture and seed, with the scores of every frame."""
+    kept = json.loads(path.read_text())
+    return joined(_result(cell, kept["measures"]) for cell in kept["cells"])
 
 
 def _result(cell: Mapping[str, Any], measures: list[str]) -> tuple[str, str, int, dict[str, Any]]:

@@ -4,6 +4,7 @@ What stands in a page between `<!-- figures STUDY KIND ... -->` and `<!-- end of
 figures that the repository keeps, `benchmarks/studies/STUDY.json`:
 
 - `table`: all rows, with intervals and verdicts;
+- `spread`: how far the cells of each row lie apart that differ by their seed alone;
 - `verdicts`: what is decided, and what is not; `summary` the same in numbers;
 - `difference MEASURE ROW`: of one row, within a sentence or a cell of a table;
 - `claim better|worse MEASURE "ROW"`: whether the row is what a claim says, beside the study's baseline. A study without
@@ -79,6 +80,17 @@ def table(found: Mapping[str, Any], _: str = "") -> str:
             str(pairs_of(found, name)),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(found: Mapping[str, Any], _: str = "") -> str:
+    """By row: the primary measure, its deviation over the seeds of a capture, and the number of cells."""
+    primary = found["primary"]
+    lines = [f"| row | {primary}, {_unit(primary)} | deviation over seeds | cells |", "|---|---|---|---|"]
+    for name, row in found["rows"].items():
+        lines.append(
+            f"| {name} | {_score(row['scores'][primary]['mean'])} | {found['spread'][name]:.2f} | {row['cells']} |"
+        )
     return "\n".join(lines)
 
 
@@ -191,7 +203,7 @@ def claim(study: str, found: Mapping[str, Any] | None, rest: str) -> str:
     return f"{words.get(verdict, 'undetermined')}: {said}"
 
 
-KINDS = {"table": table, "verdicts": verdicts, "summary": summary, "difference": difference}
+KINDS = {"table": table, "spread": spread, "verdicts": verdicts, "summary": summary, "difference": difference}
 
 
 def pairs_of(found: Mapping[str, Any], name: str) -> int:

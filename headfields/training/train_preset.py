@@ -107,7 +107,7 @@ def train(
     Raises:
         ValueError: there is no such preset, recipe or argument, `out` holds a run and `resume` is false, or a resumed
             run was trained with other values.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or it is of another kind, as a text for a number.
     """
     if not isinstance(model, str):
         raise TypeError(f"train: model is {model!r}; expected the name of a preset, as 'insta'")

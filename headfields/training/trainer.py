@@ -153,7 +153,8 @@ class Trainer:
             bar.
 
     Raises:
-        TypeError: `avatar` or `capture` is something else, as swapped ones, or a path.
+        TypeError: `avatar` or `capture` is something else, as swapped ones, or a path; or an option is of another kind,
+            as a text for a number.
         ValueError: an argument is out of range, or the capture has no training frames.
     """
 

@@ -86,6 +86,7 @@ def test_verdicts_and_tables_of_kept_figures(tmp_path: Path, monkeypatch: pytest
     assert re.search(r"\*\*Decided: worse\*\* are surface, codes \(−(0\.9|1\.0)", said)
     assert "**Decided: equivalent**, within ±0.2 dB, are same, grid" in said
     assert "**Not run yet**: never, run." in said and "Undetermined" not in said
+    assert re.search(r"\| none, grid \| 2\d\.\d\d \| 0\.0\d \| 8 \|", pages.spread(found))
     lines = pages.table(found).splitlines()
     assert lines[2].startswith("| none, grid | 2") and "| **surface, grid** | " in lines[3] + lines[4]
     assert "psnr_head@cameras" in lines[0] and lines[2].endswith("| 8 |")
