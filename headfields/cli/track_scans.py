@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from headfields.cli.argument_types import Count, Folder, NewRun
-from headfields.cli.errors import Interrupted
+from headfields.cli.errors import CommandError, Interrupted
 
 Prior = Annotated[Path, tyro.conf.arg(metavar="PRIOR")]
 
@@ -55,15 +55,22 @@ def track_scans(
     from headfields.cli import open_run
     from headfields.mesh import save_mesh
     from headfields.runs.folder import write_json, writing
-    from headfields.training.opened_run import start_or_resume
+    from headfields.training.opened_run import check_unchanged, start_or_resume
 
-    run, _ = start_or_resume(out, resume, "track-scans", "tracked_scans")
+    if resolution < 0:
+        raise CommandError(f"--resolution is {resolution}; expected cells, or 0 for no meshes")
+    run, before = start_or_resume(out, resume, "track-scans", "tracked_scans")
+    config = {
+        "tracked_scans": str(scans.resolve()), "prior": str(prior.resolve()), "steps": steps, "smooth": smooth,
+        "points": points, "scale": scale, "seed": seed,
+    }  # fmt: skip
+    check_unchanged(run, before, config, tuple(config))
     options = SequenceOptions(steps=steps, smooth=smooth, points=points, seed=seed)
     model = load_prior(prior).to(open_run.choose_device(device))
     with open_run.one_line_warnings(), open_run.one_line_errors():
         files = ScanFiles.read(scans, scale=scale, seed=seed)
         run.create()
-        run.write_config({"tracked_scans": str(scans.resolve()), "prior": str(prior.resolve())})
+        run.write_config({**config, "resolution": resolution})
         fitted = fit_sequence(model, files, run.path, options, resume)
         if fitted.interrupted:
             raise Interrupted("interrupted; the same command with --resume continues from there")

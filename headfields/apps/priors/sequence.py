@@ -5,6 +5,7 @@ All of this file is our own choice; the terms are those of `fit_scans`.
 """
 
 import dataclasses
+import hashlib
 import math
 import re
 import sys
@@ -115,16 +116,20 @@ class ScanFiles:
 
         Raises:
             FileNotFoundError: there is no such folder, or no scan in it.
-            ValueError: a file cannot be read, has no points, no normals, or is not in meters; the message names it.
+            ValueError: a file cannot be read, has no points, no normals, or is not in meters; the message names it. Or
+                two files have one name but for their endings or folders.
         """
         paths = _in_time(Path(scans)) if isinstance(scans, str | Path) else [Path(path) for path in scans]
         if not paths:
             raise FileNotFoundError(f"ScanFiles.read: no scans; pass files, or a folder with {', '.join(_ENDINGS)}")
         rows = [_drawn(path, count, float(scale), seed + number) for number, path in enumerate(paths)]
         points, normals = (torch.stack([row[k] for row in rows]) for k in (0, 1))
+        names = [path.stem for path in paths]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"ScanFiles.read: two scans are called {twice[0]!r}; results go by the names: rename one")
         colors = [row[2] for row in rows if row[2] is not None]
         return cls(
-            tuple(path.stem for path in paths), points, normals,
+            tuple(names), points, normals,
             torch.stack(colors) if len(colors) == len(rows) else None,
         )  # fmt: skip
 
@@ -379,8 +384,10 @@ def _aligned(prior: Prior, scans: ScanFiles, options: SequenceOptions, bar: bool
 
 def _about(prior: Prior, scans: ScanFiles, options: SequenceOptions) -> dict[str, Any]:
     """What a fit depends on, to tell another one by."""
-    sums = [float(each.double().abs().sum()) for each in (scans.points, prior.geometry, prior.expression)]
-    return {"names": list(scans.names), "options": repr(options), "sums": [f"{value:.9g}" for value in sums]}
+    content = hashlib.sha256()
+    for tensor in (scans.points, scans.normals, scans.rgb, prior.geometry, prior.expression):
+        content.update(b"" if tensor is None else tensor.detach().cpu().numpy().tobytes())
+    return {"names": list(scans.names), "options": repr(options), "content": content.hexdigest()}
 
 
 def _in_time(folder: Path) -> list[Path]:

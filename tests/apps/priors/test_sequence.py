@@ -91,6 +91,9 @@ def test_wrong_scans_are_named(scans: MeshScans, folder: Path, tmp_path: Path) -
         ScanFiles.read([folder / "scan9.ply", bare])
     with pytest.raises(ValueError, match=r"scan9\.ply.*meters"):
         ScanFiles.read(folder, scale=1000.0)
+    (tmp_path / "scan9.ply").write_bytes((folder / "scan9.ply").read_bytes())
+    with pytest.raises(ValueError, match="two scans are called 'scan9'"):
+        ScanFiles.read([folder / "scan9.ply", tmp_path / "scan9.ply"])
     (tmp_path / "broken.ply").write_bytes(b"ply\n")
     with pytest.raises(ValueError, match=r"broken\.ply"):
         ScanFiles.read([tmp_path / "broken.ply"])
@@ -111,4 +114,9 @@ def test_the_command_writes_codes_and_meshes(
     ]  # fmt: skip
     assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())["face_mm"]) == {"scan9", "scan10", "scan11"}
     assert headfields(command) == 1 and "holds a run already" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["steps"] == 2 and config["points"] == 60 and config["scale"] == 1.0
+    assert headfields([*command, "--resume", "--smooth", "0.5"]) == 1
+    assert "smooth 0.02, not 0.5" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == config
     assert headfields([*command, "--resume"]) == 0
