@@ -141,14 +141,15 @@ def _sweep(folder: Path) -> None:
         match = _SCRATCH.fullmatch(path.name)
         if match is None or path.is_symlink() or not path.is_dir():
             continue
-        lock = _locked(path)
-        if lock is None:  # its writer lives, or there are no locks
-            continue
-        try:  # a folder that was moved aside (`replacing_folder`) is no draft and stays
-            if all(entry.name.lstrip(".").startswith(match[1].lstrip(".")) for entry in path.iterdir()):
-                shutil.rmtree(path, ignore_errors=True)
-        finally:
-            os.close(lock)
+        with contextlib.suppress(OSError):  # another process sweeps, too; or the draft is another user's
+            lock = _locked(path)
+            if lock is None:  # its writer lives, or there are no locks
+                continue
+            try:  # a folder that was moved aside (`replacing_folder`) is no draft and stays
+                if all(entry.name.lstrip(".").startswith(match[1].lstrip(".")) for entry in path.iterdir()):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _locked(folder: Path) -> int | None:

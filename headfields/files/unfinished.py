@@ -9,7 +9,7 @@ from headfields.files.locks import lock_file
 
 __all__ = ["filling", "has_unfinished"]
 
-_MARK = ".unfinished"  # in the folder while it is being filled
+_MARK = ".headfields_unfinished"  # in the folder while it is being filled; a name that nobody else gives
 
 
 def has_unfinished(folder: Path) -> bool:

@@ -256,10 +256,10 @@ def test_an_unfinished_folder_refuses_no_other_try_but_one_that_is_being_filled_
         (folder / "below" / "1").write_text("half")
         raise KeyboardInterrupt
     assert list(folder.iterdir()) == []
-    (folder / ".unfinished").touch()  # what a killed one leaves
+    (folder / ".headfields_unfinished").touch()  # what a killed one leaves
     (folder / "1").write_text("half")
     with filling(folder, "op"):
-        assert [path.name for path in folder.iterdir()] == [".unfinished"]
+        assert [path.name for path in folder.iterdir()] == [".headfields_unfinished"]
         (folder / "2").write_text("whole")
         with pytest.raises(FileExistsError, match="op: another process writes to"), filling(folder, "op"):
             raise AssertionError

@@ -184,10 +184,10 @@ def test_a_try_that_did_not_end_refuses_no_other(tmp_path: Path, monkeypatch: py
         with pytest.raises(Stop):
             captures.write_head_capture(out, frames=3, size=16, samples=1, progress=False)
     assert not list(out.iterdir())
-    (out / ".unfinished").touch()  # what is killed does not clean up
+    (out / ".headfields_unfinished").touch()  # what is killed does not clean up
     (out / "canonical.obj").write_text("half")
     assert len(load_capture(captures.write_head_capture(out, frames=3, size=16, samples=1, progress=False))) == 3
-    assert not list(out.glob(".unfinished"))
+    assert not list(out.glob(".headfields_unfinished"))
 
 
 def test_refuses_other_folders(tmp_path: Path) -> None:
