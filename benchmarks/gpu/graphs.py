@@ -42,8 +42,7 @@ def run(settings: GpuSettings, item: str) -> dict[str, Any]:
     result: dict[str, Any] = {"steps": pieces[-1]}
     for graph in (True, False):
         watch = Losses()
-        recipe: Any = kind
-        trainer = make_trainer(model, recipe, capture, settings, loggers=[watch], graph="auto" if graph else False)
+        trainer = make_trainer(model, kind, capture, settings, loggers=[watch], graph="auto" if graph else False)
         for steps in pieces:  # what a step has lost is logged about once a second, and always at the end
             trainer.fit(steps=steps)
         losses[graph] = {steps: watch.losses[steps] for steps in pieces}

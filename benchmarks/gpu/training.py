@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -41,7 +41,7 @@ def load_capture(settings: GpuSettings) -> Any:
 
 def make_trainer(
     model: str,
-    kind: RecipeName,
+    kind: str,
     capture: Any,
     settings: GpuSettings,
     more_callbacks: Sequence[Any] = (),
@@ -55,7 +55,7 @@ def make_trainer(
         more_callbacks, more_losses: in addition to the recipe's.
         changes: options of `Trainer` in place of the recipe's.
     """
-    recipe = recipe_of(model, kind)
+    recipe = recipe_of(model, cast(RecipeName, kind))
     overrides = _SMALL[model] if settings.small else ()
     torch.manual_seed(0)
     avatar = build(model, preset_arguments(model, parse_overrides(model, list(overrides)), capture, recipe), capture)

@@ -81,6 +81,7 @@ def similarities(
 @wp.func
 @no_type_check
 def linear_of(table: wp.array3d(dtype=wp.float32), mesh: int, face: int):
+    """Size times rotation of a triangle."""
     return wp.mat33(
         table[mesh, face, 0], table[mesh, face, 1], table[mesh, face, 2],
         table[mesh, face, 3], table[mesh, face, 4], table[mesh, face, 5],
@@ -91,6 +92,7 @@ def linear_of(table: wp.array3d(dtype=wp.float32), mesh: int, face: int):
 @wp.func
 @no_type_check
 def turn_of(table: wp.array3d(dtype=wp.float32), mesh: int, face: int):
+    """The rotation of a triangle as a quaternion."""
     return wp.vec4(table[mesh, face, 12], table[mesh, face, 13], table[mesh, face, 14], table[mesh, face, 15])
 
 

@@ -116,6 +116,7 @@ def count_tiles(
     width: wp.int32,
     counts: wp.array(dtype=wp.int64, ndim=2),
 ):
+    """counts: how many tiles each Gaussian reaches."""
     c, i = wp.tid()
     box = tiles_of(rows, screen, c, i, height, width)
     total = wp.int64(0)
@@ -186,7 +187,8 @@ def alpha_at(
     #endif
     return value;
 """)
-def sum_together(value: wp.float32) -> wp.float32: ...
+def sum_together(value: wp.float32) -> wp.float32:
+    """The sum over 32 threads, for each of them."""
 
 
 @wp.func_native("""
@@ -195,7 +197,8 @@ def sum_together(value: wp.float32) -> wp.float32: ...
     #endif
     return value;
 """)
-def most_together(value: wp.int32) -> wp.int32: ...
+def most_together(value: wp.int32) -> wp.int32:
+    """The largest value of 32 threads, for each of them."""
 
 
 @wp.func_native("""
@@ -205,7 +208,8 @@ def most_together(value: wp.int32) -> wp.int32: ...
     return holds ? 1 : 0;
     #endif
 """)
-def count_together(holds: wp.bool) -> wp.int32: ...
+def count_together(holds: wp.bool) -> wp.int32:
+    """For how many of 32 threads it holds."""
 
 
 @wp.func_native("""
@@ -215,7 +219,8 @@ def count_together(holds: wp.bool) -> wp.int32: ...
     return true;
     #endif
 """)
-def is_first(thread: wp.int32) -> wp.bool: ...
+def is_first(thread: wp.int32) -> wp.bool:
+    """Whether a thread is the first of its 32."""
 
 
 @wp.kernel
