@@ -75,10 +75,10 @@ def compare(
         return
     if verify:
         with tempfile.TemporaryDirectory() as scratch:
-            found = verify_cell(asked, out, scratch, device=device)
-        if found.same is False:
-            raise CommandError(found.line)
-        print(found.line)
+            verification = verify_cell(asked, out, scratch, device=device)
+        if verification.same is False:
+            raise CommandError(verification.line)
+        print(verification.line)
         return
     try:
         with contextlib.ExitStack() as stack:

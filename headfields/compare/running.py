@@ -277,7 +277,9 @@ def verify(
         ValueError: no cell is done.
     """
     results = ((cell, cell.done(Path(out))) for cell in done_cells(study, Path(out), device))
-    done = [(cell, found) for cell, found in results if found and any(study.primary in row for row in found["frames"])]
+    done = [
+        (cell, result) for cell, result in results if result and any(study.primary in row for row in result["frames"])
+    ]
     if not done:
         raise ValueError(nothing_done(out, device))
     cell, first = random.Random(seed).choice(done)

@@ -20,9 +20,9 @@ class RegionGate(Encoder):
         otherwise: constant value outside the region (INSTA: 1).
 
     Differentiable in the state's field (linear), a step at the region's border: where the nearest point lies on an edge
-    between a triangle within and one without, which is a wedge of points along a convex border, rounding chooses the
-    side. A head that moves with its camera is therefore the same picture but for these (INSTA: to 1e-3 at the border,
-    3e-7 elsewhere).
+    between a triangle within and one without, which is a wedge of points along a convex border, it is the side of the
+    triangle of lower index, or, up to rounding, the other. So a head that moves with its camera is the same picture
+    but for these points (`tests/models/test_head_motion.py`: 8e-4 at the border, 3e-7 without one).
 
     Raises:
         ValueError: width is below 1, or faces is no mask; in an avatar, the deformer has another number of faces; in

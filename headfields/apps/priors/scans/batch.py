@@ -35,7 +35,7 @@ class PointCounts:
             of eyes and mouth. Our own choice; 0 in the paper.
         lids: share of the correspondences on the face that registered meshes with landmarks draw on lid skin, by area
             times motion (see `MeshScans`). Lids are about a hundredth of the face's area and rarely move: drawn by area
-            they are 0.4 % of the squared motion, and a deformation learns to leave them out. Our own choice; 0 in the
+            they are 0.2 % of the squared motion, and a deformation learns to leave them out. Our own choice; 0 in the
             paper.
 
     >>> from headfields.apps.priors.scans.batch import PointCounts
