@@ -26,7 +26,8 @@ KEPT = ("psnr", "psnr_head", "psnr_face", "psnr_hair", "psnr_mouth", "ssim_head"
 def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     """Writes the figures of the finished cells below a study's folder, or below one that `--export` wrote.
 
-    Cells of another budget, split or options than the study's, of an earlier version of it, are left out.
+    Cells of another budget, split or options than the study's, of an earlier version of it, are left out. Cells that the
+    file has of the same commit stay where the folder lacks them, so that each machine's folder is kept in turn.
 
     Args:
         study: what has run.
@@ -35,7 +36,7 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
         commit: of the code that ran.
 
     Returns:
-        The number of cells.
+        The number of cells that the file has then.
 
     Raises:
         ValueError: no cell is finished, cells are of two versions of the code, or of rows that the study lacks.
@@ -70,6 +71,8 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
             "cost": {what: _short(value, 7) for what, value in result["cost"].items()},
             "curve": [[_short(value, 6) for value in point] for point in result["curve"]], "frames": strata,
         })  # fmt: skip
+    new = {_place(line) for line in lines}
+    lines += [line for line in _kept_of(target, commit, measures) if _place(line) not in new]
     lines.sort(key=lambda line: (list(study.rows).index(line["row"]), line["capture"], line["seed"], line["condition"]))
     head = {
         "commit": commit, "measures": measures, "noise ceiling": {Path(f).name: _ceiling(f) for f in study.captures},
@@ -78,6 +81,16 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     cells = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     write_text(target, f'{json.dumps(head)[:-1]}, "cells": [\n{cells}\n]}}\n')
     return len(lines)
+
+
+def _kept_of(target: Path, commit: str, measures: list[str]) -> list[dict[str, Any]]:
+    """The cells that a file of figures has, if they are of this commit and of the same measures."""
+    kept = json.loads(target.read_text()) if target.exists() else {}
+    return kept["cells"] if kept and kept["commit"] == commit and kept["measures"] == measures else []
+
+
+def _place(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return line["row"], line["capture"], line["seed"], line["condition"]
 
 
 def _ceiling(folder: str) -> dict[str, Any]:

@@ -159,3 +159,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for other in set((tmp_path / "out" / "cells").iterdir()) - {path}:
         (other / "cell.json").write_text(json.dumps(about))
     assert figures.keep(study, tmp_path / "out", tmp_path / "x.json", "abc") == 3, "one of an earlier budget"
+    (path / "cell.json").write_text(json.dumps(about | {"shared": shared}))
+    (tmp_path / "second" / "cells").mkdir(parents=True)
+    path.rename(tmp_path / "second" / "cells" / path.name)
+    assert figures.keep(study, tmp_path / "second", tmp_path / "x.json", "abc") == 4, "beside another machine's"
+    assert figures.keep(study, tmp_path / "second", tmp_path / "x.json", "abd") == 1, "of another commit, none"
