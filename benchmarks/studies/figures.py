@@ -26,8 +26,8 @@ KEPT = ("psnr", "psnr_head", "psnr_face", "psnr_hair", "psnr_mouth", "ssim_head"
 def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     """Writes the figures of the finished cells below a study's folder, or below one that `--export` wrote.
 
-    Cells of another budget, split or options than the study's, of an earlier version of it, are left out. Cells that the
-    file has of the same commit stay where the folder lacks them, so that each machine's folder is kept in turn.
+    Cells of another budget, split or options than the study's, of an earlier version of it, are left out. Cells that
+    the file has of the same commit stay where the folder lacks them: each machine's folder is kept in turn.
 
     Args:
         study: what has run.
