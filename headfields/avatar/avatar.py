@@ -1,9 +1,8 @@
 """An avatar: a deformer, an encoder (and conditions), a decoder, a renderer, tables of codes; its field of frames."""
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -157,11 +156,10 @@ class AvatarField(Field):
         if torch.is_grad_enabled() if create_graph is None else create_graph:
             return self._differentiated(points, directions, frame, color, True)
         chunks = []
-        with frozen(self.avatar):
-            for begin in range(0, max(len(points), 1), _CHUNK):
-                chunk = slice(begin, begin + _CHUNK)
-                inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
-                chunks.append(self._differentiated(*inputs, color, False))
+        for begin in range(0, max(len(points), 1), _CHUNK):
+            chunk = slice(begin, begin + _CHUNK)
+            inputs = points[chunk].detach(), directions[chunk].detach(), frame[chunk]
+            chunks.append(self._differentiated(*inputs, color, False))
         canonicals, values = zip(*chunks, strict=True)
         return Canonical.cat(canonicals), FieldValues.cat(values)
 
@@ -287,20 +285,6 @@ def _check_rays(rays: Rays, state: HeadState) -> None:
 
 def _single_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-@contextlib.contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Parameters without `requires_grad` within the block: an operation cannot know that the gradient of a table that
-    requires one will not be used, and would spend a third of the time of rendering on it."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 def _gradients(distance: Tensor, by: list[Tensor], graph: bool) -> list[Tensor]:

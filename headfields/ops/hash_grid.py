@@ -20,6 +20,7 @@ from headfields.ops.functorch_rules import pullback
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.reference import hash_grid as reference
 from headfields.ops.registration import register, where_needed
+from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 
 
@@ -266,7 +267,7 @@ def _hash_grid_backward_backward(
 
 
 def _backward(ctx, grad):
-    needs = list(ctx.needs_input_grad[:2])
+    needs = wanted(ctx, 2)
     grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None
 
@@ -278,7 +279,7 @@ def _save_backward(ctx, inputs, output):
 
 
 def _backward_backward(ctx, gg_points, gg_table):
-    needs = list(ctx.needs_input_grad[:3])
+    needs = wanted(ctx, 3)
     gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
     if gg_points is None and gg_table is None:
         return (None,) * 6

@@ -25,6 +25,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import mlp as reference
 from headfields.ops.registration import register, where_needed
+from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128
@@ -290,15 +291,15 @@ def _mlp_backward(
 def _save_for_backward(ctx, inputs, output) -> None:
     x, weights, biases, index = inputs
     ctx.layers = len(weights)
-    ctx.needs = [tensor.requires_grad for tensor in (x, *weights, *biases)]
     ctx.save_for_backward(x, *weights, *biases, index)
 
 
 def _first_derivative(ctx, grad):
     x, *parameters, index = ctx.saved_tensors
     weights, biases = parameters[: ctx.layers], parameters[ctx.layers :]
-    grads = _mlp_backward(grad, x, weights, biases, index, ctx.needs)
-    grads = [gradient if need else None for gradient, need in zip(grads, ctx.needs, strict=True)]
+    needs = wanted(ctx, 1 + len(parameters))
+    grads = _mlp_backward(grad, x, weights, biases, index, needs)
+    grads = [gradient if need else None for gradient, need in zip(grads, needs, strict=True)]
     return grads[0], grads[1 : ctx.layers + 1], grads[ctx.layers + 1 :], None
 
 
@@ -324,13 +325,14 @@ def _second_derivative(ctx, grads):
             for output, gradient, need in zip((to_x, *to_weights, *to_biases), grads, ctx.needs, strict=True)
             if need and gradient is not None and output.requires_grad
         ]
-        inputs = [view for view in views if view.requires_grad]
+        asked = wanted(ctx, len(views))
+        inputs = [view for view, want in zip(views, asked, strict=True) if want]
         gradients = torch.autograd.grad(
             [output for output, _ in pairs], inputs, [gradient for _, gradient in pairs],
             create_graph=create_graph, allow_unused=True,
         )  # fmt: skip
     each = iter(gradients)
-    gradients_of_all = [next(each) if view.requires_grad else None for view in views]
+    gradients_of_all = [next(each) if want else None for want in asked]
     return (*gradients_of_all[:2], gradients_of_all[2 : layers + 2], gradients_of_all[layers + 2 :], None, None)
 
 

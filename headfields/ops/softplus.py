@@ -11,6 +11,7 @@ from torch.nn import functional
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.registration import like, register
+from headfields.ops.wanted import wanted
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
@@ -63,11 +64,12 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 def _derivative_backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     (grad, x), (beta, second) = ctx.saved_tensors, ctx.rest
-    to_grad = _derivative(out, x, beta, second) if ctx.needs_input_grad[0] else None
+    needs_grad, needs_x = wanted(ctx, 2)
+    to_grad = _derivative(out, x, beta, second) if needs_grad else None
     to_x = None
-    if ctx.needs_input_grad[1] and not second:
+    if needs_x and not second:
         to_x = _derivative(out * grad, x, beta, True)
-    elif ctx.needs_input_grad[1]:  # the third derivative and those beyond are PyTorch's
+    elif needs_x:  # the third derivative and those beyond are PyTorch's
         above, below = torch.sigmoid(beta * x), torch.sigmoid(-beta * x)  # 1 - above would cancel
         to_x = out * grad * beta**2 * above * below * (below - above)
     return to_grad, to_x, None, None

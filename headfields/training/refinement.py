@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headfields.avatar.avatar import frozen
 from headfields.data.expression_basis import expression_basis
 from headfields.metrics import image as metrics
 from headfields.ops.rigid import rigid_transform
@@ -319,7 +318,7 @@ def _descend(
         optimizer.zero_grad(set_to_none=True)
         if not loss.requires_grad:  # no sample anywhere
             continue
-        loss.backward()
+        loss.backward(inputs=fitted)  # and of nothing that is frozen
         if finite_gradients(loss, fitted):
             skipped.accept()
             optimizer.step()
@@ -334,11 +333,11 @@ def _descend(
 
 @contextlib.contextmanager
 def _evaluated(avatar: nn.Module) -> Iterator[None]:
-    """Puts the avatar into evaluation mode and freezes its parameters; enables gradients for everything else."""
+    """Puts the avatar into evaluation mode and enables gradients."""
     training = avatar.training
     avatar.eval()
     try:
-        with frozen(avatar), torch.enable_grad():
+        with torch.enable_grad():
             yield
     finally:
         avatar.train(training)

@@ -132,11 +132,21 @@ class Steps(ABC):
             total = values.sum()
         self._state.optimizer.zero_grad(set_to_none=True)
         if total.requires_grad:  # false if there are no samples, as when every ray misses the head
-            self._fabric.backward(total * fraction if self._processes.several else total)
+            total = total * fraction if self._processes.several else total
+            self._fabric.backward(total, inputs=self._asked_for(rendering) or None)
         self._drawn = Drawn(frames, frames_state, batch, rendering)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
             return torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
+
+    def _asked_for(self, rendering: Any) -> list[Tensor]:
+        """The leaves of a step that get a gradient: what is trained, and the centers that density control reads.
+
+        Others would cost theirs for nothing: points at which a distance is differentiated, for its normal, are leaves.
+        """
+        centers = (getattr(rendering, name, None) for name in ("means2d_offset", "means2d_absgrad"))
+        leaves = [leaf for leaf in centers if leaf is not None and leaf.requires_grad]
+        return [*self._state.parameters.values(), *leaves]
 
     def _count_skipped(self, step: int, what: str, frames: list[int], monitor: TrainingMonitor) -> None:
         """Counts a step that was not finite, and the frames that it drew.

@@ -107,7 +107,7 @@ def fit_scans(
             terms = prior_terms(avatar, batch, codes(), weights, generator(seed, 5, step), cube=0)
             loss = torch.stack([weights.of(name) * term for name, term in terms.items()]).sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward(inputs=free)
             if finite_gradients(loss, free):
                 skipped.accept()
                 optimizer.step()

@@ -336,8 +336,9 @@ def _minimize(
                     change = parameters.expression[1:] - parameters.expression[:-1]
                     loss = loss + options.smooth * change.square().sum(dim=1).mean()
                 optimizer.zero_grad()
-                loss.backward()
-                if finite_gradients(loss, list(parameters.parameters())):
+                fitted = list(parameters.parameters())
+                loss.backward(inputs=fitted)
+                if finite_gradients(loss, fitted):
                     skipped.accept()
                     optimizer.step()
                 else:

@@ -394,7 +394,7 @@ class PriorTrainer:
         factors = {"correspondence": correspondence}
         loss = torch.stack([weights[name] * factors.get(name, 1.0) * term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=[*(p for group in self.networks for p in group), *leaves.values()])
         norms = {
             name: nn.utils.clip_grad_norm_(network, self.schedule.clip)
             for name, network in zip(("deformer", "decoder"), self.networks, strict=True)

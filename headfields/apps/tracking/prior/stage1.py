@@ -256,7 +256,7 @@ class _FrameSteps:
         total = total + regularizers(self.head, self.codes, self.fitted, weights, self.first)
         with timed(clock, "backward"):
             self.optimizer.zero_grad()
-            total.backward()
+            total.backward(inputs=[p for group in self.optimizer.param_groups for p in group["params"]])
         return total, terms, guess
 
     def _clip(self) -> None:

@@ -324,7 +324,8 @@ class JointFit:
         with timed(clock, "backward"):
             self._shared.zero_grad()
             self._rows.zero_grad()
-            total.backward()
+            groups = [*self._shared.param_groups, *self._rows.param_groups]
+            total.backward(inputs=[parameter for group in groups for parameter in group["params"]])
         return total, terms, guess
 
     def _table_rows(self, name: str, rows: Int[Tensor, " k"]) -> Float[Tensor, "k w"]:
