@@ -49,7 +49,7 @@ def compare(
         figures_to: Write the figures of finished cells to this folder, without what was trained, and train nothing.
     """
     from headfields.compare import Study
-    from headfields.compare.cells import InterruptedCell
+    from headfields.compare.cells import ChangedCodeError, InterruptedCell
     from headfields.compare.figures import export_figures, import_figures
     from headfields.compare.plan import plan_of
     from headfields.compare.report import lines
@@ -93,6 +93,8 @@ def compare(
             report = run_study(asked, out, executor, workers=workers, device=device)
     except InterruptedCell as interruption:
         raise Interrupted(str(interruption)) from interruption
+    except ChangedCodeError as error:
+        raise CommandError(str(error)) from error
     for line in lines(report):
         print(line)
     print(out / "report.html")

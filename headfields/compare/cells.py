@@ -52,6 +52,10 @@ class InterruptedCell(RuntimeError):
     """Training of a cell was interrupted; it goes on from its checkpoint."""
 
 
+class ChangedCodeError(RuntimeError):
+    """A worker runs other code than the command that gave it a cell."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row of a study on one capture with one seed.

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from headfields.compare.cells import (
     Cell,
+    ChangedCodeError,
     InterruptedCell,
     cells_of,
     check_primary,
@@ -71,6 +72,7 @@ def run_study(
     Raises:
         ValueError: no row can be built, or the baseline cannot; or no cell will have the primary measure.
         InterruptedCell: Ctrl-C; what is done is kept.
+        ChangedCodeError: code has changed while the study ran.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker reads the script that started it
         raise SystemExit('run_study: workers read this script; put the call below `if __name__ == "__main__":`')
@@ -152,8 +154,17 @@ def _run(cells: Sequence[Cell], out: Path, engine: Any, bar: bool, unit: str) ->
         return _here(todo, out, progress) if engine is None else _through(engine, todo, out, progress)
 
 
-def attempt(cell: Cell, out: Path) -> bool:
-    """Runs a cell; False if another process has it. For an executor, which may pass errors on as its own."""
+def attempt(cell: Cell, out: Path, key: str = "") -> bool:
+    """Runs a cell; False if another process has it. For an executor, which may pass errors on as its own.
+
+    Raises:
+        ChangedCodeError: the cell has another key here, since its files have changed: its result would not be found.
+    """
+    if key and key != cell.key():
+        raise ChangedCodeError(
+            "a file of the library, the study or a capture has changed since the command started, or workers have "
+            "another version: what is done is kept; start the command again"
+        )
     try:
         run_cell(cell, out)
     except RunLockedError:
@@ -198,7 +209,7 @@ def _through(engine: Any, todo: list[Cell], out: Path, progress: Any) -> dict[st
         while running or queue:
             while queue and len(running) < most:
                 try:
-                    future = engine.submit(attempt, queue[0], out)
+                    future = engine.submit(attempt, queue[0], out, queue[0].key())
                     running[future] = queue.pop(0)
                 except concurrent.futures.BrokenExecutor as error:  # a worker has died meanwhile
                     death, again, queue = error, again + queue, []
@@ -211,7 +222,7 @@ def _through(engine: Any, todo: list[Cell], out: Path, progress: Any) -> dict[st
                         finished += 1
                     else:
                         again.append(cell)
-                except InterruptedCell:
+                except (InterruptedCell, ChangedCodeError):
                     raise
                 except Exception as error:
                     if isinstance(error, concurrent.futures.BrokenExecutor) or type(error).__name__ in _DEATHS:

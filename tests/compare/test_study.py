@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import random
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import headfields as hf
 from headfields.cli import main
 from headfields.compare import Row, Study, cells, running
-from headfields.compare.cells import FORMAT, InterruptedCell, cells_of, misfits, run_cell
+from headfields.compare.cells import FORMAT, ChangedCodeError, InterruptedCell, cells_of, misfits, run_cell
 from headfields.compare.report import differences_of
 from headfields.compare.running import run_study, verify
 from headfields.compare.study import digest
@@ -91,6 +92,14 @@ def test_changed_code_options_or_data_are_another_cell(done, folder, tmp_path, m
     assert cells_of(study_of(tmp_path / "blob"))[0].key() != key
     monkeypatch.setattr(cells, "library_code", lambda: "changed")
     assert cells_of(study)[0].key() != key
+
+
+def test_a_worker_with_other_code_ends_the_study(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cells, "library_code", lambda: threading.current_thread().name)
+    changed = pytest.raises(ChangedCodeError, match="start the command again")
+    with concurrent.futures.ThreadPoolExecutor(1) as workers, changed:
+        run_study(study_of(folder), tmp_path, workers, bar=False)
+    assert not list(tmp_path.glob("cells/*/result.json"))
 
 
 def test_a_cell_that_was_stopped_goes_on_to_the_same_scores(folder, tmp_path, monkeypatch) -> None:
