@@ -32,7 +32,9 @@ Convention = Literal["auto", "opencv", "opengl", "opencv-world-to-camera", "open
 backward) and, unless the matrices are camera-to-world, their direction. "auto" compares all four with the images."""
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-CONVENTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+_Convert = Callable[[np.ndarray], np.ndarray]
+
+CONVENTIONS: dict[str, _Convert] = {
     "camera-to-world, OpenCV axes": lambda m: m,
     "camera-to-world, OpenGL axes": lambda m: m @ _FLIP,
     "world-to-camera, OpenCV axes": lambda m: np.linalg.inv(m),
@@ -108,11 +110,11 @@ def decide_convention(
         CaptureError: the best score is below 0.2, or not 0.02 ahead of the next (without `stated`); the images
             contradict `convention`; or another focal length explains the images and the one given does not.
     """
-    samples = _surface_points(faces)
+    points = _surface_points(evidence, faces)
     scores: dict[str, float] = {}
     places: dict[str, np.ndarray] = {}
     for name, convert in CONVENTIONS.items():
-        results = [_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size) for frame in evidence]
+        results = _scores(evidence, convert, points, size)
         scores[name] = float(np.mean([result[0] for result in results]))
         places[name] = np.stack([result[1] for result in results])
     parts = ["mesh in front of the camera and inside the image"]
@@ -217,17 +219,11 @@ def focal_factor_line(
     judges = judges[:: max(-(-len(judges) // _JUDGES), 1)]
     if not judges:
         return None
-    corners, weights = _surface_points(faces)
-    step = -(-len(corners) // _POINTS)
-    samples = corners[::step], weights[::step]
+    points = _surface_points(judges, faces, _POINTS)
 
     def score(name: str, factor: float) -> float:
-        convert, each = CONVENTIONS[name], []
-        for frame in judges:
-            lens = frame.intrinsics.copy()
-            lens[:2, :2] *= factor
-            each.append(_score(replace(frame, intrinsics=lens), np.linalg.inv(convert(frame.matrix)), samples, size)[0])
-        return float(np.mean(each))
+        seen = [replace(frame, intrinsics=_zoomed(frame.intrinsics, factor)) for frame in judges]
+        return _mean_score(seen, CONVENTIONS[name], points, size)
 
     now = max(score(name, 1.0) for name in conventions)
     best, factor, name = max((score(name, factor), factor, name) for name in conventions for factor in _FACTORS)
@@ -265,11 +261,8 @@ def check_convention(evidence: Sequence[Evidence], faces: np.ndarray, size: tupl
         CaptureError: another convention fits better, with its remedy; another focal length explains the images and the
             one given does not; or nothing fits.
     """
-    samples = _surface_points(faces)
-    scores = {
-        name: float(np.mean([_score(f, np.linalg.inv(convert(f.matrix)), samples, size)[0] for f in evidence]))
-        for name, convert in CONVENTIONS.items()
-    }
+    points = _surface_points(evidence, faces)
+    scores = {name: _mean_score(evidence, convert, points, size) for name, convert in CONVENTIONS.items()}
     stated = next(iter(CONVENTIONS))
     best = max(scores, key=lambda name: scores[name])
     if scores[best] - scores[stated] > _CLEAR and scores[best] >= _LEAST_SCORE:
@@ -293,28 +286,45 @@ def check_convention(evidence: Sequence[Evidence], faces: np.ndarray, size: tupl
 
 def _fits(evidence: Sequence[Evidence], faces: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether any convention reaches the least score."""
-    samples = _surface_points(faces)
-    means = [
-        np.mean([_score(frame, np.linalg.inv(convert(frame.matrix)), samples, size)[0] for frame in evidence])
-        for convert in CONVENTIONS.values()
-    ]
-    return bool(max(means) >= _LEAST_SCORE)
+    points = _surface_points(evidence, faces)
+    return max(_mean_score(evidence, convert, points, size) for convert in CONVENTIONS.values()) >= _LEAST_SCORE
 
 
-def _surface_points(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertex indices and barycentric weights, (P, 3) each, of every face's corners, edge midpoints and center."""
+def _surface_points(evidence: Sequence[Evidence], faces: np.ndarray, most: int | None = None) -> list[np.ndarray]:
+    """Of each frame every face's corners, edge midpoints and center (P, 3), or some of them, about `most`."""
     weights = np.array(
         [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
     )
-    return np.repeat(faces, len(weights), axis=0), np.tile(weights, (len(faces), 1))
+    corners, tiled = np.repeat(faces, len(weights), axis=0), np.tile(weights, (len(faces), 1))
+    step = 1 if most is None else -(-len(corners) // most)
+    corners, tiled = corners[::step], tiled[::step]
+    return [np.einsum("pk,pkc->pc", tiled, frame.vertices[corners].astype(np.float64)) for frame in evidence]
+
+
+def _zoomed(intrinsics: np.ndarray, factor: float) -> np.ndarray:
+    lens = intrinsics.copy()
+    lens[:2, :2] *= factor
+    return lens
+
+
+def _mean_score(
+    evidence: Sequence[Evidence], convert: _Convert, points: Sequence[np.ndarray], size: tuple[int, int]
+) -> float:
+    return float(np.mean([score for score, _ in _scores(evidence, convert, points, size)]))
+
+
+def _scores(
+    evidence: Sequence[Evidence], convert: _Convert, points: Sequence[np.ndarray], size: tuple[int, int]
+) -> list[tuple[float, np.ndarray]]:
+    """The score of each frame under a convention, and where it puts some of its points."""
+    pairs = zip(evidence, points, strict=True)
+    return [_score(frame, np.linalg.inv(convert(frame.matrix)), at, size) for frame, at in pairs]
 
 
 def _score(
-    frame: Evidence, world_to_camera: np.ndarray, samples: tuple[np.ndarray, np.ndarray], size: tuple[int, int]
+    frame: Evidence, world_to_camera: np.ndarray, points: np.ndarray, size: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
-    """The score of one frame, and pixels (P, 2) of some of its points (far outside if behind the camera)."""
-    corners, weights = samples
-    points = np.einsum("pk,pkc->pc", weights, frame.vertices[corners].astype(np.float64))
+    """The score of one frame by points (P, 3), and pixels of some of them (far outside if behind the camera)."""
     pixels, z = project(points, world_to_camera, frame.intrinsics)
     inside = inside_image(pixels, z, size)
     places = np.where((z > 1e-6)[:, None], pixels, -10.0 * max(size))[:: max(1, len(pixels) // 500)]

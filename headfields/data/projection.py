@@ -24,7 +24,8 @@ def project(points: np.ndarray, world_to_camera: np.ndarray, intrinsics: np.ndar
 
 def inside_image(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Mask (N,) of projected points in front of the camera and inside an image of `size` (height, width)."""
-    inside: np.ndarray = (depth > _NEAR) & (pixels >= 0).all(axis=1) & (pixels < size[::-1]).all(axis=1)
+    (x, y), (height, width) = pixels.T, size
+    inside: np.ndarray = (depth > _NEAR) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     return inside
 
 

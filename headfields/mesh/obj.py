@@ -158,12 +158,13 @@ def _numbers(lines: list[bytes], key: bytes, width: int, where: str) -> np.ndarr
             f"{where}: no '{key.decode().strip()}' line; the file is empty, cut short or not an OBJ mesh; "
             "export it again"
         )
-    tokens = b" ".join(rows).split()
+    joined = b" ".join(rows)
+    tokens = joined.split()
     stride = len(tokens) // len(rows)
     longest = max(map(len, tokens))  # a table of bytes is as wide as its longest entry
     if longest <= _LONGEST_NUMBER and stride > width and len(tokens) == stride * len(rows):
         table = np.array(tokens).reshape(-1, stride)
-        if (table[:, 0] == key.strip()).all() and not any(b"_" in token for token in tokens):
+        if (table[:, 0] == key.strip()).all() and b"_" not in joined:
             # The slow path below names the line; an overflow becomes infinite, which the caller reports.
             with contextlib.suppress(ValueError), np.errstate(over="ignore"):
                 return table[:, 1 : width + 1].astype(np.float64).astype(np.float32)
