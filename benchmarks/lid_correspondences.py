@@ -10,10 +10,13 @@ motion by area, lids are.
 
 `--scans RUN/scans` takes the drawn scans of a prior, in which eyes close more rarely: the parts are those of each scan
 in which lids or chin move by more than half of the farthest.
+
+`--prior RUN` trains nothing: it measures the deformation of a prior on its own scans, with the codes of training, and
+on those of the people held out, with codes from `fit_scans`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import headfields as hf
+from headfields.apps.priors.codes import PriorCodes
+from headfields.apps.priors.fit import fit_scans
 from headfields.apps.priors.principal_codes import principal_codes
+from headfields.apps.priors.prior import load_prior
 from headfields.apps.priors.recipes import SMALL_RECIPE
 from headfields.apps.priors.scans import load_scans
 from headfields.apps.priors.scans.batch import PointCounts
@@ -39,12 +45,15 @@ NAMED: tuple[dict[str, float], ...] = (
     {"blink_right": 1},
 )
 OPEN, BLINK, LEFT, RIGHT = range(1, 5)
+CODES = ("geometry", "appearance", "expression")
 MOVING = 2e-3
 """Meters that a vertex of a lid or of the chin moves at least."""
 
 
 Regions = dict[str, Bool[Tensor, " v"]]
 Measured = list[tuple[str, int, Bool[Tensor, " v"]]]
+Deformation = Callable[[Tensor, Tensor], Tensor]
+"""From points (B, N, 3) of scans (B,) to those of the neutral scans."""
 
 
 def blinking_scans(people: int, random: int) -> tuple[MeshScans, Regions]:
@@ -120,17 +129,50 @@ def reproduced(
         torch.nn.utils.clip_grad_norm_(list(deformer.parameters()), recipe.schedule.clip)
         optimizer.step()
 
+    return {name: float(np.mean(values)) for name, values in parts(scans, measured, canonical).items()}
+
+
+@torch.no_grad()
+def parts(scans: MeshScans, measured: Measured, canonical: Deformation) -> dict[str, list[float]]:
+    """By name, the part of each motion that a deformation reproduces."""
     moved: dict[str, list[float]] = {}
-    with torch.no_grad():
-        for name, scan, region in measured:
-            posed, rest = (scans.vertices[row, region] for row in (scan, int(scans.neutral[scans.person[scan]])))
-            offset = canonical(posed[None], torch.tensor([scan]))[0] - posed
-            if name.endswith("mm"):
-                part = 1e3 * offset.norm(dim=-1).mean()
-            else:
-                part = (offset * (rest - posed)).sum() / (rest - posed).square().sum()
-            moved.setdefault(name, []).append(float(part))
-    return {name: float(np.mean(values)) for name, values in moved.items()}
+    for name, scan, region in measured:
+        posed, rest = (scans.vertices[row, region] for row in (scan, int(scans.neutral[scans.person[scan]])))
+        offset = canonical(posed[None], torch.tensor([scan]))[0] - posed
+        if name.endswith("mm"):
+            part = 1e3 * offset.norm(dim=-1).mean()
+        else:
+            part = (offset * (rest - posed)).sum() / (rest - posed).square().sum()
+        moved.setdefault(name, []).append(float(part))
+    return moved
+
+
+def of_prior(run: Path, where: Regions, most: int = 40) -> None:
+    """Prints the parts of a prior's own scans, up to `most` motions of each name, and of people it has not seen."""
+    prior, scans = load_prior(run), load_scans(run / "scans")
+    trained = [number for number, person in enumerate(scans.people) if person in prior.people]
+    unseen = [number for number in range(len(scans.people)) if number not in trained]
+    for title, people in (("training", trained), ("held out, fitted", unseen)):
+        if not people:
+            continue
+        own = scans.of(people)
+        every = [[motion for motion in strongest(own, where) if motion[0] == name] for name in ("lids", "mouth")]
+        measured = [motion for motions in every for motion in motions[:: -(-len(motions) // most) or 1]]
+        if title == "training":
+            codes = prior.codes(torch.arange(len(own)))
+        else:
+            scans_of = ((own.person == person).nonzero()[:, 0] for person in range(len(people)))
+            each = [fit_scans(prior, own, scans).codes for scans in scans_of]
+            codes = PriorCodes(*(torch.cat([getattr(c, name) for c in each]) for name in CODES))
+
+        def canonical(points: Tensor, which: Tensor, codes: PriorCodes = codes) -> Tensor:
+            deformer, flat = prior.avatar.deformer, points.flatten(0, 1)
+            frame = torch.zeros(len(flat), dtype=torch.long)
+            prepared = deformer.prepare(codes[which].state())
+            return deformer(flat, torch.zeros_like(flat), frame, prepared).points.view_as(points)
+
+        for name, values in parts(own, measured, canonical).items():
+            print(f"{title}: {name} {np.mean(values):.2f} ± {np.std(values):.2f} of {len(values)} scans", flush=True)
 
 
 def named(scans: MeshScans, where: Regions) -> Measured:
@@ -163,8 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--scans", type=Path, help="scans of the procedural head, as train-prior keeps them")
+    parser.add_argument("--prior", type=Path, help="a prior of the procedural head, by train-prior")
     options = parser.parse_args(arguments)
     scans, where = blinking_scans(options.people, 5)
+    if options.prior:
+        of_prior(options.prior, where)
+        return
     measured = named(scans, where)
     if options.scans:
         scans = load_scans(options.scans)

@@ -80,6 +80,36 @@ void marching_emit(PointsOut marks, Counts count, Triangles triangles, Rows firs
     });
 }
 
+template <typename T>
+using Values = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Fractions = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Vertices = nb::ndarray<T, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Edge = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ends = nb::ndarray<int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+template <typename T>
+void marching_vertices(Values<T> values, double level, Edge edge, Ends ends, Fractions<T> fraction,
+                       Vertices<T> vertices, int threads) {
+    const MarchingGrid grid = grid_of(values);
+    const int64_t count = static_cast<int64_t>(edge.shape(0)), points = static_cast<int64_t>(values.size());
+    const int64_t *codes = edge.data();
+    bool fits = ends.shape(0) == edge.shape(0) && fraction.shape(0) == edge.shape(0);
+    fits = fits && vertices.shape(0) == edge.shape(0);
+    const int64_t stride[3] = {grid.height * grid.width, grid.width, 1};
+    for (int64_t v = 0; v < count && fits; ++v) {
+        fits = codes[v] >= 0 && codes[v] / 3 + stride[codes[v] % 3] < points;
+    }
+    if (!fits) throw std::invalid_argument("marching_cubes: edges do not fit the grid or the results");
+    const MarchingVertices<T> of{values.data(), static_cast<T>(level), codes, ends.data(), fraction.data(),
+                                 vertices.data()};
+    nb::gil_scoped_release release;
+    headfields::parallel_for(count, 4096, threads, [&](int64_t first, int64_t last, int) {
+        HF_DISPATCH(marching_vertices, grid, of, first, last);
+    });
+}
+
 }  // namespace
 
 void bind_marching_cubes(nb::module_ &m) {
@@ -88,4 +118,8 @@ void bind_marching_cubes(nb::module_ &m) {
     m.def("marching_emit", &marching_emit, "marks"_a.noconvert(), "count"_a.noconvert(), "triangles"_a.noconvert(),
           "first_edge"_a.noconvert(), "first_triangle"_a.noconvert(), "edge"_a.noconvert(), "faces"_a.noconvert(),
           "threads"_a);
+    m.def("marching_vertices", &marching_vertices<float>, "values"_a.noconvert(), "level"_a, "edge"_a.noconvert(),
+          "ends"_a.noconvert(), "fraction"_a.noconvert(), "vertices"_a.noconvert(), "threads"_a);
+    m.def("marching_vertices", &marching_vertices<double>, "values"_a.noconvert(), "level"_a, "edge"_a.noconvert(),
+          "ends"_a.noconvert(), "fraction"_a.noconvert(), "vertices"_a.noconvert(), "threads"_a);
 }

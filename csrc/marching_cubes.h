@@ -14,6 +14,19 @@ struct MarchingGrid {
     uint8_t *marks;  // a point each: bits 0 to 2, the edge along that axis is cut; bit 3, the point is inside
 };
 
+// Where the vertices of edges lie; points of row r are at (r / height, r % height, ...) cells.
+template <typename T> struct MarchingVertices {
+    const T *values;      // a point each
+    T level;
+    const int64_t *edge;  // 3 * point + axis, ascending
+    int64_t *ends;        // (, 2) points
+    T *fraction, *vertices;
+};
+
+HF_DECLARE(void, marching_vertices,
+           (const MarchingGrid &grid, const MarchingVertices<float> &of, int64_t first, int64_t last))
+HF_DECLARE(void, marching_vertices,
+           (const MarchingGrid &grid, const MarchingVertices<double> &of, int64_t first, int64_t last))
 HF_DECLARE(void, marching_marks, (const MarchingGrid &grid, int64_t first, int64_t last, int64_t *edges))
 HF_DECLARE(void, marching_count,
            (const MarchingGrid &grid, int64_t first, int64_t last, const int64_t *edges, int64_t *triangles))

@@ -47,8 +47,16 @@ uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, 
         expect(edge[k] >= 0 && (k == 0 || edge[k] > edge[k - 1]), "marching_emit names edges in another order");
     }
     for (const int64_t corner : faces) expect(corner >= 0 && corner < edge_total, "marching_emit names no edge");
+    std::vector<float> values(inside.size()), fraction(edge_total), vertices(3 * edge_total);
+    for (size_t p = 0; p < values.size(); ++p) values[p] = inside[p] ? -1.0f : 3.0f;
+    std::vector<int64_t> ends(2 * edge_total);
+    const MarchingVertices<float> of{values.data(), 0.0f, edge.data(), ends.data(), fraction.data(), vertices.data()};
+    parallel_for(edge_total, 5, pool_threads, [&](int64_t first, int64_t last, int) {
+        HF_DISPATCH(marching_vertices, grid, of, first, last);
+    });
+    for (const float at : fraction) expect(at == 0.25f || at == 0.75f, "marching_vertices is not between its ends");
     uint64_t seed = 9;
-    mix(seed, edge), mix(seed, faces);
+    mix(seed, edge), mix(seed, faces), mix(seed, ends);
     return seed;
 }
 

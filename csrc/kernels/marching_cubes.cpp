@@ -124,4 +124,33 @@ void marching_emit(const MarchingGrid &grid, int64_t first, int64_t last, const 
     }
 }
 
+template <typename T> static inline bool is_finite(T x) { return x - x == T(0); }
+
+// Vertices [first, last): one between the two ends of each edge, half-way where an end is not finite.
+template <typename T>
+static inline void vertices_of(const MarchingGrid &grid, const MarchingVertices<T> &of, int64_t first, int64_t last) {
+    const int64_t stride[3] = {grid.height * grid.width, grid.width, 1};
+    for (int64_t v = first; v < last; ++v) {
+        const int64_t point = of.edge[v] / 3, axis = of.edge[v] % 3, end = point + stride[axis];
+        const int64_t row = point / grid.width;
+        const T low = of.values[point], high = of.values[end];
+        const T at = is_finite(low) && is_finite(high) ? (of.level - low) / (high - low) : T(0.5);
+        of.ends[2 * v] = point, of.ends[2 * v + 1] = end;
+        of.fraction[v] = at;
+        T *vertex = of.vertices + 3 * v;
+        vertex[0] = static_cast<T>(row / grid.height);
+        vertex[1] = static_cast<T>(row % grid.height);
+        vertex[2] = static_cast<T>(point - row * grid.width);
+        vertex[axis] += at;
+    }
+}
+
+void marching_vertices(const MarchingGrid &grid, const MarchingVertices<float> &of, int64_t first, int64_t last) {
+    vertices_of(grid, of, first, last);
+}
+
+void marching_vertices(const MarchingGrid &grid, const MarchingVertices<double> &of, int64_t first, int64_t last) {
+    vertices_of(grid, of, first, last);
+}
+
 }  // namespace HF_ISA

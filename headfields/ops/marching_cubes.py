@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headfields.ops._checks import check_box, check_floating, check_same_device, check_shape
+from headfields.ops._checks import check_box, check_floating, check_same_device, check_shape, require_shapes
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import marching_cubes as reference
@@ -64,6 +64,39 @@ def _crossed_edges_shapes(inside: Tensor) -> tuple[Tensor, Tensor]:
 
 
 register(_crossed_edges, _crossed_edges_shapes, None)
+
+
+@torch.library.custom_op("headfields::edge_vertices", mutates_args=())
+def _edge_vertices(values: Tensor, level: Tensor, edge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    fits = values.ndim == 3 and level.ndim == 0 and edge.ndim == 1 and edge.dtype == torch.int64
+    require_shapes("edge_vertices", fits, values=values, level=level, edge=edge)
+    if not use_native(values) or values.dtype not in (torch.float32, torch.float64) or min(values.shape) < 2:
+        return reference.edge_vertices(values, level, edge)
+    vertices, ends = values.new_empty(len(edge), 3), edge.new_empty(len(edge), 2)
+    fraction = values.new_empty(len(edge))
+    native.marching_vertices(
+        values.detach().contiguous(), float(level), edge.contiguous(), ends, fraction, vertices, torch.get_num_threads()
+    )
+    return vertices, ends, fraction
+
+
+def _edge_vertices_shapes(values: Tensor, level: Tensor, edge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    count = edge.shape[0]
+    return values.new_empty(count, 3), edge.new_empty(count, 2), values.new_empty(count)
+
+
+def _edge_derivative(ctx: Any, by_vertices: Tensor, _: Any, by_fraction: Tensor) -> tuple[Tensor | None, ...]:
+    values, level, edge = ctx.saved_tensors
+
+    def places(values: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        vertices, _, fraction = reference.edge_vertices(values, level, edge)
+        return vertices, fraction
+
+    _, pull = torch.func.vjp(places, values, level)
+    return *pull((by_vertices, by_fraction)), None
+
+
+register(_edge_vertices, _edge_vertices_shapes, reference.edge_vertices, derivative=_edge_derivative)
 
 
 def marching_cubes(
@@ -130,18 +163,10 @@ def marching_cubes(
 
 def _surface(values: Tensor, level: Tensor, bounds: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of the `Isosurface`."""
-    shape = values.shape
     edge, faces = _crossed_edges(values.detach() < level.detach())
-    point, axis = edge // 3, edge % 3
-    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=values.device)
-    ends = torch.stack([point, point + strides[axis]], dim=-1)
-    low, high = values.flatten()[ends].unbind(-1)
-    fraction = reference.along_edge(low, high, level)
-    index = torch.stack([point // strides[0], point // strides[1] % shape[1], point % shape[2]], dim=-1)
-    direction = torch.eye(3, dtype=values.dtype, device=values.device)[axis]
-    vertices = index.to(values.dtype) + fraction[:, None] * direction
+    vertices, ends, fraction = _edge_vertices(values, level, edge)
     if bounds is not None:
-        cells = torch.tensor([max(size - 1, 1) for size in shape], dtype=values.dtype, device=values.device)
+        cells = torch.tensor([max(size - 1, 1) for size in values.shape], dtype=values.dtype, device=values.device)
         corner = bounds.to(values.dtype)
         vertices = corner[0] + vertices * ((corner[1] - corner[0]) / cells)
     return vertices, faces, ends, fraction

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headfields.ops import marching_cubes
 from headfields.ops._marching_table import EDGES, marching_table
-from headfields.ops.marching_cubes import _crossed_edges, _surface
+from headfields.ops.marching_cubes import _crossed_edges, _edge_vertices, _surface
 from headfields.ops.reference import marching_cubes as reference
 from tests.tables import table
 
@@ -76,6 +76,19 @@ def test_backends_agree_with_the_reference(device, shape, share):
     edge, faces = _crossed_edges(inside.to(device))
     wanted_edge, wanted_faces = reference.crossed_edges(inside)
     assert edge.cpu().equal(wanted_edge) and faces.cpu().equal(wanted_faces)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vertices_are_those_of_the_definition_to_the_bit(device, dtype):
+    values = noise((9, 12, 7), 4).to(dtype)
+    values[4, 5:8, 3] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)
+    level = torch.tensor(0.1, dtype=dtype)
+    edge, _ = _crossed_edges(values < level)
+    for got, want in zip(
+        _edge_vertices(values.to(device), level.to(device), edge.to(device)),
+        reference.edge_vertices(values, level, edge), strict=True,
+    ):  # fmt: skip
+        assert got.cpu().equal(want)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -55,6 +55,27 @@ def polygonize(
     return edge, faces
 
 
+def edge_vertices(
+    values: Float[Tensor, "d h w"], level: Float[Tensor, ""], edge: Int64[Tensor, " v"]
+) -> tuple[Float[Tensor, "v 3"], Int64[Tensor, "v 2"], Float[Tensor, " v"]]:
+    """Where the surface cuts edges of the grid: vertices in cells, the two ends of each edge, and the place between.
+
+    Args:
+        values: (D, H, W).
+        level: ().
+        edge: (V,) as `crossed_edges` names them.
+    """
+    shape = values.shape
+    point, axis = edge // 3, edge % 3
+    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=values.device)
+    ends = torch.stack([point, point + strides[axis]], dim=-1)
+    low, high = values.flatten()[ends].unbind(-1)
+    fraction = along_edge(low, high, level)
+    index = torch.stack([point // strides[0], point // strides[1] % shape[1], point % shape[2]], dim=-1)
+    direction = torch.eye(3, dtype=values.dtype, device=values.device)[axis]
+    return index.to(values.dtype) + fraction[:, None] * direction, ends, fraction
+
+
 def along_edge(low: Float[Tensor, " v"], high: Float[Tensor, " v"], level: Float[Tensor, ""]) -> Float[Tensor, " v"]:
     """Position (V,) in [0, 1] along each edge at which it crosses the level, by linear interpolation.
 
