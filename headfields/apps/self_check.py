@@ -159,7 +159,11 @@ def check_hash_grid(device: torch.device) -> Pairs:
     pairs += _derivatives(
         lambda x, rows: [hash_grid(x, rows, two)], lambda x, rows: [definition(x, rows, two)], [points, rows], device
     )
-    half, exact = rows.half(), rows.half().double()  # tables may be stored in 16 bits
+    half, exact = rows.half(), rows.half().double()  # tables may be stored in 16 bits, or read so
+    pairs += _derivatives(
+        lambda x, rows: [hash_grid(x, rows, two, rounded=half.to(device))],
+        lambda x, rows: [definition(x, rows + (exact.to(rows) - rows).detach(), two)], [points, rows], device,
+    )  # fmt: skip
     return pairs + _derivatives(
         lambda x: [hash_grid(x, half.to(device), two)], lambda x: [definition(x, exact, two)], [points], device, order=1
     )

@@ -1,6 +1,6 @@
 """Baselines: a field without a deformer, and an unlit mesh with an average texture."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,13 @@ def static_field(
     log2_table_size: int = 17,
     finest_resolution: int = 1024,
     margin: float = 0.045,
+    rows: Literal["float32", "float16"] = "float32",
 ) -> Avatar:
     """The field of `insta` without deformer and condition: a static scene in a box around the canonical mesh.
 
     Args:
         template: the canonical mesh, of which only the extent is used.
-        levels, features, log2_table_size, finest_resolution: options of `HashGrid`.
+        levels, features, log2_table_size, finest_resolution, rows: options of `HashGrid`.
         margin: meters from the mesh to the faces of the box.
 
     Source: our own choice of baseline.
@@ -38,7 +39,7 @@ def static_field(
     low, high = template.canonical_vertices.amin(0) - margin, template.canonical_vertices.amax(0) + margin
     return Avatar(
         deformer=Static(torch.stack([low, high])),
-        encoder=HashGrid(levels, features, log2_table_size, base_resolution=16, finest_resolution=finest_resolution),
+        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, rows=rows),
         decoder=NeRFDecoder(hidden=64, direction_degree=4),
         renderer=VolumeRenderer(sampler=OccupancySampler("posed", step=0.0025, warmup=48)),
         template=template,

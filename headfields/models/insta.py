@@ -1,6 +1,6 @@
 """INSTA (Zielonka et al. 2023): instant volumetric head avatars on a tracked mesh."""
 
-from typing import Any
+from typing import Any, Literal
 
 from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
@@ -15,7 +15,7 @@ from headfields.renderers import OccupancySampler, VolumeRenderer
 
 INSTA_RELEASED: dict[str, Any] = {
     "expression_width": 16, "features": 8, "log2_table_size": 18, "finest_resolution": 2048, "extent": 1.0,
-    "grid_resolution": 128, "step": 3**0.5 / 1024,
+    "grid_resolution": 128, "step": 3**0.5 / 1024, "rows": "float16",
 }  # fmt: skip
 """Arguments of `insta` for the sizes of the released configuration, which was made for a GPU."""
 
@@ -37,6 +37,7 @@ def insta(
     behind: float | None = 0.03,
     people: int = 0,
     person_width: int = 16,
+    rows: Literal["float32", "float16"] = "float32",
 ) -> Avatar:
     """INSTA on a template, assembled from public parts. Default sizes are our own choice, for minutes on a CPU;
     `insta(template, **hf.training.recipe_of("insta", "released").arguments)` is the released configuration, of which
@@ -47,7 +48,7 @@ def insta(
         expression_width: number of expression values, the first ones, that condition the mouth. INSTA uses 16 of
             FLAME's, which are sorted by variance; expressions that are not (ARKit's blendshapes, say) need all values,
             so None, the default, takes those that the template's states have, up to 64.
-        levels, features, log2_table_size, finest_resolution, extent: options of `HashGrid`.
+        levels, features, log2_table_size, finest_resolution, extent, rows: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`, whose grid over posed space is INSTA's; the step in
             meters.
         scaling: how a triangle's change of size scales space: `"length"` is our reading of the paper's Λ, for all
@@ -96,7 +97,7 @@ def insta(
             behind=behind,
             scaled_faces=template.regions["eyes"] if scaling == "area" else None,
         ),
-        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, extent),
+        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, extent, rows=rows),
         condition=[gate, FrameCode("person", person_width)] if people else gate,
         decoder=NeRFDecoder(hidden=64, direction_degree=4),
         renderer=VolumeRenderer(sampler=OccupancySampler("posed", grid_resolution, step, warmup=48)),

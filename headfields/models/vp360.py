@@ -34,6 +34,7 @@ def vp360(
     step: float = 0.0025,
     shell: float = 0.045,
     behind: float | None = 0.03,
+    rows: Literal["float32", "float16"] = "float32",
 ) -> Avatar:
     """3VP Avatar on a template, assembled from public parts. The paper's numbers are not known: all sizes are our own
     choice, those of `insta` where the two agree.
@@ -49,7 +50,7 @@ def vp360(
         kind: kind of the fields, `"grid"` or `"mlp"`.
         weights: (V, J) skinning weights of the template, for a coarse deformation by inverse skinning with those of the
             nearest triangle (needs `HeadState.joint_transforms`); None: by triangle frames.
-        levels, features, log2_table_size, finest_resolution: options of `HashGrid`.
+        levels, features, log2_table_size, finest_resolution, rows: options of `HashGrid`.
         grid_resolution, step: options of `OccupancySampler`; the step in meters.
         shell: meters around the mesh in which matter is looked for, as in `insta`; `headfields train` measures it.
         behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
@@ -79,7 +80,7 @@ def vp360(
             deformer = Chain(deformer, Blendfield(deformer.bounds(), coefficients, kind))
     return Avatar(
         deformer=deformer,
-        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution),
+        encoder=HashGrid(levels, features, log2_table_size, 16, finest_resolution, rows=rows),
         condition=condition,
         decoder=decoder,
         # Neck and head move in the meshes here: a grid over posed space would hold the union of all poses, and lose

@@ -2,7 +2,8 @@
 
 Three registered operations, each the derivative of the one before: `headfields::hash_grid`, `..._backward` and
 `..._backward_backward`, which has none and so raises on a third derivative. All take flat points and the layout as
-integers; gradients that are not needed (`needs`) are neither computed nor allocated.
+integers; gradients that are not needed (`needs`) are neither computed nor allocated. `..._rounded` is the first one of
+a table that is read in half precision, and its gradient, of float32.
 """
 
 import functools
@@ -34,6 +35,7 @@ def hash_grid(
     table: Float[Tensor, "entries f"],
     layout: HashGridLayout,
     interpolation: Literal["linear", "smoothstep"] = "linear",
+    rounded: Float[Tensor, "entries f"] | None = None,
 ) -> Float[Tensor, "*batch width"]:
     """Features of points: on every level the d-linear interpolation of the 2^d vertices around the point.
 
@@ -87,10 +89,21 @@ def hash_grid(
     if interpolation not in ("linear", "smoothstep"):
         raise ValueError(f"hash_grid: interpolation is {interpolation!r}; expected 'linear' or 'smoothstep'")
     check_same_device("hash_grid", points=points, table=table)
+    if rounded is not None:
+        if table.dtype != torch.float32 or rounded.dtype != torch.float16 or rounded.shape != table.shape:
+            raise TypeError(
+                f"hash_grid: rounded is {tuple(rounded.shape)} of {rounded.dtype} beside a table {tuple(table.shape)} "
+                f"of {table.dtype}; expected table.detach().half() of a float32 table"
+            )
+        check_same_device("hash_grid", table=table, rounded=rounded)
     if points.dtype == torch.float64 and not dispatch.use_native(points):
         return reference.hash_grid(points, table, layout, interpolation)
     flat = points.reshape(-1, layout.dimensions)
-    features = torch.ops.headfields.hash_grid(flat, table, layout.key, interpolation == "smoothstep")
+    smoothstep = interpolation == "smoothstep"
+    if rounded is None:
+        features = torch.ops.headfields.hash_grid(flat, table, layout.key, smoothstep)
+    else:
+        features = torch.ops.headfields.hash_grid_rounded(flat, table, rounded, layout.key, smoothstep)
     return features.reshape(*points.shape[:-1], layout.width)
 
 
@@ -210,7 +223,15 @@ def _hash_grid(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep:
 def _hash_grid_backward(
     grad: Tensor, points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
-    shape = _shape("hash_grid_backward", layout, points, table, grad=grad)
+    return _gradients("hash_grid_backward", grad, points, table, table.dtype, layout, smoothstep, needs)
+
+
+def _gradients(
+    op: str, grad: Tensor, points: Tensor, table: Tensor, dtype: torch.dtype, layout: Sequence[int], smoothstep: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients by points, and by the table in a dtype; those that are not needed are empty."""
+    shape = _shape(op, layout, points, table, grad=grad)
     grad, points, table = _contiguous(grad), _contiguous(points), _contiguous(table)
     to_points = torch.empty_like(points) if needs[0] else None
     to_table = _zero_table(table, points.dtype) if needs[1] else None
@@ -223,7 +244,8 @@ def _hash_grid_backward(
             run.point_gradient(grad, table, None, to_points)
         if to_table is not None:
             run.scatter(grad, to_table)
-    return _or_empty(to_points, points), _or_empty(to_table, table)
+    none = table.new_empty((0,), dtype=dtype)
+    return _or_empty(to_points, points), none if to_table is None else to_table.to(dtype)
 
 
 @torch.library.custom_op("headfields::hash_grid_backward_backward", mutates_args=())
@@ -266,6 +288,28 @@ def _hash_grid_backward_backward(
     return _or_empty(to_grad, grad), _or_empty(to_points, points), _or_empty(to_table, table)
 
 
+@torch.library.custom_op("headfields::hash_grid_rounded", mutates_args=())
+def _hash_grid_rounded(
+    points: Tensor, table: Tensor, rounded: Tensor, layout: Sequence[int], smoothstep: bool
+) -> Tensor:
+    require_shapes("hash_grid_rounded", table.shape == rounded.shape, table=table, rounded=rounded)
+    return _hash_grid._init_fn(points, rounded, layout, smoothstep)
+
+
+@torch.library.custom_op("headfields::hash_grid_rounded_backward", mutates_args=())
+def _hash_grid_rounded_backward(
+    grad: Tensor,
+    points: Tensor,
+    table: Tensor,
+    rounded: Tensor,
+    layout: Sequence[int],
+    smoothstep: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    require_shapes("hash_grid_rounded_backward", table.shape == rounded.shape, table=table, rounded=rounded)
+    return _gradients("hash_grid_rounded_backward", grad, points, rounded, table.dtype, layout, smoothstep, needs)
+
+
 def _backward(ctx, grad):
     needs = wanted(ctx, 2)
     grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
@@ -289,6 +333,26 @@ def _backward_backward(ctx, gg_points, gg_table):
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
+def _rounded_backward(ctx, grad):
+    points, table, rounded = ctx.saved_tensors
+    needs = wanted(ctx, 2)
+    grads = torch.ops.headfields.hash_grid_rounded_backward(grad, points, table, rounded, *ctx.rest, needs)
+    return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
+
+
+def _rounded_backward_backward(ctx, gg_points, gg_table):
+    needs = wanted(ctx, 3)
+    gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
+    if gg_points is None and gg_table is None:
+        return (None,) * 7
+    grad, points, _, rounded = ctx.saved_tensors
+    # In float32, as the tangent of the table is: kernels read both at once.
+    grads = torch.ops.headfields.hash_grid_backward_backward(
+        grad, points, rounded.float(), gg_points, gg_table, ctx.layout, ctx.smoothstep, needs
+    )
+    return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None, None
+
+
 def _plain(points: Tensor, table: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
     return reference.hash_grid(points, table, _layout(*layout), "smoothstep" if smoothstep else "linear")
 
@@ -308,4 +372,26 @@ register(_hash_grid_backward, where_needed(1, 2), _plain_backward, derivative=_b
 register(
     _hash_grid_backward_backward, where_needed(0, 1, 2), None, derivative=no_third_derivative("hash_grid"),
     remedy="compute the gradient with torch.func too, or take both in reverse mode",
+)  # fmt: skip
+
+
+def _plain_rounded(points: Tensor, table: Tensor, rounded: Tensor, layout: Sequence[int], smoothstep: bool) -> Tensor:
+    return _plain(points, table + (rounded.to(table) - table).detach(), layout, smoothstep)
+
+
+def _plain_rounded_backward(
+    grad: Tensor, points: Tensor, table: Tensor, rounded: Tensor, layout: Sequence[int], smoothstep: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _plain_backward(grad, points, table + (rounded.to(table) - table).detach(), layout, smoothstep, needs)
+
+
+register(
+    _hash_grid_rounded,
+    lambda points, table, rounded, layout, _: points.new_empty((points.shape[0], layout[0] * layout[1])),
+    _plain_rounded, derivative=_rounded_backward, rows=(0,),
+)  # fmt: skip
+register(
+    _hash_grid_rounded_backward, where_needed(1, 2), _plain_rounded_backward, derivative=_rounded_backward_backward,
+    setup=_save_backward,
 )  # fmt: skip

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+_LARGE = 1 << 16
+"""Parameters of more numbers than this cost a GPU more by their bytes than by the launch of a kernel."""
+
 
 class ExponentialMovingAverage:
     """average ← decay · average + (1 - decay) · parameters, once per step (decay 0.95: INSTA's released code).
 
     The average starts at the parameters, not at zero, so it needs no bias correction. It is kept on the parameters'
-    devices in their dtypes and updated in place, all parameters in one fused call.
+    devices in their dtypes and updated in place, each number read and written once.
 
     Args:
         module: its trainable parameters are averaged. Buffers (an occupancy grid, say) are not.
@@ -37,9 +40,15 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def update_if(self, taken: Tensor) -> None:
         """As `update` if `taken` () is true, which the host does not read; the parameters are finite either way."""
-        if self.average:
-            average, share = list(self.average.values()), taken * (1 - self.decay)
-            difference = torch._foreach_sub(list(self._parameters.values()), average)
+        share, small = taken * (1 - self.decay), []
+        for name, parameter in self._parameters.items():
+            if parameter.numel() > _LARGE:  # a table: in one pass
+                self.average[name].lerp_(parameter.detach(), share.to(parameter.dtype))
+            else:
+                small.append((self.average[name], parameter.detach()))
+        if small:  # in few launches, which read the numbers thrice
+            average, parameters = map(list, zip(*small, strict=True))
+            difference = torch._foreach_sub(parameters, average)
             torch._foreach_mul_(difference, share)
             torch._foreach_add_(average, difference)
 

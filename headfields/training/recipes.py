@@ -140,7 +140,7 @@ INSTA = Recipe(
 )  # fmt: skip
 """INSTA's losses and moving average; rates and numbers of rays are our own choice for minutes on a CPU."""
 
-_RELEASED_FIELD = {name: INSTA_RELEASED[name] for name in ("features", "log2_table_size", "finest_resolution")}
+_RELEASED_FIELD = {name: INSTA_RELEASED[name] for name in ("features", "log2_table_size", "finest_resolution", "rows")}
 _RELEASED_GRID = {name: INSTA_RELEASED[name] for name in ("grid_resolution", "step")}
 
 INSTA_FAST = replace(

@@ -17,6 +17,7 @@ import torch
 
 import headfields as hf
 from headfields.ops import blur, bound_gaussians, grouped  # noqa: F401 (they register operations)
+from headfields.ops.lazy_adam import lazy_adam_step  # noqa: F401 (registers the operation)
 from headfields.ops.marching_cubes import _crossed_edges  # noqa: F401 (registers the operation)
 from headfields.ops.sparse_system import SymmetricSystem
 
@@ -59,8 +60,11 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "grouped_linear": (torch.rand(2, n, 3), torch.rand(2, 3, 4), torch.rand(2, 4), torch.tensor([0, 1])),
         "grouped_outer": (torch.rand(2, n, 3), torch.rand(2, n, 4), torch.tensor([0, 1]), 2),
         "hash_grid": (points, table, *grid),
+        "hash_grid_rounded": (points, table, table.half(), *grid),
+        "hash_grid_rounded_backward": (features, points, table, table.half(), *grid, [True, True]),
         "hash_grid_backward": (features, points, table, *grid, [True, True]),
         "hash_grid_backward_backward": (features, points, table, points, table, *grid, [True, True, True]),
+        "lazy_adam_step": (*torch.rand(5, n, 3), *torch.rand(3, 1), 0.9, 0.99, 1e-15),
         "mlp": (points, weights, biases, row_of),
         "mlp_backward": (torch.rand(n, 2), points, weights, biases, row_of, [True] * 7),
         "softplus": (points, 100.0),

@@ -35,8 +35,8 @@ CEILINGS = {
     "hash_grid.scatter": (56, 0),
     "hash_grid.point_gradient": (80, 0),
 }
-# The hash grids that are compiled: INSTA's first and second derivatives, and Instant-NGP's row of two features in half.
-GRIDS = [(3, 8, False, False), (3, 8, False, True), (3, 2, True, False)]
+# The hash grids that are compiled: INSTA's first and second derivatives, and its rows in half precision.
+GRIDS = [(3, 8, False, False), (3, 8, False, True), (3, 8, True, False)]
 RANKING = ("closest_triangle", "nearest_vertices", "ray_mesh")
 """Kernels whose results are ranked, and equals by their index."""
 # In a process of its own: Warp remembers of a module for what it was last compiled.

@@ -314,6 +314,43 @@ def test_half_precision_table_follows_the_float_one():
         assert hash_grid(torch.zeros(1, 1), torch.stack((value, value * 0))[:, None], layout).item() == value.item()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_table_read_in_half_precision_has_the_derivatives_of_float32(backend, interpolation):
+    """Those of the definition at the rounded rows, in float32; gradients that float16 would lose are kept."""
+    torch.manual_seed(7)
+    points = away_from_borders(torch.rand(131, 3) * 1.1 - 0.05, LAYOUT)
+    table, weights = torch.randn(LAYOUT.entries, 2), 1e-6 * torch.randn(131, LAYOUT.width)
+    rounded = table.half()
+
+    def of(function, table):
+        x, y = on(backend, points, table)
+        x, y = x.requires_grad_(), y.requires_grad_()
+        with dispatch.use_cpu_backend("warp" if backend == "warp" or dispatch.native is None else "native"):
+            out = function(x, y)
+            first = torch.autograd.grad((out * weights.to(x)).sum(), (x, y), create_graph=True)
+            mixed = (1e6 * first[0]).sin().sum() + (1e6 * first[1]).cos().sum() + out.square().sum()
+            return [t.cpu() for t in (out, *first, *torch.autograd.grad(mixed, (x, y)))]
+
+    have = of(lambda x, y: hash_grid(x, y, LAYOUT, interpolation, rounded.to(x.device)), table)
+    want = of(lambda x, y: reference.hash_grid(x, y, LAYOUT, interpolation), rounded.float())
+    for mine, defined in zip(have, want, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - defined).abs().max() <= 2e-4 * defined.abs().max()
+    assert bool((have[2] != 0).any()) and have[2].abs().max() < 1e-4
+    plain = of(lambda x, y: hash_grid(x, y, LAYOUT, interpolation), table)
+    assert not torch.equal(have[0], plain[0]), "the rounded rows are read"
+    # In forward mode and under torch.func it is the definition.
+    tangent, where = torch.randn(LAYOUT.entries, 2), points[:9]
+    _, along = torch.func.jvp(lambda y: hash_grid(where, y, LAYOUT, interpolation, rounded), (table,), (tangent,))
+    torch.testing.assert_close(along, reference.hash_grid(where, tangent, LAYOUT, interpolation))
+    to_table = torch.func.grad(lambda y: hash_grid(where, y, LAYOUT, interpolation, rounded).sum())(table)
+    rows = rounded.float().requires_grad_()
+    torch.testing.assert_close(
+        to_table, torch.autograd.grad(reference.hash_grid(where, rows, LAYOUT, interpolation).sum(), rows)[0]
+    )
+
+
 @pytest.mark.parametrize("backend", BACKENDS[:2])
 def test_unwanted_gradients_are_not_made(backend):
     points, table = torch.rand(5, 3), torch.randn(LAYOUT.entries, 2)
@@ -362,6 +399,9 @@ def test_opcheck(backend):
         torch.library.opcheck(ops.hash_grid_backward, (grad, points, table, key, True, [True, True]))
         plain = [tensor.detach() for tensor in (grad, points, table, torch.randn(7, 3), torch.randn_like(table))]
         torch.library.opcheck(ops.hash_grid_backward_backward, (*plain, key, True, [True, True, True]))
+        rounded = table.detach().half()
+        torch.library.opcheck(ops.hash_grid_rounded, (points, table, rounded, key, True))
+        torch.library.opcheck(ops.hash_grid_rounded_backward, (grad, points, table, rounded, key, True, [True, True]))
 
 
 def test_compiles_in_one_graph(unchecked):
@@ -382,6 +422,9 @@ def test_errors_name_argument_and_remedy(unchecked):
         hash_grid(points.half(), table, LAYOUT)
     with pytest.raises(TypeError, match=r"table has dtype torch\.float64"):
         hash_grid(points, table.double(), LAYOUT)
+    for rounded in (table, table[1:].half()):
+        with pytest.raises(TypeError, match=r"hash_grid: rounded .* expected table.detach\(\).half\(\)"):
+            hash_grid(points, table, LAYOUT, rounded=rounded)
     for wrong in ({"levels": 0}, {"features": 0}, {"dimensions": 5}, {"log2_table_size": 31}, {"finest_resolution": 4}):
         with pytest.raises(ValueError, match=f"HashGridLayout: {next(iter(wrong))}"):
             HashGridLayout(**wrong)

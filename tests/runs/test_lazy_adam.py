@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from headfields.ops import dispatch
 from headfields.runs.lazy_adam import LazyAdam, lazy_adam
 from tests.tables import table
 
@@ -91,6 +92,28 @@ def test_a_step_that_overflows_leaves_the_table_as_it_is() -> None:
     optimizer.grad_scale, optimizer.found_inf = torch.tensor(8.0), torch.zeros(())  # type: ignore[attr-defined]
     stepped(optimizer, table, torch.full((1, 3), 8.0))
     torch.testing.assert_close(optimizer.state[table]["exp_avg"], torch.full((3,), 0.19))
+
+
+def test_the_pass_of_a_gpu_is_the_same_rule() -> None:
+    """Warp's kernel on its CPU device: values, moments and counts, of many steps and of a device's rate and refusal."""
+    generator = torch.Generator().manual_seed(3)
+    start, gradients = torch.randn(40, 8, generator=generator), torch.randn(60, 40, 8, generator=generator)
+    gradients *= torch.rand(60, 40, 1, generator=generator) < torch.linspace(0, 1, 40)[:, None]
+    reached = []
+    for backend in ("warp", dispatch.cpu_backend()):
+        table = start.clone().requires_grad_()
+        optimizer = lazy_adam([{"params": [table], "name": "tables", "lr": torch.tensor(0.02)}])
+        with dispatch.use_cpu_backend(backend):
+            for number, gradient in enumerate(gradients):
+                optimizer.grad_scale = torch.tensor(4.0)  # type: ignore[attr-defined]
+                optimizer.found_inf = torch.tensor(float(number % 7 == 3))  # type: ignore[attr-defined]
+                stepped(optimizer, table, 4 * gradient[None])
+        state = optimizer.state[table]
+        reached.append([table.detach(), state["exp_avg"], state["exp_avg_sq"], state["step"]])
+    for warp, plain in zip(*reached, strict=True):
+        torch.testing.assert_close(warp, plain, rtol=2e-5, atol=1e-6)
+    assert torch.equal(reached[0][3], reached[1][3])
+    assert torch.equal(reached[0][0][0], start[0]) and bool((reached[0][0][-1] != start[-1]).all())
 
 
 def test_a_parameter_in_another_memory_format_is_stepped_too() -> None:
