@@ -278,9 +278,34 @@ class Capture(Displayed):
                 there is no such label or region, or no pixel of these frames has a weight.
             CaptureError: a file cannot be read.
         """
+        row, pixel, colors, drawn = self.draw_indices(frames, count, generator, background, weights)
+        return self._batch(drawn.tolist(), row, pixel, colors), drawn
+
+    def draw_indices(
+        self,
+        frames: Frames,
+        count: int,
+        generator: torch.Generator,
+        background: Literal["random", "white", "black"] = "random",
+        weights: Mapping[int | str, float | int] | None = None,
+    ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"], Float[Tensor, "n 3"], Int64[Tensor, " b"]]:
+        """Which pixels `sample_pixels` draws, of the same arguments and with its errors.
+
+        Returns:
+            The row of `frames` of each pixel, its row-major index in the image, the color behind it, and `frames`.
+        """
         indices = self.frame_indices(frames)
         row, pixel, colors = draw_pixels(self._images, indices, self.size, count, generator, background, weights)
-        return self._batch(indices, row, pixel, colors), torch.tensor(indices, dtype=torch.long)
+        return row, pixel, colors, torch.tensor(indices, dtype=torch.long)
+
+    def stored_pixels(self, frames: Frames) -> dict[str, Tensor]:
+        """All pixels of B frames as they are stored, (B, H W) by name: see `headfields.data.pixels.decode_pixels`.
+
+        Raises:
+            TypeError, IndexError: a frame is no integer, or out of range.
+            CaptureError: a file cannot be read.
+        """
+        return self._images.rows(self.frame_indices(frames) if len(frames) else [])
 
     def sample_patches(
         self,

@@ -7,6 +7,7 @@ frames, the number of rays, the sizes of buffers. Where it can be, what a step l
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headfields.data.device_pixels import DevicePixels, DrawnPixels
+from headfields.records.device_copy import send_numbers
 from headfields.renderers.padded import Buffers
 from headfields.runs import checkpoint
 from headfields.runs.asynchronous import AsynchronousEngine
@@ -27,11 +30,20 @@ from headfields.training.steps import Steps
 
 
 class AsynchronousSteps(Steps):
-    """Steps that are launched one after the other, and read many at a time."""
+    """Steps that are launched one after the other, and read many at a time.
+
+    With several processes each launches its share, and the devices exchange losses, gradients and buffers within the
+    step. The hosts tell each other of interrupts, of callbacks and of the time where they read what was launched. An
+    error that one process alone has ends that process, and whoever launched them the others.
+    """
 
     _engine: AsynchronousEngine[PendingStep] | None = None
     _update: AsynchronousUpdate
-    _ahead: DrawnAhead[tuple[Any, Tensor, Any, int]]
+    _ahead: DrawnAhead[tuple[Any, Tensor, Any, int, int, Any]]
+    _pixels: DevicePixels | None = None
+    """The capture's pixels on the device; None: the host makes the batches."""
+    _fraction = 1.0
+    """This process's share of a step's rays."""
     _buffers: Buffers | None = None
     """Sizes of the samples' buffers; None: there are none."""
 
@@ -51,7 +63,8 @@ class AsynchronousSteps(Steps):
         self._update = AsynchronousUpdate(
             state.parameters, state.optimizer, state.ema, state.backup, self._buffers, len(self._objective.losses),
             self._batches.frames_per_step,
-            takes_buffers and not getattr(state.avatar, "whole_images", False), self._device,
+            takes_buffers and not getattr(state.avatar, "whole_images", False), self._device, self._processes,
+            self._shared,
         )  # fmt: skip
         self._phases = StepPhases(self._objective.losses, self._hooks.callbacks)
         self._engine = AsynchronousEngine(
@@ -60,13 +73,15 @@ class AsynchronousSteps(Steps):
         )  # fmt: skip
         if self.graph_reason:
             monitor.event("graph", captured=False, reason=self.graph_reason)
+        if self._batches.draws_rays_alone:
+            self._pixels = DevicePixels.where_they_fit(self._capture, self._device)
         try:
             self._ahead = DrawnAhead(self._draw, self._batches.drawn_from)
             with self._engine.active(), self._ahead, decoding_ahead(self._capture):
                 yield
                 self._read(monitor)
         finally:
-            self._engine = self._buffers = self._drawn = None
+            self._engine = self._buffers = self._drawn = self._pixels = None
             if takes_buffers:
                 renderer.sample_buffers = None
 
@@ -74,7 +89,7 @@ class AsynchronousSteps(Steps):
         """Takes note of parameters and buffers of other sizes; the step is captured anew."""
         super().resized()
         if self._engine is not None:
-            self._update.resized(self._state.parameters, self._state.backup)
+            self._update.resized(self._state.parameters, self._state.backup, self._shared)
             if self._engine.graph is not None:
                 self._engine.graph.forget("the number of Gaussians")
 
@@ -87,15 +102,22 @@ class AsynchronousSteps(Steps):
             NanLossError: ten steps in a row were not finite; none of these has changed a weight.
         """
         assert self._engine is not None
-        state, progress = self._state, self._state.progress
-        self._outputs.make_due(monitor, lambda: self._read(monitor))
-        batch, frames, own_state, rays = self._ahead.take(self._rays.now, state.random.generator)
+        state, progress, several = self._state, self._state.progress, self._processes.several
+        if not several or self._engine.is_due(progress.step):  # where one process reads, all have
+            self._outputs.make_due(monitor, lambda: self._read(monitor))
+        batch, frames, own_state, first, rays, missing = self._ahead.take(self._rays.now, state.random.generator)
+        if self._pixels is not None and missing is not None:
+            self._pixels.put(missing)
         sent, sent_state = batch.to(self._device), own_state.to(self._device)
         self._prepare(sent_state, decay)
         seconds, rate = progress.seconds, self._learning_rate * decay
-        pixels = max(batch.alpha[:1].numel(), 1)  # of an image, or one of a ray
-        pending = PendingStep(progress.step, frames, own_state, batch, rays * pixels, seconds, rate)
-        self._engine.launch(sent, sent_state, progress.step, pending)
+        drawn = isinstance(batch, DrawnPixels)
+        pixels = 1 if drawn else max(batch.alpha[:1].numel(), 1)  # of an image, or one of a ray
+        kept = None if drawn else batch
+        pending = PendingStep(progress.step, frames, own_state, kept, rays * pixels, seconds, rate)
+        self._fraction = len(batch) / max(rays, 1) if several else 1.0
+        with state.random.share(first, rays) if several else contextlib.nullcontext():
+            self._engine.launch(sent, sent_state, progress.step, pending)
         if not self._engine.is_due(progress.step + 1):  # there the number of rays may change
             self._ahead.start(self._rays.now, state.random.generator)
         self._report_graph(monitor)
@@ -106,13 +128,35 @@ class AsynchronousSteps(Steps):
             self._read(monitor)
             self._adapt_sizes()
         outcome = StepOutcome({}, math.nan, rays * pixels, seconds, False)
+        if several and self._engine.is_due(progress.step):
+            outcome = self._agreed(outcome, monitor, interrupt)
         self._hooks.call_after_step(outcome)
         return outcome
 
-    def _draw(self, rays: int, generator: torch.Generator) -> tuple[Any, Tensor, Any, int]:
-        """The batch of a step, its frames, their state, and the number of rays or images; called from a thread."""
-        batch, frames, _, count = self._batches.draw(rays, generator)
-        return batch, frames, self._capture.state(frames), count
+    def _agreed(self, outcome: StepOutcome, monitor: TrainingMonitor, interrupt: InterruptFlag) -> StepOutcome:
+        """What all processes know after they have told each other; the error of one callback is raised on all."""
+        status = [self._state.progress.seconds, bool(interrupt), self._hooks.error is not None]
+        status.append(self._hooks.stop_reason is not None)
+        rows = self._processes.gather(send_numbers(status, torch.double, self._device)).tolist()
+        if any(row[2] for row in rows):
+            self._processes.raise_on_all(self._hooks.error)
+        monitor.share_seconds(rows[0][0])
+        interrupted, stopped = any(row[1] for row in rows), any(row[3] for row in rows)
+        return dataclasses.replace(outcome, interrupted=interrupted, stopped=stopped)
+
+    def _draw(self, rays: int, generator: torch.Generator) -> tuple[Any, Tensor, Any, int, int, Any]:
+        """This process's share of a step's batch, its frames, their state, the rays (or images) before it, the number
+        of rays (or images) of all, and the frames whose pixels the device lacks; called from a thread."""
+        if self._pixels is not None:
+            before = generator.get_state()
+            drawn, frames, first, count = self._batches.draw_indices(rays, generator)
+            missing = self._pixels.missing(frames.tolist())
+            if missing is not None:
+                return drawn, frames, self._capture.state(frames), first, count, missing
+            self._pixels = None  # from here on the host makes the batches
+            generator.set_state(before)
+        batch, frames, first, count = self._batches.draw(rays, generator)
+        return batch, frames, self._capture.state(frames), first, count, None
 
     def _set_rates(self, rates: list[float]) -> None:
         """Sets the learning rates of the optimizer's groups, in tensors where steps may be captured."""
@@ -124,7 +168,10 @@ class AsynchronousSteps(Steps):
 
     def _launch(self, batch: Any, frames_state: Any, step: int) -> Any:
         """The device's part of a step."""
-        losses = self._differentiate(batch, frames_state, frames_state.frame_id, step, 1.0)
+        if isinstance(batch, DrawnPixels):
+            assert self._pixels is not None
+            batch = self._pixels.batch(batch)
+        losses = self._differentiate(batch, frames_state, frames_state.frame_id, step, self._fraction)
         assert self._drawn is not None
         rendering, self._drawn = self._drawn.rendering, None
         metrics = self._update.take(losses, rendering, batch.frame)
@@ -133,7 +180,8 @@ class AsynchronousSteps(Steps):
 
     def _decided(self, step: int) -> Mapping[str, Any]:
         """What the host decides in a step besides the attributes of parts and losses."""
-        return {"the number of samples": self._sample_rows, **self._phases(step)}
+        share = {"the share of rays": self._fraction} if self._processes.several else {}
+        return {"the number of samples": self._sample_rows, **share, **self._phases(step)}
 
     def _report_graph(self, monitor: TrainingMonitor) -> None:
         """Writes to the log that steps are not captured any more, and why."""

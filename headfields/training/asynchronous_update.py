@@ -18,6 +18,7 @@ from headfields.renderers.padded import Buffers, PaddedSamples
 from headfields.runs.asynchronous import step_if
 from headfields.runs.ema import ExponentialMovingAverage
 from headfields.runs.nonfinite import BufferBackup
+from headfields.training.processes import Processes, SharedBuffers
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class PendingStep:
     Attributes:
         step: its number, from 0.
         frames: the B frames.
-        state, batch: what the host gave the device, to find the frames that are not finite.
+        state, batch: what the host gave the device, to find the frames that are not finite; of pixels that the device
+            looks up, which are bytes, no batch.
         rays: number of rays, or pixels.
         seconds: time of training until it began.
         rate: learning rate.
@@ -36,7 +38,7 @@ class PendingStep:
     step: int
     frames: Tensor
     state: Any
-    batch: Batch
+    batch: Batch | None
     rays: int
     seconds: float
     rate: float
@@ -44,8 +46,9 @@ class PendingStep:
     def suspects(self, seen: list[float]) -> Bool[Tensor, " b"]:
         """Frames with a state or target that is not finite, or with a rendered color, `seen` (B), that is not."""
         suspects = torch.tensor(seen) > 0
-        bad = ~self.batch.target.isfinite().all(dim=-1)
-        suspects[self.batch.frame[bad].cpu()] = True
+        if self.batch is not None:
+            bad = ~self.batch.target.isfinite().all(dim=-1)
+            suspects[self.batch.frame[bad].cpu()] = True
         for name in ("vertices", "expression", "pose"):
             values = getattr(self.state, name, None)
             if values is not None:
@@ -93,6 +96,9 @@ class AsynchronousUpdate:
         losses: number of losses.
         frames: B, the number of frames of a step.
         needs_samples: whether a step without samples has no gradient, so that the optimizer leaves all as it is.
+        processes: those that train together. They add up losses and gradients, and what one of them refuses, all do:
+            each has the same numbers to decide by.
+        shared: the buffers that they keep equal.
     """
 
     def __init__(
@@ -106,15 +112,17 @@ class AsynchronousUpdate:
         frames: int,
         needs_samples: bool,
         device: torch.device,
+        processes: Processes,
+        shared: SharedBuffers,
     ) -> None:
-        self._needs_samples = needs_samples
+        self._needs_samples, self._processes, self._shared = needs_samples, processes, shared
         self._parameters, self._optimizer, self._ema = parameters, optimizer, ema
         self._backup, self._buffers, self._losses, self._frames = backup, buffers, losses, frames
         self.taken = torch.zeros((), dtype=torch.bool, device=device)
 
-    def resized(self, parameters: Mapping[str, Tensor], backup: BufferBackup) -> None:
+    def resized(self, parameters: Mapping[str, Tensor], backup: BufferBackup, shared: SharedBuffers) -> None:
         """Takes note of parameters and buffers of other sizes; their names stay."""
-        self._parameters, self._backup = parameters, backup
+        self._parameters, self._backup, self._shared = parameters, backup, shared
         if self._buffers is not None and not self._needs_samples:
             self._buffers.resize({})  # of more Gaussians
 
@@ -124,7 +132,7 @@ class AsynchronousUpdate:
         nothing.
 
         Args:
-            losses: the losses and the squared error.
+            losses: the losses and the squared error, of this process.
             rendering: what was rendered.
             frame: the row of the state that each ray or image of it shows.
         """
@@ -132,12 +140,23 @@ class AsynchronousUpdate:
         count = torch.full_like(losses[0], 0.0 if samples is None else float(len(samples)))
         if isinstance(samples, PaddedSamples):
             count = samples.count.to(losses)
+        overflow = torch.zeros_like(count, dtype=torch.bool) if buffers is None else buffers.overflow()
+        bad = (~rendering.rgb.isfinite().all(dim=-1)).to(rendering.rgb).flatten()
+        seen = bad.new_zeros(self._frames).scatter_reduce_(0, frame.long().flatten(), bad, "amax").double()
+        needed = seen.new_zeros(0) if buffers is None else buffers.needed.double()
+        if self._processes.several:
+            summed = self._processes.sum(torch.cat([losses, count[None]]))
+            losses, count = summed[:-1], summed[-1]
+            most = self._processes.maximum(torch.cat([overflow.double()[None], seen, needed]))
+            overflow, (seen, needed) = most[0] > 0, most[1:].split([len(seen), len(needed)])
+            # Each process takes the same way through the code, so the same parameters have a gradient on all.
+            self._processes.sum_gradients([p for p in self._parameters.values() if p.grad is not None])
+            self._shared.merge()
         given = [p.grad for p in self._parameters.values() if p.grad is not None]
         known = iter(torch._foreach_norm(given) if given else ())
         none = torch.zeros((), device=losses.device)
         norms = torch.stack([none if p.grad is None else next(known) for p in self._parameters.values()]).double()
         finite = torch.cat([losses[: self._losses], norms]).isfinite().all()
-        overflow = torch.zeros_like(finite) if buffers is None else buffers.overflow()
         fits = finite & ~overflow
         # Without samples nothing has a gradient: as packed ones have none then, the optimizer leaves all as it is.
         self.taken = fits & (count > 0) if self._needs_samples else fits
@@ -145,11 +164,8 @@ class AsynchronousUpdate:
         if self._ema is not None:
             self._ema.update_if(fits)
         self._backup.restore_unless(fits)
-        bad = (~rendering.rgb.isfinite().all(dim=-1)).to(rendering.rgb).flatten()
-        seen = bad.new_zeros(self._frames).scatter_reduce_(0, frame.long().flatten(), bad, "amax")
-        needed = [] if buffers is None else [buffers.needed.double()]
         flags = torch.stack([fits, overflow]).double()
-        return torch.cat([losses, count[None], norms, seen.double(), flags, *needed])
+        return torch.cat([losses, count[None], norms, seen, flags, needed])
 
     def read(self, row: list[float]) -> StepMetrics:
         """The metrics of a step, as the host has read them."""

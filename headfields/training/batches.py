@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from headfields.data.device_pixels import DrawnPixels
 from headfields.records import Batch, PixelBatch
 from headfields.training.frames import draw_frames
 from headfields.training.processes import Processes
@@ -96,6 +97,21 @@ class BatchSource:
         """Rays of all patches of a step."""
         return self._patches * self._side**2
 
+    @property
+    def draws_rays_alone(self) -> bool:
+        """Whether a batch is single rays, neither patches nor images."""
+        return not self._patches and not self._whole_images
+
+    def draw_indices(self, rays: int, generator: torch.Generator) -> tuple[DrawnPixels, Int64[Tensor, " b"], int, int]:
+        """What `draw` gives, of single rays of a `headfields.data.Capture`, before they are looked up."""
+        drawn = draw_frames(self.frames, self._frame_weights, self.frames_per_step, generator)
+        background: dict[str, Any] = {"background": self._background}
+        *indices, frames = self._capture.draw_indices(drawn, rays, generator, **background, **self._by_label)
+        share = self._processes.share(len(indices[0]))
+        row, pixel, colors = (each[share] for each in indices)
+        pixels = DrawnPixels(row, pixel, colors, frames, self._capture.camera(frames))
+        return pixels, frames, share.start, len(indices[0])
+
     def draw(self, rays: int, generator: torch.Generator) -> tuple[Batch, Int64[Tensor, " b"], int, int]:
         """This process's share of a batch.
 
@@ -108,7 +124,7 @@ class BatchSource:
             one; and the number of rays (or images) of all.
         """
         drawn = draw_frames(self.frames, self._frame_weights, self.frames_per_step, generator)
-        background = {"background": self._background}
+        background: dict[str, Any] = {"background": self._background}
         if self._whole_images:
             images, frames = self._capture.sample_images(drawn, generator, **background)
             own = self._processes.share(len(images))

@@ -104,6 +104,11 @@ class Processes:
         return self.rank == 0
 
     @property
+    def exchanges_late(self) -> bool:
+        """Whether the host waits for no exchange, and a CUDA graph can hold it: by NCCL, or alone."""
+        return not self.several or (self.device.type == "cuda" and distributed.get_backend() == "nccl")
+
+    @property
     def several(self) -> bool:
         """Whether there is more than one process."""
         return self.count > 1

@@ -56,8 +56,8 @@ def why_synchronous(
     """Why the host waits for the metrics of each step; empty where the device may decide by them."""
     if device.type != "cuda":
         return "the device is no GPU"
-    if processes.several:
-        return "several processes train together"
+    if not processes.exchanges_late:
+        return "several processes train together, and do not exchange by NCCL, for which alone no host waits"
     if scaler is not None:
         return "precision is '16-mixed', whose scale of the loss is read; 'bf16-mixed' has none"
     fused = all(group.get("fused") for group in optimizer.param_groups)

@@ -109,7 +109,6 @@ class Steps(ABC):
         self._set_rates([group["initial_lr"] * self.factors.get(group["name"], decay) for group in groups])
         self._state.backup.keep()
         self._state.avatar.update(frames_state, self._state.progress.step)
-        self._shared.snapshot()
 
     def _set_rates(self, rates: list[float]) -> None:
         """Sets the learning rates of the optimizer's groups."""
@@ -124,6 +123,7 @@ class Steps(ABC):
         Returns:
             The weighted losses and the squared error, scaled by the fraction.
         """
+        self._shared.snapshot()
         if self.fine_tuning is not None:
             batch, frames_state = self.fine_tuning(batch, frames_state, frames, step)
         with self._fabric.autocast():

@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 import headfields  # noqa: E402
 from headfields.ops import _checks, compositing, dispatch, occupancy  # noqa: E402
 from headfields.runs import step_graph  # noqa: E402
+from tests.pretend_cuda import traffic  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -109,6 +110,10 @@ class PretendTensor(torch.Tensor):
 class PretendCuda(TorchDispatchMode):
     """The device; use it in a `with` block, one at a time.
 
+    Args:
+        runs_triton: whether Triton's interpreter runs its kernels, which takes most of the time; without it what they
+            give is undefined, which is enough to count.
+
     Attributes:
         launches: what a GPU would launch, by operation.
         launch_places: the same by line of the package.
@@ -117,14 +122,17 @@ class PretendCuda(TorchDispatchMode):
         custom: calls of registered operations, by name.
         triton: launches of kernels in Triton, those of graphs among them.
         regions: the operations of each replay of a captured step: what it is, shapes and dtypes, line of the package.
+        traffic: what each launch of the last replay moves.
     """
 
     _current: "PretendCuda | None" = None
 
-    def __init__(self) -> None:
+    def __init__(self, runs_triton: bool = True) -> None:
         super().__init__()
+        self.runs_triton = runs_triton
         self.regions: list[list[tuple[Any, ...]]] = []
         self._region: list[tuple[Any, ...]] | None = None
+        self.traffic: list[traffic.Launch] = []
         self.reset()
 
     def capture(self, body: Any, stream: Any) -> Any:
@@ -132,7 +140,7 @@ class PretendCuda(TorchDispatchMode):
         when it was captured, and is recorded."""
 
         def replay() -> None:
-            self._region, self.captured = [], 0
+            self._region, self.captured, self.traffic = [], 0, []
             waits = sum(self.waits.values())
             body()
             waits = sum(self.waits.values()) - waits
@@ -208,6 +216,21 @@ class PretendCuda(TorchDispatchMode):
         self.launches[name] += 1
         self.launch_places[_place()] += 1
 
+    def note_traffic(self, operation: Any, args: Any, kwargs: Any, results: Any) -> None:
+        """Notes what an operation of a captured step moves, given its values."""
+        name = operation.overloadpacket.__name__
+        if self._region is None or operation.namespace != "aten" or name in NO_LAUNCH:
+            return
+        if name in ("to", "contiguous", "reshape") and results.data_ptr() == args[0].data_ptr():
+            return  # it is that already
+        moved = traffic.of_operation(operation, args, kwargs, results)
+        self.traffic.append(traffic.Launch(name, _place(), moved))
+
+    def note_kernel(self, name: str, moved: int, requested: int = 0) -> None:
+        """Notes what a kernel of a captured step moves."""
+        if self._region is not None:
+            self.traffic.append(traffic.Launch(name, _place(), moved, requested))
+
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         leaves = _leaves((args, kwargs))
@@ -237,6 +260,7 @@ class PretendCuda(TorchDispatchMode):
             if kwargs.get("pin_memory"):
                 kwargs["pin_memory"] = False
             results = operation(*args, **kwargs)
+            self.note_traffic(operation, args, kwargs, results)
         if not stays:
             return results
         if name in RESHAPING_IN_PLACE:  # the shape that PyTorch's core knows of ours follows
@@ -285,6 +309,8 @@ class PretendCuda(TorchDispatchMode):
             )
 
     def _count(self, operation: Any, args: Any, kwargs: Any) -> None:
+        if operation.namespace == "c10d":
+            self.count_launch(operation.overloadpacket.__name__)
         if operation.namespace != "aten":
             return
         name, overload = operation.overloadpacket.__name__, operation._overloadname
@@ -322,7 +348,9 @@ class _InsideOperation(TorchDispatchMode):
             leaves = _leaves((args, kwargs or {}))
             self.device._region.append((str(operation), *map(_kind, leaves), _place()))
         self.device._count(operation, args, kwargs or {})
-        return operation(*args, **(kwargs or {}))
+        results = operation(*args, **(kwargs or {}))
+        self.device.note_traffic(operation, args, kwargs or {}, results)
+        return results
 
 
 @contextlib.contextmanager
@@ -398,6 +426,7 @@ def _visible_device() -> Iterator[None]:
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
         "device_count": lambda: 1,
+        "mem_get_info": lambda device=None: (80 << 30, 80 << 30),
         "current_device": lambda: 0,
         "get_device_name": lambda device=None: "pretend",
         "get_device_capability": lambda device=None: (9, 0),
@@ -432,6 +461,7 @@ def _counted_warp_launches(device: PretendCuda) -> Iterator[None]:
 
     def counted(kernel: Any, *args: Any, **kwargs: Any) -> Any:
         device.count_launch(f"warp {kernel.key}")
+        device.note_kernel(f"warp {kernel.key}", *traffic.of_warp(kernel, args[0], args[1], wp))
         return launch(kernel, *args, **kwargs)
 
     wp.launch = counted
@@ -450,8 +480,10 @@ def _counted_triton_launches(device: PretendCuda) -> Iterator[None]:
 
     def counted(executor: Any, *args: Any, **kwargs: Any) -> Any:
         device.count_launch(f"triton {executor.fn.__name__}")
+        given = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor)]
+        device.note_kernel(f"triton {executor.fn.__name__}", sum(map(traffic.size_of, given)))
         device.triton += 1
-        return call(executor, *args, **kwargs)
+        return call(executor, *args, **kwargs) if device.runs_triton else None
 
     modules: Any = sys.modules["headfields.ops.mlp"], sys.modules["headfields.ops.grouped_linear"]
     with (

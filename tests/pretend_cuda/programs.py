@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import distributed
 
 import headfields as hf
 import headfields.training.trainer
@@ -31,6 +32,7 @@ from headfields.renderers.lighting import SHLighting
 from headfields.synthetic.captures import write_head_capture
 from headfields.training import MCMC, Trainer, evaluate
 from headfields.training.presets import build, preset_arguments
+from headfields.training.processes import Processes
 from headfields.training.recipes import recipe_of
 from headfields.training.run import TrainingRun
 from headfields.training.state import TrainingState
@@ -82,8 +84,8 @@ class Fabric:
         assert self.precision == "bf16-mixed", self.precision
         return torch.autocast("cuda", torch.bfloat16)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
+    def backward(self, loss: torch.Tensor, **options: Any) -> None:
+        loss.backward(**options)
 
     def call(self, hook: str, trainer: Any, **arguments: Any) -> None:
         for callback in trainer.callbacks:
@@ -123,6 +125,7 @@ def replays(device: PretendCuda, reason: str) -> dict[str, Any]:
         result |= {
             "waits": first[-1][1] + second[-1][1],
             "operations": len(second) - 1,
+            "exchanges": [each[0] for each in second if each[0].startswith("c10d.")],
             # the gradient of an index, which sorts all indices; True: it adds where they meet
             "sorts": [each[-1] for each in second if "index_put" in each[0] and True in each[1:-1]],
             "differences": [f"{a} and {b}" for a, b in zip(first, second, strict=False) if a != b][:5],
@@ -138,6 +141,7 @@ def train(
     callbacks: Any = None,
     losses: Any = None,
     name: str = "cpu",
+    fabric: type[Fabric] = Fabric,
 ) -> dict[str, Any]:
     """Trains a preset with its recipe for a few steps; counts of the last, of an image, and of what follows training.
 
@@ -150,7 +154,7 @@ def train(
         arguments = preset_arguments(model, {}, source, recipe) | SIZES[model]
         avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
-        headfields.training.trainer.launch = lambda *given: (Fabric(given[3]), None)
+        headfields.training.trainer.launch = lambda *given: (fabric(given[3]), None)
         # As many rays as give a number of samples, where the recipe has them follow it.
         samples = 0 if name == "cpu" or not recipe.options["samples"] else 2048
         rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": samples}
@@ -176,6 +180,32 @@ def train(
             actions[name]()
             result[name] = device.counts()
     return result
+
+
+class OneOfTwo(Fabric):
+    """The first of two processes, whose group has no other: what it exchanges stays as it is."""
+
+    world_size = 2
+
+
+def several() -> dict[str, Any]:
+    """Trains one of two processes on devices that exchange by NCCL; which exchanges are in a captured step."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    def raise_own(processes: Processes, error: Exception | None) -> None:
+        if error is not None:
+            raise error
+
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        with (
+            mock.patch.object(distributed, "get_backend", lambda group=None: "nccl"),
+            mock.patch.object(Processes, "raise_on_all", raise_own),  # hosts exchange objects; there is one
+        ):
+            found = train("insta", follows=(), fabric=OneOfTwo)
+    finally:
+        distributed.destroy_process_group()
+    return found
 
 
 def command() -> dict[str, Any]:
@@ -385,6 +415,7 @@ PROGRAMS: dict[str, Callable[[], dict[str, Any]]] = {
     "insta": functools.partial(train, "insta", follows=EVERYTHING),
     "gaussian_avatars": functools.partial(train, "gaussian_avatars"),
     "mcmc": functools.partial(train, "gaussian_avatars", follows=(), callbacks=lambda: [MCMC()]),
+    "several": several,
     "planted": planted,
     "reading": reading,
     "command": command,

@@ -21,11 +21,14 @@ from headfields.losses.color import HuberColor
 from headfields.losses.silhouette import OpacityLoss
 from headfields.networks import LatentTable
 from headfields.renderers import UniformSampler, VolumeRenderer
+from headfields.runs.asynchronous import READ_EVERY
 from headfields.training import Trainer
 from tests.training.ball import BallCapture, ball_trainer
 from tests.training.fakes import FakeAvatar, FakeCapture
 from tests.training.gaussians import CONTROLS, make
+from tests.training.late import late_steps
 
+LATE_STEPS = 6
 STEPS, CODES_STEPS, BALL_STEPS, BALL_RAYS = 16, 5, 56, 192  # the ball's grid culls from step 48 on
 GAUSSIAN_STEPS = 9
 
@@ -68,6 +71,14 @@ class Mischief(HuberColor):
             if self.what == "interrupt":
                 signal.raise_signal(signal.SIGINT)
         return value
+
+
+class Stopping:
+    """Stops the run after the third step of process 1 alone."""
+
+    def on_launch(self, trainer, rendering, taken, step) -> None:
+        if trainer.processes.rank == 1 and step == 2:
+            trainer.stop("a test")
 
 
 def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -113,6 +124,18 @@ def scenario(name: str, out: Path, rank: int) -> dict[str, Any]:
         case "ball":
             trainer = ball_trainer(BALL_RAYS, out=out / "ball", checkpoint_seconds=0.0, **two)
             return outcome(trainer, steps=BALL_STEPS)
+        case "late":  # as on GPUs, whose exchanges are in the graph of a step
+            with late_steps(captured=True):
+                trainer = ball_trainer(BALL_RAYS, out=out / "late", **two)
+                found = outcome(trainer, steps=LATE_STEPS)
+                return {**found, "reason": trainer.graph_reason, "losses": trainer.progress.extra["psnr"]}
+        case "late interrupt":
+            with late_steps(captured=True):
+                trainer = ball_trainer(BALL_RAYS, callbacks=[Stopping()], **two)
+                return {**outcome(trainer, steps=3 * READ_EVERY), "reason": trainer.graph_reason}
+        case "late density":
+            with late_steps(captured=True):
+                return outcome(gaussian_trainer("density", **two), steps=GAUSSIAN_STEPS)
         case "density" | "mcmc":
             return outcome(gaussian_trainer(name, **two), steps=GAUSSIAN_STEPS)
         case "nodes":

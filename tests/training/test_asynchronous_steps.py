@@ -1,8 +1,8 @@
 """Asynchronous steps, and captured ones: as steps that the host waits for. On the CPU, made to do so."""
 
-import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,32 +26,16 @@ from headfields.training.step_phases import StepPhases
 from headfields.training.synchronous_steps import SynchronousSteps
 from headfields.training.trainer import Trainer
 from tests.training.ball import ball_trainer
+from tests.training.late import late_steps
 from tests.training.test_nonfinite import Spoiled, state
 from tests.training.test_trainer import same, weights
 
 
-class Stream:
-    """In the place of a CUDA stream."""
-
-    def __init__(self, device: object = None) -> None:
-        pass
-
-    def wait_stream(self, stream: object) -> None:
-        pass
-
-
 @pytest.fixture(params=["late", "captured"])
-def late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Lets the CPU take steps as a GPU does; a captured step is the body again, on what it was captured with."""
-    captured = request.param == "captured"
-    monkeypatch.setattr(step_kinds, "why_synchronous", lambda *_: "")
-    monkeypatch.setattr(step_kinds, "why_no_graph", lambda avatar, losses, optimizer, callbacks: (
-        StepPhases(losses, callbacks).reason if captured else "a test"))  # fmt: skip
-    monkeypatch.setattr(step_graph, "capture", lambda body, stream: body)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    return request.param
+def late(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Lets the CPU take steps as a GPU does."""
+    with late_steps(request.param == "captured"):
+        yield request.param
 
 
 CAPTURED_ALONE = ["captured", pytest.param("late", marks=pytest.mark.slow)]

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from headfields.runs.asynchronous import READ_EVERY
 from headfields.runs.folder import RunFolder
 from headfields.training.batches import BatchSource
 from headfields.training.processes import Processes, SharedBuffers
 from tests.avatar.test_splat_avatar import Colored
 from tests.tables import table
 from tests.training.ball import ball_trainer
+from tests.training.late import late_steps
 from tests.training.processes import (
     BALL_RAYS,
     BALL_STEPS,
     CODES_STEPS,
     GAUSSIAN_STEPS,
+    LATE_STEPS,
     STEPS,
     codes_trainer,
     disc_trainer,
@@ -54,14 +57,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(folder):
-    return by_two(folder, "disc", "again", "nan", "error")
+    return by_two(folder, "disc", "again", "nan", "error", "late")
 
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory):
     """The folder and outcomes of scenarios for the long run."""
     out = tmp_path_factory.mktemp("more")
-    return out, by_two(out, "codes", "ball", "nans", "interrupt", "minutes", "full")
+    return out, by_two(out, "codes", "ball", "nans", "interrupt", "minutes", "full", "late interrupt")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,30 @@ def test_two_processes_reach_what_one_reaches(outcomes, one, scenario):
         torch.testing.assert_close(
             first["state"][name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def test_captured_steps_exchange_within_the_graph(outcomes):
+    """As on GPUs, here by gloo: buffers of fixed sizes in each process, losses and gradients added up on the device."""
+    first, second = (ranks["late"] for ranks in outcomes)
+    with late_steps(captured=True):
+        trainer = ball_trainer(BALL_RAYS)
+        trainer.fit(steps=LATE_STEPS)
+    assert first["reason"] == second["reason"] == trainer.graph_reason == ""
+    assert first["step"] == second["step"] == LATE_STEPS and not first["skipped"]
+    for rank in (first, second):
+        assert rank["losses"] == pytest.approx(trainer.progress.extra["psnr"], abs=0.01), "the errors of all rays"
+    for name, tensor in tensors(trainer).items():
+        assert torch.equal(first["state"][name], second["state"][name]), f"{name} differs between processes"
+        torch.testing.assert_close(first["state"][name].float(), tensor.float(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_captured_steps_end_together(more):
+    """A callback of one process ends the run of both where they read what they have launched."""
+    first, second = (ranks["late interrupt"] for ranks in more[1])
+    assert first["step"] == second["step"] == READ_EVERY
+    for name, tensor in first["state"].items():
+        assert torch.equal(tensor, second["state"][name]), name
 
 
 @pytest.mark.slow
@@ -116,11 +143,11 @@ def test_rows_of_a_latent_table(more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("control", ["density", "mcmc"])
-def test_gaussians_come_and_go_alike(gaussians, control):
+@pytest.mark.parametrize("scenario", ["density", "mcmc", "late density"])
+def test_gaussians_come_and_go_alike(gaussians, scenario):
     """Two processes of one image each decide by the sums over both."""
-    first, second = (ranks[control]["state"] for ranks in gaussians)
-    trainer = gaussian_trainer(control)
+    first, second = (ranks[scenario]["state"] for ranks in gaussians)
+    trainer = gaussian_trainer(scenario.removeprefix("late "))
     trainer.fit(steps=GAUSSIAN_STEPS)
     whole = tensors(trainer)
     assert len(whole["gaussians.position"]) > 30
@@ -131,7 +158,7 @@ def test_gaussians_come_and_go_alike(gaussians, control):
 
 @pytest.fixture(scope="module")
 def gaussians(tmp_path_factory):
-    return by_two(tmp_path_factory.mktemp("gaussians"), "density", "mcmc")
+    return by_two(tmp_path_factory.mktemp("gaussians"), "density", "mcmc", "late density")
 
 
 def test_whole_images_need_as_many_as_processes():
