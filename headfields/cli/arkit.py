@@ -52,7 +52,8 @@ def arkit(
     shapes, has = shape_transfer.arkit_shapes(giver, mapping)
     print(f"{int(has.sum())} of 52 shapes are carried over ...", file=sys.stderr)
     moved = torch.zeros(len(shapes), len(target.template_vertices))[..., None].repeat(1, 1, 3)
-    moved[has] = shape_transfer.transferred_shapes(giver, shapes[has], target)
+    surface = shape_transfer.shaped_surface(giver, shapes)
+    moved[has] = shape_transfer.transferred_shapes(giver, shapes[has], target, surface)
     if out.suffix.lower() == ".npz":
         with torch.no_grad():
             neutral = target().vertices[0]

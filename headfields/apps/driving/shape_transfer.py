@@ -6,7 +6,7 @@ shape deforms the source. A mapping then says what of the target's own expressio
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from headfields.heads.skinned import SkinnedHead
 from headfields.ops.smoothstep import cubic
 from headfields.records import HeadState
 
-__all__ = ["MappedShapes", "arkit_shapes", "mapping_of_shapes", "transferred_shapes", "write_mapping"]
+__all__ = ["MappedShapes", "arkit_shapes", "mapping_of_shapes", "shaped_surface", "transferred_shapes", "write_mapping"]
 
 Head = SkinnedHead | BlendshapeHead
 _STILL = 1e-5
@@ -68,6 +68,19 @@ def arkit_shapes(
     return shapes, has
 
 
+def shaped_surface(head: Head, shapes: Float[Tensor, "52 v 3"]) -> HeadSurface:
+    """The surface of a head that has the shapes: its own blinks show how near its lids come.
+
+    Args:
+        head: the head.
+        shapes: (52, V, 3) of `arkit_shapes`.
+    """
+    blinks = shapes[[ARKIT_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]]
+    surface = surface_of_head(head)
+    shut = surface.neutral + blinks.sum(0) if bool((blinks.flatten(1).abs().amax(1) > _STILL).all()) else None
+    return replace(surface, closed=shut)
+
+
 def transferred_shapes(
     source: Head, shapes: Float[Tensor, "n v 3"], target: HeadSurface | Head, source_surface: HeadSurface | None = None
 ) -> Float[Tensor, "n w 3"]:
@@ -77,7 +90,7 @@ def transferred_shapes(
         source: the head that has the shapes.
         shapes: (N, V, 3) displacements from its neutral face, meters.
         target: the head that gets them.
-        source_surface: of the source, if it is known.
+        source_surface: of the source; `shaped_surface` knows how its eyes shut.
 
     Returns:
         (N, W, 3) displacements from the target's neutral face, meters.

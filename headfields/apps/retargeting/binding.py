@@ -27,6 +27,8 @@ _ENOUGH = 12  # least markers for a warp: eyes and mouth alone lie in a plane
 _ELSEWHERE = 0.02  # confidence in a counterpart's position away from the lids
 _PIN = 10.0  # weight of a landmark in the registration, relative to a vertex near the surface
 _TORN = 4.0  # norm of a deformation gradient (the identity has 1.7) above which a face is not transferred
+_TOUCHING = 0.001  # of the head's size (0.25 mm): what lies so near corresponds, whichever way it faces
+_ALIKE = 4.0  # largest ratio of the areas of corresponding triangles
 _CONTROLS = 320
 _SPACING = 0.02  # least distance of control points over the head's size (5 mm), so that lips do not tear
 _CORNERS = torch.tensor([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / torch.tensor([[3.0], [6.0], [6.0], [6.0]])
@@ -56,8 +58,9 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
     have (68 landmarks, eyeballs, corners of the lips; otherwise by their extents). The source is then warped to the
     markers and registered to the target's surface with decreasing stiffness. Each triangle of the target is bound to
     the registered triangles nearest to four points on it. Surfaces correspond only if they are near and face the same
-    way, and an upper lip never corresponds to a lower lip. A triangle without a counterpart (inside of the mouth,
-    teeth, differently cut ears) takes that of the nearest triangle along its own surface, and so moves with it.
+    way, and an upper lip never corresponds to a lower lip. Inner sides of lids correspond to inner sides, if both heads
+    have them. A triangle without a counterpart (inside of the mouth, teeth, differently cut ears) takes that of the
+    nearest triangle along its own surface, and so moves with it.
 
     Args:
         source, target: the two heads, meters, y up, face toward +z.
@@ -81,8 +84,12 @@ def bind(source: HeadSurface, target: HeadSurface) -> Binding:
         moved = ThinPlateWarp(align.apply(source_markers), target_markers, smoothing=1e-3 * target.size)(placed)
     registered, met = _register(source, moved, target)
     warp = _warp(source, placed, registered, met, target)
+    if warp is not None:  # the registration moves outer skin alone
+        inner = torch.ones(len(placed), dtype=torch.bool)
+        inner[source.faces[source.outer].flatten()] = False
+        registered = torch.where(inner[:, None], warp(placed), registered)
     correspondence = surface_correspondence(source, registered, target)
-    if not bool((correspondence.confidence > 0).any()):
+    if not bool(correspondence.weights.any()):
         raise ValueError(
             f"bind: of the target's {len(target.faces)} faces none finds a counterpart on the source; both must be "
             "heads, y up, face toward +z"
@@ -145,10 +152,18 @@ def _by_extent(source: HeadSurface, target: HeadSurface) -> Similarity:
 
 
 class SidedSurface:
-    """Closest points on a head's skin that never lie across the mouth from the query."""
+    """Closest points on a head's skin that never lie across the mouth from the query.
 
-    def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface) -> None:
-        side, usable = _face_side(head), head.outer & ~_torn(head)
+    Args:
+        vertices: (V, 3) of the head, wherever it has been moved.
+        head: its faces, and the sides of its mouth.
+        usable: (F,) faces on which they may lie; by default the outer skin that does not tear as the mouth opens.
+    """
+
+    def __init__(self, vertices: Float[Tensor, "v 3"], head: HeadSurface, usable: Bool[Tensor, " f"] | None = None):
+        side = _face_side(head)
+        if usable is None:
+            usable = head.outer & ~_torn(head)
         self.vertices, self.faces = vertices, head.faces
         self.normals = face_normals(vertices, head.faces)
         # side 2 is empty
@@ -156,9 +171,15 @@ class SidedSurface:
         self.trees = [TriangleBVH(head.faces[indices], vertices.float()) for indices in self.usable_faces]
 
     def closest(
-        self, points: Float[Tensor, "n 3"], side: Int[Tensor, " n"], normals: Float[Tensor, "n 3"], reach: float
+        self,
+        points: Float[Tensor, "n 3"],
+        side: Int[Tensor, " n"],
+        normals: Float[Tensor, "n 3"],
+        reach: float,
+        touching: float = 0.0,
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
-        """Face and barycentric coordinates of the nearest point, and whether it is in reach and faces the same way."""
+        """Face and barycentric coordinates of the nearest point, and whether it is in reach and faces the same way, or
+        nearer than `touching`, meters: normals on slivers say little."""
         face = torch.zeros(len(points), dtype=torch.long)
         weights = torch.zeros(len(points), 3, dtype=torch.float64)
         distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
@@ -170,7 +191,7 @@ class SidedSurface:
             face[mine] = self.usable_faces[number][nearest.face.clamp_min(0)]
             weights[mine] = nearest.barycentric.double()
             distance[mine] = nearest.distance.double()
-        same = (self.normals[face] * normals).sum(-1) > _SAME_WAY
+        same = ((self.normals[face] * normals).sum(-1) > _SAME_WAY) | (distance < touching)
         return face, weights, same & (distance < reach)
 
 
@@ -273,32 +294,39 @@ def surface_correspondence(
         registered: (V, 3) its vertices, registered to the target's neutral surface.
         target: the target head.
     """
-    surface = SidedSurface(registered, source)
     neutral = target.neutral.double()
     reach = _REACH * target.size
-    skin = target.outer.nonzero()[:, 0]
-    normals = face_normals(neutral, target.faces)
     side = _face_side(target)
-    points = torch.einsum("pk,fkc->fpc", _CORNERS.double(), neutral[target.faces[skin]])
     per = len(_CORNERS)
-    face, _, near = surface.closest(
-        points.reshape(-1, 3), side[skin].repeat_interleave(per), normals[skin].repeat_interleave(per, 0), reach
-    )
     faces = torch.zeros(len(target.faces), per, dtype=torch.long)
     weights = torch.zeros(len(target.faces), per)
-    faces[skin], weights[skin] = face.reshape(-1, per), near.reshape(-1, per).float()
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
-    _fill(target, faces, weights, neutral, side)
-
-    vertex = target.faces[skin].flatten().unique()
-    at, barycentric, near = surface.closest(
-        neutral[vertex], target.lip[vertex], vertex_normals(neutral, target.faces[skin])[vertex], reach
-    )
     corners = torch.zeros(len(neutral), 3, dtype=torch.long)
     between = torch.zeros(len(neutral), 3)
     between[:, 0] = 1
     confidence = torch.zeros(len(neutral))
-    corners[vertex], between[vertex], confidence[vertex] = source.faces[at], barycentric.float(), near.float()
+    torn = _torn(source)
+    stretched = torch.zeros(len(target.faces), dtype=torch.bool)
+    # The outer skin last: a vertex at the edge of a lid belongs to it.
+    inner, source_inner = target.skin & ~target.outer, source.skin & ~source.outer
+    for layer, source_layer in ((inner, source_inner), (target.outer, source.outer)):
+        if not bool(layer.any()) or not bool(source_layer.any()):
+            continue
+        skin = layer.nonzero()[:, 0]
+        normals = face_normals(neutral, target.faces)
+        points = torch.einsum("pk,fkc->fpc", _CORNERS.double(), neutral[target.faces[skin]]).reshape(-1, 3)
+        query = side[skin].repeat_interleave(per), normals[skin].repeat_interleave(per, 0), reach
+        face, _, near = SidedSurface(registered, source, source_layer & ~torn).closest(points, *query)
+        faces[skin], weights[skin] = face.reshape(-1, per), near.reshape(-1, per).float()
+        whole = SidedSurface(registered, source, source_layer)
+        if bool((torn & source_layer).any()):
+            face, _, near = whole.closest(points, *query)
+            stretched[skin] = (torn[face] & near).reshape(-1, per).any(1)
+        vertex = target.faces[skin].flatten().unique()
+        own = vertex_normals(neutral, target.faces[skin])[vertex]
+        at, barycentric, near = whole.closest(neutral[vertex], target.lip[vertex], own, reach, _TOUCHING * target.size)
+        corners[vertex], between[vertex], confidence[vertex] = source.faces[at], barycentric.float(), near.float()
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+    _fill(target, faces, weights, neutral, side)
     confidence = confidence * _importance(target)
     pinned, _ = _shared_landmarks(target, source)
     if (
@@ -312,7 +340,26 @@ def surface_correspondence(
     if len(lost) and len(sure):  # without a counterpart: follow, weakly, the nearest vertex that has one
         nearest = _nearest(neutral[lost], target.lip[lost], neutral[sure], target.lip[sure])
         corners[lost], between[lost] = corners[sure[nearest]], between[sure[nearest]]
-    return Correspondence(faces, weights, corners, between, confidence)
+    at_corners = _between_corners(registered, target, corners, between, confidence) & stretched
+    return Correspondence(faces, weights, corners, between, confidence, at_corners)
+
+
+def _between_corners(
+    registered: Tensor,
+    target: HeadSurface,
+    corners: Tensor,
+    barycentric: Tensor,
+    confidence: Tensor,
+) -> Bool[Tensor, " f"]:
+    """Target faces (F,) whose corners' counterparts span a triangle like them, on the source as it is registered."""
+    places = torch.einsum("vk,vkc->vc", barycentric.double(), registered[corners])
+    mine, theirs = (
+        torch.linalg.cross(a[:, 1] - a[:, 0], a[:, 2] - a[:, 0])
+        for a in (target.neutral.double()[target.faces], places[target.faces])
+    )
+    area, other = mine.norm(dim=-1), theirs.norm(dim=-1)
+    alike = (mine * theirs).sum(-1) > _SAME_WAY * area * other
+    return alike & (other > area / _ALIKE) & (other < area * _ALIKE) & (confidence[target.faces] > 0).all(1)
 
 
 def _importance(head: HeadSurface) -> Float[Tensor, " v"]:

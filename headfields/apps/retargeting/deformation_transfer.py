@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.apps.retargeting.deformation_gradients import flat_triangles, pose_gradients
@@ -31,6 +31,8 @@ class Correspondence(Record):
         corners: (V, 3) source vertices of the triangle with each target vertex's counterpart.
         barycentric: (V, 3) the counterpart's barycentric coordinates.
         confidence: (V,) in [0, 1]: weight of the counterpart's position; 0 where there is none.
+        at_corners: (F,) target faces that deform as the triangle between their corners' counterparts does, in place of
+            `faces`; None: no face. For faces on slivers, whose own gradients say little of what is around them.
     """
 
     faces: Int[Tensor, "f k"]
@@ -38,6 +40,7 @@ class Correspondence(Record):
     corners: Int[Tensor, "v 3"]
     barycentric: Float[Tensor, "v 3"]
     confidence: Float[Tensor, " v"]
+    at_corners: Bool[Tensor, " f"] | None = None
 
     @staticmethod
     def same(faces: Int[Tensor, "f 3"], vertices: int) -> "Correspondence":
@@ -102,6 +105,7 @@ class DeformationTransfer(nn.Module):
     _barycentric: Tensor
     _edge_weights: Tensor
     _position: Tensor
+    _at_corners: Tensor
 
     def __init__(
         self,
@@ -159,7 +163,11 @@ class DeformationTransfer(nn.Module):
         }  # fmt: skip
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
-        bound = (weights.sum(dim=1) > 0) & ~flat_triangles(target_neutral, target_faces)
+        given = correspondence.at_corners
+        self.register_buffer("_at_corners", torch.zeros(0).long() if given is None else given.nonzero()[:, 0], False)
+        bound = weights.sum(dim=1) > 0
+        bound[self._at_corners] = True
+        bound &= ~flat_triangles(target_neutral, target_faces)
         self.register_buffer("_edge_weights", _cotangents(self.target_neutral, self.target_faces, bound), False)
         self._system = self._factorize() if method == "least_squares" else None
 
@@ -201,7 +209,14 @@ class DeformationTransfer(nn.Module):
         blended = sum(
             self._weights[:, k, None, None] * gradients[:, self._faces[:, k]] for k in range(self._faces.shape[1])
         )
-        return blended if isinstance(blended, Tensor) else posed.new_zeros(len(posed), len(self._faces), 3, 3)
+        if not isinstance(blended, Tensor):
+            return posed.new_zeros(len(posed), len(self._faces), 3, 3)
+        if len(self._at_corners):
+            before, after = self._counterparts(self.source_neutral.double()), self._counterparts(posed)
+            own = pose_gradients(after, before, self.target_faces[self._at_corners])
+            own = own - torch.eye(3, dtype=torch.float64, device=posed.device)
+            blended = blended.index_copy(1, self._at_corners, own)
+        return blended
 
     def _counterparts(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
         return torch.einsum("wk,...wkc->...wc", self._barycentric, vertices[..., self._corners, :])

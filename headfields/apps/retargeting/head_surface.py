@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headfields.apps.retargeting.deformation_gradients import flat_triangles
 from headfields.ops._checks import check_floating, check_integer, check_shape
-from headfields.ops.mesh_topology import directed_edges, vertex_components
+from headfields.ops.mesh_topology import boundary_loops, directed_edges, vertex_components
 from headfields.ops.vertex_geometry import face_normals
 
 __all__ = ["Eyeball", "HeadSurface"]
@@ -47,8 +47,8 @@ class HeadSurface:
         faces: (F, 3), counter-clockwise from outside.
         opened: (V, 3) the same head with its lips apart, which separates the upper from the lower lip; None: unknown.
         landmarks: (68,) vertices in iBUG's order, −1 where unknown; None: no landmarks.
-        closing: (F,) mask of faces known to span the open mouth. Faces that stretch between `neutral` and `opened` are
-            added to them.
+        closing: (F,) mask of the faces that span the open mouth. None: those that stretch between `neutral` and
+            `opened`.
         sides: (V,) known values of `lip`; None: found from `opened`.
         closed: (V, 3) the same head with its eyes shut, which shows how near its lids come; None: they are assumed to
             touch.
@@ -168,36 +168,22 @@ def _find_eyeballs(neutral: Tensor, faces: Tensor) -> tuple[Eyeball, ...]:
 def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]]:
     """The faces (F,) that span the open mouth, and the side (V,) of each vertex near it: upper 1, lower −1, neither 0.
 
-    Edges across the mouth stretch as it opens. Their upper ends seed the upper side, their lower ends the lower side. A
-    vertex belongs to the side that is nearer along the surface, which keeps closed lips apart although they touch.
-    Vertices near the corners, and away from the mouth, belong to neither.
+    The border of the faces that close the mouth seeds both sides, from corner to corner; they alone span it then. Where
+    none are known, edges across the mouth stretch as it opens, and their ends are the seeds; of a mouth that is not
+    seen open, the landmarks of the inner lips are. A vertex belongs to the side that is nearer along the surface, which
+    keeps closed lips apart although they touch. Vertices near the corners, and away from the mouth, belong to neither.
     """
-    count = len(head.neutral)
-    lip = torch.zeros(count, dtype=torch.long)
+    lip = torch.zeros(len(head.neutral), dtype=torch.long)
     cavity = torch.zeros(len(head.faces), dtype=torch.bool) if head.closing is None else head.closing.cpu().clone()
-    if head.opened is None or not len(head.faces):
-        return cavity, lip
-    neutral, opened = head.neutral.double(), head.opened.double()
-    edges = directed_edges(head.faces)  # (F, 3, 2)
-    before = (neutral[edges[..., 0]] - neutral[edges[..., 1]]).norm(dim=-1)
-    vector = opened[edges[..., 0]] - opened[edges[..., 1]]
-    after = vector.norm(dim=-1)
-    grown = (after - before) / head.size  # 0.008 is 2 mm on a head of 25 cm
-    across = (after > _STRETCH * before) & (grown > 0.008) | (after > 1.5 * _STRETCH * before) & (grown > 0.003)
-    eye = torch.zeros(count, dtype=torch.bool)
-    for ball in head.eyeballs:
-        eye[ball.vertices] = True
-    # Eyelids may stretch as well; only edges below the eyeballs count.
-    height = min((float(ball.center[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
-    across &= (neutral[edges[..., 0], 1] < height) & ~eye[edges[..., 0]]
-    cavity |= across.sum(dim=1) >= 2
-    crossing = edges[across & cavity[:, None]]
-    if not len(crossing):
-        return cavity, lip
-    up = (opened[crossing[:, 0], 1] > opened[crossing[:, 1], 1]).long()
-    upper = crossing.gather(1, 1 - up[:, None])[:, 0].unique()
-    lower = crossing.gather(1, up[:, None])[:, 0].unique()
-    upper, lower = upper[~torch.isin(upper, lower)], lower[~torch.isin(lower, upper)]
+    neutral = head.neutral.double()
+    border = _lips_of_border(head)
+    upper, lower = border
+    if not len(upper) and head.opened is not None:
+        across, upper, lower = _lips_that_part(head, cavity)
+        cavity |= across
+    if not len(upper) and head.landmarks is not None:
+        upper, lower = (head.landmarks[part] for part in (slice(61, 64), slice(65, 68)))
+        upper, lower = upper[upper >= 0], lower[lower >= 0]
     if not len(upper) or not len(lower):
         return cavity, lip
     mouth = torch.cat([upper, lower])
@@ -208,8 +194,55 @@ def _find_lips(head: HeadSurface) -> tuple[Bool[Tensor, " f"], Int[Tensor, " v"]
     lip[sure & (near[0] < near[1])] = 1
     lip[sure & (near[0] > near[1])] = -1
     sides = lip[head.faces]
-    cavity |= (sides == 1).any(dim=1) & (sides == -1).any(dim=1)
-    return cavity, lip
+    both = (sides == 1).any(dim=1) & (sides == -1).any(dim=1)
+    if len(border[0]):  # all other faces are skin: those with both sides are at a corner
+        lip[head.faces[both & ~cavity].flatten()] = 0
+        return cavity, lip
+    return cavity | both, lip
+
+
+def _lips_that_part(head: HeadSurface, cavity: Tensor) -> tuple[Bool[Tensor, " f"], Tensor, Tensor]:
+    """Faces (F,) across the mouth, and the upper and lower ends of their edges, by how they stretch as it opens."""
+    neutral, none = head.neutral.double(), torch.zeros(0, dtype=torch.long)
+    assert head.opened is not None
+    opened = head.opened.double()
+    edges = directed_edges(head.faces)  # (F, 3, 2)
+    before = (neutral[edges[..., 0]] - neutral[edges[..., 1]]).norm(dim=-1)
+    vector = opened[edges[..., 0]] - opened[edges[..., 1]]
+    after = vector.norm(dim=-1)
+    grown = (after - before) / head.size if len(edges) else after  # 0.008 is 2 mm on a head of 25 cm
+    across = (after > _STRETCH * before) & (grown > 0.008) | (after > 1.5 * _STRETCH * before) & (grown > 0.003)
+    eye = torch.zeros(len(neutral), dtype=torch.bool)
+    for ball in head.eyeballs:
+        eye[ball.vertices] = True
+    # Eyelids may stretch as well; only edges below the eyeballs count.
+    height = min((float(ball.center[1]) - 1.3 * ball.radius for ball in head.eyeballs), default=float("inf"))
+    across &= (neutral[edges[..., 0], 1] < height) & ~eye[edges[..., 0]]
+    spans = cavity | (across.sum(dim=1) >= 2)
+    crossing = edges[across & spans[:, None]]
+    if not len(crossing):
+        return spans, none, none
+    up = (opened[crossing[:, 0], 1] > opened[crossing[:, 1], 1]).long()
+    upper = crossing.gather(1, 1 - up[:, None])[:, 0].unique()
+    lower = crossing.gather(1, up[:, None])[:, 0].unique()
+    return spans, upper[~torch.isin(upper, lower)], lower[~torch.isin(lower, upper)]
+
+
+def _lips_of_border(head: HeadSurface) -> tuple[Tensor, Tensor]:
+    """Vertices of the upper and of the lower lip along the border of the faces that close the mouth, without its
+    corners; none if there are no such faces, or they have several borders."""
+    none = torch.zeros(0, dtype=torch.long)
+    if head.closing is None or not bool(head.closing.any()):
+        return none, none
+    loops = boundary_loops(head.faces[head.closing])
+    if len(loops) != 1:
+        return none, none
+    ring = loops[0].roll(-int(head.neutral[loops[0], 0].argmin()))
+    end = int(head.neutral[ring, 0].argmax())
+    one, other = ring[1:end], ring[end + 1 :]
+    if not len(one) or not len(other):
+        return none, none
+    return (one, other) if head.neutral[one, 1].mean() > head.neutral[other, 1].mean() else (other, one)
 
 
 def _distances(vertices: Tensor, faces: Tensor, seeds: Tensor, limit: float) -> Float[Tensor, " v"]:

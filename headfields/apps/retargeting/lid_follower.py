@@ -106,8 +106,10 @@ class LidFollower(nn.Module):
             moved = moved.index_copy(1, self.zone, torch.lerp(moved[:, self.zone], own, self.share))
         lever = self.target.edges(moved)[:, 0, :, 1:] - center[:, None, 1:]
         lever = lever.norm(dim=-1).clamp_min(0.3 * self.target.eye.radius)
+        opening = smoothstep(openness, _SHUT, _AJAR)  # shut lids may overlap further: places at the corners differ
         for _ in range(_ROUNDS):
             missing = (self.target.distance(moved) - gap) / lever
+            missing = torch.where(missing < 0, missing * opening, missing)
             angle = missing @ self.turns.transpose(0, 1)
             x, y, z = (moved[:, self.sliding] - center[:, None]).unbind(-1)
             cos, sin = angle.cos(), angle.sin()

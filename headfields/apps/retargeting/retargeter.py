@@ -1,7 +1,7 @@
 """Retargeting: a target head driven by a source head (surface, eyeballs, lids, expression coefficients, head pose)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ __all__ = ["Retargeter", "rest_camera"]
 
 _LID_REACH = 1.6  # eyeball radii: skin this near must not pass into the eyeball
 _LID_GAP = 1.03  # least distance of lids from the eyeball's center in radii, or their distance at rest if that is less
+
+_SUNK = 0.95  # eyeball radii: lids at rest may lie so deep in a coarse eyeball
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ class Retargeter(nn.Module):
             least = distance.clamp_max(_LID_GAP * ball.radius)
             if self.target.closed is not None:  # the head's own shut lids may pass into a coarse eyeball
                 least = torch.minimum(least, (self.target.closed[skin] - ball.center).norm(dim=1))
+            elif partner is not None and self.source.closed is not None:  # as deep as the source's
+                least = least.clamp_max(_depth_of_lids(self.source, partner) * ball.radius)
             out.append(_EyePair(ball, partner, skin[near], least[near]))
         return out
 
@@ -206,7 +210,10 @@ class Retargeter(nn.Module):
             apart = [float((each.eye.center - lids.eye.center).norm()) for each in sources]
             if not apart or min(apart) > 2.5 * lids.eye.radius:
                 continue
-            followers.append(LidFollower(sources[apart.index(min(apart))], lids, self.target, self.expressions))
+            source = sources[apart.index(min(apart))]
+            if self.target.closed is None:  # the source's distance when shut, as a share of its own at rest
+                lids = replace(lids, closed=source.closed / source.rest * lids.rest)
+            followers.append(LidFollower(source, lids, self.target, self.expressions))
             centers = torch.stack([eye.target.center for eye in self._eyes]).to(lids.eye.center)
             behind.append(int((centers - lids.eye.center).norm(dim=1).argmin()))
         return followers, behind
@@ -239,6 +246,16 @@ class Retargeter(nn.Module):
             distance = offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
             moved = moved.index_copy(1, skin, center[:, None] + offset * (least[:, None] / distance).clamp_min(1.0))
         return moved
+
+
+def _depth_of_lids(head: HeadSurface, ball: Eyeball) -> float:
+    """Distance of the skin from an eyeball's center with the eyes shut, where it is least, in radii."""
+    assert head.closed is not None
+    skin = head.faces[head.skin].flatten().unique()
+    distance = (head.neutral[skin] - ball.center).norm(dim=1)
+    near = skin[(distance < _LID_REACH * ball.radius) & (distance > _SUNK * ball.radius)]
+    depth = (head.closed[near] - ball.center).norm(dim=1).div(ball.radius)
+    return float(depth.amin()) if len(near) else _LID_GAP
 
 
 def rest_camera(camera: Camera) -> Camera:
