@@ -179,59 +179,57 @@ class Poser {
     return out;
   }
 
-  // The part of the decoder's first layer that does not depend on the frame: the encoded positions, once.
+  // The part of the decoder's first layer that does not depend on the frame, from the encoded positions, once: blocks of
+  // LANES Gaussians, each output by output.
   prepareDecoder() {
-    const { decoder } = this.info.avatar, { rest } = this.a, first = decoder.layers[0];
-    const weight = this.a[first.name + "_weight"], bias = this.a[first.name + "_bias"];
+    const { decoder } = this.info.avatar, { rest } = this.a;
     const width = 3 * (2 * decoder.bands + (decoder.coordinates ? 1 : 0));
     this.encoded = width;
-    this.first = new Float32Array(first.out * this.count);
-    const x = new Float64Array(width);
-    for (let i = 0; i < this.count; i++) {
-      let at = 0;
-      if (decoder.coordinates) for (let k = 0; k < 3; k++) x[at++] = rest[3 * i + k];
-      for (let band = 0; band < decoder.bands; band++)
-        for (const wave of [Math.sin, Math.cos])
-          for (let k = 0; k < 3; k++) x[at++] = wave(Math.PI * 2 ** band * rest[3 * i + k]);
-      for (let o = 0; o < first.out; o++) {
-        let sum = bias ? bias[o] : 0;
-        for (let k = 0; k < width; k++) sum += weight[o * first.in + k] * x[k];
-        this.first[first.out * i + o] = sum;
+    this.network = new Layers(decoder.layers, this.a, width);
+    const { even } = this.network.layers[0], block = LANES * even;
+    this.first = new Float32Array(block * Math.ceil(this.count / LANES));
+    for (let start = 0, at = 0; start < this.count; start += LANES, at += block) {
+      const x = this.network.input, n = Math.min(LANES, this.count - start);
+      for (let b = 0; b < n; b++) {
+        const place = 3 * (start + b);
+        let row = b;
+        if (decoder.coordinates) for (let k = 0; k < 3; k++, row += LANES) x[row] = rest[place + k];
+        for (let band = 0; band < decoder.bands; band++)
+          for (const wave of [Math.sin, Math.cos])
+            for (let k = 0; k < 3; k++, row += LANES) x[row] = wave(Math.PI * 2 ** band * rest[place + k]);
       }
+      this.network.apply(0);
+      this.first.set(this.network.input.subarray(0, block), at);
     }
   }
 
   decode(state, out) {
-    const { decoder } = this.info.avatar, inputs = frameInputs(decoder.inputs, state), layers = decoder.layers;
-    const first = layers[0], weight = this.a[first.name + "_weight"];
-    const common = new Float64Array(first.out); // what the frame adds to the first layer, the same for all
-    for (let o = 0; o < first.out; o++)
-      for (let k = 0; k < inputs.length; k++) common[o] += weight[o * first.in + this.encoded + k] * inputs[k];
+    const { decoder } = this.info.avatar, { network } = this, { layers } = network;
+    const inputs = frameInputs(decoder.inputs, state), { even, out: outputs, stride } = layers[0];
+    const weight = this.a[layers[0].name + "_weight"], relu = decoder.layers[0].relu;
+    const common = new Float32Array(even); // what the frame adds to the first layer, the same for all
+    for (let o = 0; o < outputs; o++)
+      for (let k = 0; k < inputs.length; k++) common[o] += weight[o * stride + this.encoded + k] * inputs[k];
     const names = [];
-    let at = 0;
+    let row = 0;
     for (const { name, width, gain } of decoder.attributes) {
-      names.push({ at, width, gain, into: (out[name] = new Float32Array(width * this.count)) });
-      at += width;
+      names.push({ row, width, gain, into: (out[name] = new Float32Array(width * this.count)) });
+      row += width;
     }
-    let widest = 0;
-    for (const layer of layers) widest = Math.max(widest, layer.out);
-    const blocks = 16; // Gaussians at a time, so that each weight is read once for all of them
-    let from = new Float32Array(widest * blocks), to = new Float32Array(widest * blocks);
-    for (let start = 0; start < this.count; start += blocks) {
-      const n = Math.min(blocks, this.count - start);
-      for (let b = 0; b < n; b++)
-        for (let o = 0; o < first.out; o++) {
-          const value = this.first[first.out * (start + b) + o] + common[o];
-          from[widest * b + o] = first.relu && value < 0 ? 0 : value;
+    for (let start = 0, at = 0; start < this.count; start += LANES) {
+      let x = network.input;
+      for (let o = 0, to = 0; o < even; o++)
+        for (let b = 0; b < LANES; b++, to++, at++) {
+          const value = this.first[at] + common[o];
+          x[to] = relu && value < 0 ? 0 : value;
         }
-      for (let l = 1; l < layers.length; l++) {
-        multiply(layers[l], this.a, from, to, widest, n);
-        [from, to] = [to, from];
-      }
-      for (let b = 0; b < n; b++)
-        for (const { at, width, gain, into } of names)
-          for (let d = 0; d < width; d++) {
-            const value = from[widest * b + at + d];
+      for (let l = 1; l < layers.length; l++) network.apply(l);
+      x = network.input;
+      const n = Math.min(LANES, this.count - start);
+      for (const { row, width, gain, into } of names)
+        for (let d = 0; d < width; d++)
+          for (let b = 0; b < n; b++) {
+            const value = x[LANES * (row + d) + b];
             into[width * (start + b) + d] = gain * (decoder.bounded ? Math.tanh(value) : value);
           }
     }
@@ -389,30 +387,6 @@ function network(layers, arrays, inputs) {
     x = y;
   }
   return x;
-}
-
-// Rows of `from` (n of them, `stride` apart) through a layer into `to`.
-function multiply(layer, arrays, from, to, stride, n) {
-  const weight = arrays[layer.name + "_weight"], bias = arrays[layer.name + "_bias"], width = layer.in;
-  for (let o = 0; o < layer.out; o++) {
-    const start = o * width, base = bias ? bias[o] : 0;
-    for (let b = 0; b < n; b += 4) { // four rows at once; those beyond n are not read
-      const at = stride * b;
-      let s0 = base, s1 = base, s2 = base, s3 = base;
-      for (let k = 0; k < width; k++) {
-        const w = weight[start + k];
-        s0 += w * from[at + k];
-        s1 += w * from[at + stride + k];
-        s2 += w * from[at + 2 * stride + k];
-        s3 += w * from[at + 3 * stride + k];
-      }
-      if (layer.relu) { s0 = s0 < 0 ? 0 : s0; s1 = s1 < 0 ? 0 : s1; s2 = s2 < 0 ? 0 : s2; s3 = s3 < 0 ? 0 : s3; }
-      to[at + o] = s0;
-      to[at + stride + o] = s1;
-      to[at + 2 * stride + o] = s2;
-      to[at + 3 * stride + o] = s3;
-    }
-  }
 }
 
 function rotation(x, y, z) {
