@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from headfields.apps.driving.addresses import stream_address
 from headfields.apps.faces.lines import message_of_motion, motion_of_message
@@ -21,6 +21,7 @@ class FaceSender:
 
     Attributes:
         sent: number of frames.
+        address: where to.
         unheard: number of frames that nobody listened for, as far as UDP on this machine tells.
 
     Raises:
@@ -35,7 +36,7 @@ class FaceSender:
     """
 
     def __init__(self, address: str) -> None:
-        to = stream_address(address)
+        to = self.address = stream_address(address)
         self.sent = self.unheard = 0
         self._start = time.monotonic()
         if to.scheme == "ws":
@@ -100,8 +101,13 @@ class FaceSender:
             self.unheard += 1
 
 
+@runtime_checkable
+class _Receiver(Protocol):
+    def send_frame(self, motion: FaceMotion, frame: int = 0) -> None: ...
+
+
 def play(
-    sender: FaceSender,
+    sender: _Receiver,
     motion: FaceMotion,
     speed: float | int = 1.0,
     loop: bool = False,
@@ -110,7 +116,7 @@ def play(
     """Sends a motion, each frame when its time has come; frames whose time is over before they are sent are left out.
 
     Args:
-        sender: where to.
+        sender: where to: a `FaceSender` or `headfields.apps.driving.page_server.PageServer`.
         motion: T frames.
         speed: 2 is twice as fast.
         loop: whether it begins anew at its end.

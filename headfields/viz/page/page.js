@@ -497,6 +497,7 @@ async function start() {
   }
   buildSliders();
   buildBackgrounds();
+  live.build();
   listen();
   requestAnimationFrame(watchRate);
   $("reset-view").addEventListener("click", () => { view.reset(); moved(); });

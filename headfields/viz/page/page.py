@@ -29,7 +29,8 @@ from headfields.viz.page.rigs import MOTION, capture_rig, exact_rig, fitted_rig,
 __all__ = ["Page", "page_html", "write_page"]
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("unpack.js", "draw.js", "page.js")
+_SCRIPTS = ("unpack.js", "draw.js", "live.js", "page.js")
+_WORKER = ("layers.js", "pose.js")
 _SHAPE_STEP = 2e-6
 """Meters: displacements of vertices are kept to a micrometer."""
 _POSTER = 512
@@ -127,7 +128,7 @@ def page_html(
         "title": title, "about": about if about is not None else _about(avatar, rig, len(state)),
         "avatar": describe_avatar(avatar, packer), "rig": _rig(rig, packer),
         "parameters": {**parts, "codes": codes}, "names": list(rig.expression_names),
-        "sliders": _sliders(rig, clip, parts, codes),
+        "sliders": _sliders(rig, clip, parts, codes), "joints": _joints(rig, parts["pose"] // 3),
         "neutral": _neutral(clip, parts, codes, rig).tolist(),
         "clip": {"frames": len(clip) if clip.shape[1] else 0, "fps": float(fps)},
         "camera": {
@@ -144,7 +145,8 @@ def page_html(
     packer.exact("moves", moves[:, :3].flatten(1) if described["clip"]["moves"] else moves[:0, :3].flatten(1))
     described["table"] = packer.table
     filled = {
-        "title": html.escape(title), "style": _text("page.css"), "pose": _text("pose.js"),
+        "title": html.escape(title), "style": _text("page.css"),
+        "pose": "\n".join(_text(name) for name in _WORKER),
         "script": "\n".join(_text(name) for name in _SCRIPTS), "made": _made(), "data": packer.stream(),
         "info": json.dumps(described, separators=(",", ":")).replace("<", "\\u003c"),
         "poster": _poster(avatar, camera, state[:1]),
@@ -301,6 +303,12 @@ def _sliders(rig: HeadRig, clip: Tensor, parts: dict[str, int], codes: dict[str,
             groups.append((code.capitalize(), items))
         start += width
     return [{"title": name, "items": entries} for name, entries in groups if entries]
+
+
+def _joints(rig: HeadRig, count: int) -> dict[str, int]:
+    """The joints that move the mesh, by name."""
+    named = enumerate(rig.joint_names[:count])
+    return {name: joint for joint, name in named if rig.parents or joint in rig.pose_joints}
 
 
 def _turns(rig: HeadRig, joint: int, axis: int) -> bool:

@@ -202,3 +202,46 @@ def test_without_webgl_there_is_the_picture_and_a_sentence(browser, tiny_head, t
         assert not browser.find_element("id", "view").is_displayed()
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+@pytest.mark.slow
+def test_a_stream_moves_the_head_when_the_user_asks(browser, tiny_head, tmp_path: Path) -> None:
+    """The page connects to this machine alone, to the address that was pasted, and to nothing before."""
+    from headfields.apps.driving.page_server import PageServer
+    from headfields.apps.faces.lines import motion_of_message
+
+    def online(is_online: bool) -> None:
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", {
+            "offline": not is_online, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1,
+        })  # fmt: skip
+
+    def until(script: str) -> Any:
+        wait = "const go = () => (" + script + ") ? done(true) : setTimeout(go, 20); go();"
+        return browser.execute_async_script("const done = arguments[0];" + wait)
+
+    avatar = varied_avatar("gaussian_avatars", tiny_head, 200)
+    path = avatar.to_html(tmp_path / "head.html", moving_states(tiny_head, 2), tiny_head)
+    browser.set_window_size(1000, 850)
+    online(True)
+    try:
+        with PageServer("ws://127.0.0.1:0") as server:
+            browser.get(path.as_uri())
+            browser.execute_async_script("window.headfields.ready.then(arguments[0]);")
+            assert browser.execute_script("return live.socket") is None
+            browser.execute_script("live.connect('ws://example.com:80/');")
+            assert browser.execute_script("return live.socket") is None
+            browser.execute_script("document.querySelector('#live details').open = true;")
+            browser.find_element("id", "live-address").send_keys(server.address)
+            button = browser.find_element("id", "live-connect")
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'});", button)
+            button.click()
+            until("live.socket && live.socket.readyState === 1")
+            server.send_frame(motion_of_message('{"time": 0, "shapes": {"jawOpen": 1}, "jaw": [0.3, 0, 0]}'))
+            until("live.taken === 1")
+            jaw = browser.execute_script("return show.values[layout.starts.pose + 3 * info.joints.jaw]")
+            assert jaw == pytest.approx(0.3, abs=1e-6) and server.refused == 0
+    finally:
+        online(False)
+    until("live.socket === null")
+    assert browser.execute_script("return live.dropped") == 0
+    assert not complaints(browser)
