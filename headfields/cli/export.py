@@ -48,10 +48,10 @@ def export(
     """Export a head for other programs: `headfields export RUN --out head.glb --motion CAPTURE`.
 
     By the ending of --out: a textured mesh with morph targets and a skin, animated by a capture's motion (.glb, .usd,
-    .usda, .usdc, .usdz); the Gaussians of an avatar of Gaussians (.ply; with --gaussians also .glb, in
-    KHR_gaussian_splatting); a page that poses and draws an avatar of Gaussians in a browser, without a server (.html);
-    a video with a transparent background (.webm in VP9, .mov in ProRes 4444); or a folder, of
-    PNGs with transparency, or with --gaussians of a .ply for each frame.
+    .usda, .usdc, .usdz); the Gaussians of an avatar of Gaussians (.ply; .spz, compressed; with --gaussians also .glb,
+    in KHR_gaussian_splatting); a page that poses and draws an avatar of Gaussians in a browser, without a server
+    (.html); a video with a transparent background (.webm in VP9, .mov in ProRes 4444); or a folder, of PNGs with
+    transparency, or with --gaussians of a .ply for each frame.
 
     Args:
         source: Folder of a run, folder of a capture, or a rig (RIG.npz of headfields rig, or a FLAME or SMPL-X file).
@@ -76,7 +76,7 @@ def export(
     """
     given = dict(locals())
     ending = out.suffix.lower()
-    known = (".glb", ".html", ".ply", "", *_USD, *_VIDEO)
+    known = (".glb", ".html", ".ply", ".spz", "", *_USD, *_VIDEO)
     if ending not in known:
         raise CommandError(f"--out is {out}; expected a folder, or one of {', '.join(filter(None, known))}")
     if fps < 1 or (texture or 0) < 0 or not 0 < scale <= 64:
@@ -85,9 +85,11 @@ def export(
         )
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}; expected at least 1")
-    if gaussians and ending not in (".glb", ".ply", ""):
-        raise CommandError(f"--gaussians goes with a .ply, a .glb or a folder, and --out is {out}")
-    kind = "gaussians" if gaussians or ending == ".ply" else "mesh" if ending in (".glb", *_USD) else "pictures"
+    if gaussians and ending not in (".glb", ".ply", ".spz", ""):
+        raise CommandError(f"--gaussians goes with a .ply, a .spz, a .glb or a folder, and --out is {out}")
+    kind = (
+        "gaussians" if gaussians or ending in (".ply", ".spz") else "mesh" if ending in (".glb", *_USD) else "pictures"
+    )
     kind = "page" if ending == ".html" else kind
     unused = set(_UNUSED[kind])
     if kind != "mesh" and not is_face(motion):
@@ -258,6 +260,7 @@ def _export_gaussians(
     from tqdm import tqdm
 
     from headfields.apps.export.gltf import save_gltf_splats
+    from headfields.apps.export.spz import save_spz
     from headfields.avatar.splat_avatar import SplatAvatar
     from headfields.data import save_gaussians
 
@@ -274,10 +277,14 @@ def _export_gaussians(
             f"--out is {out}, and --frames names {len(chosen)} frames; for several frames it is a folder"
         )
     shots = _shots(source, motion, chosen)
+    writers = {".glb": save_gltf_splats, ".spz": save_spz}
     for number, (_, state) in tqdm(zip(chosen, shots, strict=True), total=len(chosen), unit="frame", file=sys.stderr):
         splats = _splats(avatar, state.to(source.device), space)
         path = out / f"{number:05d}.ply" if folder else out
-        written = save_gltf_splats(path, splats) if path.suffix.lower() == ".glb" else save_gaussians(path, splats)
+        try:
+            written = writers.get(path.suffix.lower(), save_gaussians)(path, splats)
+        except ModuleNotFoundError as error:
+            raise CommandError(str(error)) from error
     low_pass = avatar.renderer.low_pass
     if low_pass != _VIEWERS_LOW_PASS:
         print(
