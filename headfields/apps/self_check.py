@@ -453,6 +453,32 @@ def check_splat(device: torch.device) -> Pairs:
     ]
 
 
+def check_images_of_gaussians(device: torch.device) -> Pairs:
+    """The loss of Gaussians' images, what holds Gaussians to their triangles, and lengths of rays, against the
+    references."""
+    from headfields.ops import l1_dssim, ray_length, splat_excess
+    from headfields.ops.reference import l1_dssim as loss
+    from headfields.ops.reference import splat_excess as excess
+
+    generator = torch.Generator().manual_seed(23)
+    images, truths = (torch.rand(2, 15, 18, 3, generator=generator) for _ in range(2))
+    vectors, visible = torch.randn(40, 3, generator=generator), torch.rand(2, 40, generator=generator) < 0.5
+    lens = torch.tensor([[20.0, 0, 8], [0, 21, 9], [0, 0, 1]])[None]
+
+    def by_kernels(images: Tensor, vectors: Tensor) -> list[Tensor]:
+        seen = visible.to(device)
+        values = [splat_excess.splat_excess(vectors, seen, 0.4, each) for each in (False, True)]
+        lengths = ray_length.ray_length(lens.to(vectors), 15, 18)
+        return [l1_dssim.l1_dssim(images, truths.to(images), 0.2), *values, lengths]
+
+    def by_definition(images: Tensor, vectors: Tensor) -> list[Tensor]:
+        values = [excess.splat_excess(vectors, visible, 0.4, each)[0] for each in (False, True)]
+        lengths = ray_length.plain_ray_length(lens.to(vectors), 15, 18)
+        return [loss.l1_dssim(images, truths.to(images), 0.2)[0], *values, lengths]
+
+    return _derivatives(by_kernels, by_definition, [images, vectors], device, order=1)
+
+
 def check_triangle_frames(device: torch.device) -> Pairs:
     """Frames and maps of the triangles of a mesh, against the reference."""
     from headfields.ops.reference import triangle_frames as definition
@@ -491,6 +517,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),
     ("splat", check_splat),
+    ("splat_losses", check_images_of_gaussians),
     ("symmetric_eigen", check_eigenvectors),
     ("triangle_frames", check_triangle_frames),
 ]

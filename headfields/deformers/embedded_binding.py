@@ -27,7 +27,6 @@ class PosedEmbedding:
         vertices, normals: (B, V, 3).
         growth: (B, F, 1) side of each triangle relative to the canonical one: the root of the ratio of areas.
         state: the frames.
-        box: (2, 3) around the shells of all frames.
         trees: the BVH.
     """
 
@@ -35,7 +34,6 @@ class PosedEmbedding:
     normals: Float[Tensor, "b v 3"]
     growth: Float[Tensor, "b f 1"]
     state: HeadState
-    box: Float[Tensor, "2 3"]
     trees: list[TriangleBVH]
 
 
@@ -77,7 +75,7 @@ class EmbeddedBinding(MeshBinding):
         before = triangle_areas(self.canonical_vertices, self.faces).clamp_min(_TINY)
         growth = (triangle_areas(vertices, self.faces) / before).clamp(1e-2, 1e2).sqrt()[..., None]
         normals = vertex_normals(vertices, self.faces)
-        return PosedEmbedding(vertices, normals, growth, state, self.box_around(vertices), [])
+        return PosedEmbedding(vertices, normals, growth, state, [])
 
     def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
         if face is None:

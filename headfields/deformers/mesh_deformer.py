@@ -134,11 +134,14 @@ class MeshDeformer(Deformer):
 
 
 class MeshBinding(MeshDeformer):
-    """A mesh deformer whose Gaussians need no BVH: one of `prepared.state` is built, in the list `prepared.trees`,
-    where points are to be canonicalized."""
+    """A mesh deformer whose Gaussians need no BVH and no box: those of `prepared.state` are made, the first in the list
+    `prepared.trees`, where points are to be canonicalized."""
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         return self.shell_of(rays, self.tree(prepared))
+
+    def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
+        return self.box_around(prepared.state.vertices)
 
     def tree(self, prepared: Any) -> TriangleBVH:
         """The BVH of the posed meshes."""

@@ -27,13 +27,11 @@ class TrianglePoses:
     Attributes:
         table: (B, F, 17), as `headfields.ops.bound_gaussians.triangle_similarities` gives them.
         state: the frames.
-        box: (2, 3) around the shells of all frames.
         trees: the BVH of the posed meshes, in a list that is empty before it is needed.
     """
 
     table: Float[Tensor, "b f 17"]
     state: HeadState
-    box: Float[Tensor, "2 3"]
     trees: list[TriangleBVH]
 
 
@@ -91,9 +89,7 @@ class TriangleBinding(MeshBinding):
 
     def prepare(self, state: HeadState) -> TrianglePoses:
         self.check_topology(state)
-        return TrianglePoses(
-            triangle_similarities(state.vertices, self.faces), state, self.box_around(state.vertices), []
-        )
+        return TrianglePoses(triangle_similarities(state.vertices, self.faces), state, [])
 
     def attach(self, splats: Splats, face: Int[Tensor, " n"] | None = None) -> tuple[Splats, Int[Tensor, " n"]]:
         if face is None:

@@ -9,6 +9,9 @@ from torch import Tensor
 from headfields.losses.base import colors_of, zero_of
 from headfields.metrics.image import lpips_network
 from headfields.metrics.structural_similarity import WINDOW, ssim_map
+from headfields.ops.dispatch import use_warp
+from headfields.ops.functorch_rules import may_be_differentiated
+from headfields.ops.l1_dssim import l1_dssim
 from headfields.parts import Rendering
 from headfields.records import Batch
 
@@ -97,6 +100,8 @@ class L1DSSIM:
             ValueError: the batch has no patches, and dssim is not 0.
         """
         rgb, target = colors_of(self.name, rendering, batch)
+        if self.dssim and rgb.ndim == 4 and use_warp(rgb) and not may_be_differentiated(target):
+            return l1_dssim(rgb, target.to(rgb), self.dssim) if rgb.numel() else zero_of(rendering)
         error = (rgb - target).abs()
         loss = (1 - self.dssim) * (error.mean() if error.numel() else zero_of(rendering))
         if not self.dssim:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headfields.losses.base import zero_of
+from headfields.ops.splat_excess import splat_excess
 from headfields.parts import Rendering
 from headfields.records import Batch, Splats
 
@@ -39,8 +39,9 @@ class SplatPosition:
             ValueError: the rendering has no attached Gaussians.
         """
         attached, visible = _in_view(self.name, rendering)
-        far = (attached.means.norm(dim=-1) - self.threshold).clamp_min(0)
-        return _mean(far, visible, rendering)
+        return (
+            splat_excess(attached.means, visible, self.threshold, each=False) if visible.numel() else zero_of(rendering)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class SplatScale:
             ValueError: the rendering has no attached Gaussians.
         """
         attached, visible = _in_view(self.name, rendering)
-        large = (attached.scales - self.threshold).clamp_min(0)
-        return _mean(large.square().sum(-1).add(1e-12).sqrt() - 1e-6, visible, rendering)
+        return (
+            splat_excess(attached.scales, visible, self.threshold, each=True) if visible.numel() else zero_of(rendering)
+        )
 
 
 def _in_view(name: str, rendering: Rendering) -> tuple[Splats, Bool[Tensor, "b n"]]:
@@ -83,9 +85,3 @@ def _in_view(name: str, rendering: Rendering) -> tuple[Splats, Bool[Tensor, "b n
             "gives them in training mode (avatar.train())"
         )
     return rendering.attached, rendering.rasterized.radii > 0
-
-
-def _mean(values: Float[Tensor, "*b n"], visible: Bool[Tensor, "b n"], rendering: Rendering) -> Float[Tensor, ""]:
-    if not visible.numel():
-        return zero_of(rendering)
-    return torch.where(visible, values, 0.0).sum() / visible.sum().clamp_min(1)

@@ -8,14 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from headfields.ops.blur import blur
+from headfields.ops.reference.l1_dssim import WINDOW, similarity, window
 from headfields.records.precision import full_precision
 
 __all__ = ["WINDOW", "ssim_map"]
-
-WINDOW = 11
-"""Side of the Gaussian window in pixels, as in Wang et al. 2004."""
-_SIGMA = 1.5  # of the window, pixels
-_C1, _C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 for values in [0, 1]
 
 
 def ssim_map(
@@ -58,9 +54,7 @@ def ssim_map(
         )
     if not images.numel():
         return images * truths
-    offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    row = torch.exp(-0.5 * (offset / _SIGMA) ** 2)
-    row = row / row.sum()
+    row = window(images)
     channels = images.shape[1]
 
     def means(stacked: Tensor) -> Tensor:
@@ -73,8 +67,4 @@ def ssim_map(
     with full_precision(images):
         moments = torch.cat([images, images.square() + truths.square(), images * truths], dim=1)
         mean, squares, product = means(moments).split(channels, dim=1)
-        mean_of_truth = means(truths)
-        of_means = mean * mean_of_truth
-        squares_of_means = mean.square() + mean_of_truth.square()
-        covariance, variances = product - of_means, squares - squares_of_means
-        return ((2 * of_means + _C1) * (2 * covariance + _C2)) / ((squares_of_means + _C1) * (variances + _C2))
+        return similarity(mean, means(truths), squares, product)

@@ -19,12 +19,17 @@ def project(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     return rows, radii
 
 
-def project_backward(grad: Tensor, inputs: Inputs, options: Options) -> Inputs:
-    """The gradients of the six tensors."""
+def project_backward(
+    grad: Tensor, inputs: Inputs, options: Options, of_cameras: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the six tensors; those of the cameras are empty unless asked for."""
     c, n = len(inputs[4]), inputs[0].shape[1]
-    means, quaternions, scales, opacities, pose, lens = (torch.zeros_like(tensor) for tensor in inputs)
-    gradients, cameras = (means, quaternions, scales, opacities), grad.new_zeros(c, n, 18)
+    means, quaternions, scales, opacities = (torch.empty_like(tensor) for tensor in inputs[:4])
+    gradients, cameras = (means, quaternions, scales, opacities), grad.new_empty(c if of_cameras else 0, n, 18)
     launch("splat_project.project_backward", n, grad, *inputs, *options, *gradients, cameras)
+    if not of_cameras:
+        return *gradients, grad.new_empty(0), grad.new_empty(0)
+    pose, lens = (torch.zeros_like(tensor) for tensor in inputs[4:])
     sums = cameras.sum(1)
     pose[:, :3] = sums[:, :12].reshape(c, 3, 4)
     lens[:, :2] = sums[:, 12:].reshape(c, 2, 3)
@@ -40,49 +45,47 @@ def colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
 
 
 def colors_backward(
-    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
+    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor, of_centers: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the three tensors."""
+    """The gradients of the three tensors; that of the centers is empty unless asked for."""
     c, n = len(centers), means.shape[1]
-    to_means, to_coefficients = torch.zeros_like(means), torch.zeros_like(coefficients)
-    to_centers = means.new_zeros(c, n, 3)
+    to_means, to_coefficients = torch.empty_like(means), torch.empty_like(coefficients)
+    to_centers = means.new_empty(c if of_centers else 0, n, 3)
     launch("splat_colors.colors_backward", n, grad, means, coefficients, centers, to_means, to_coefficients, to_centers)
-    return to_means, to_coefficients, to_centers.sum(1)
+    return to_means, to_coefficients, to_centers.sum(1) if of_centers else to_centers.new_empty(0)
 
 
 def rasterize(
-    rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, height: int, width: int, max_tile_entries: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, height: int, width: int, max_tile_entries: int,
+    count_pixels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The outputs of `splat_rasterize`."""
     c, n, d = len(rows), rows.shape[1], colors.shape[2]
     shift = rows.new_empty(0, 0, 0) if means2d_offset is None else means2d_offset
     starts, gaussians, entries = _lists(rows, shift, height, width, max_tile_entries)
-    features = _features(rows, colors)
-    passes = -(-features.shape[2] // WIDTH)
-    features = torch.nn.functional.pad(features, (0, passes * WIDTH - features.shape[2]))
-    features = features.reshape(len(features), n, passes, WIDTH)
-    image = rows.new_zeros(passes, c, height, width, WIDTH)
-    light, median = rows.new_ones(c, height, width), rows.new_zeros(c, height, width)
-    last = torch.zeros(c, height, width, dtype=torch.int32, device=rows.device)
-    counts = torch.zeros(c, n, dtype=torch.int32, device=rows.device)
+    passes = -(-(d + 4) // WIDTH)
+    features = rows.new_empty(c, n, passes, WIDTH)
+    launch("splat_tiles.gather_features", (c, n), rows, colors, features)
+    color, normal = rows.new_empty(c, height, width, d), rows.new_empty(c, height, width, 3)
+    light, depth, median = (rows.new_empty(c, height, width) for _ in range(3))
+    last = torch.empty(c, height, width, dtype=torch.int32, device=rows.device)
+    counts = torch.empty((c, n) if count_pixels else (0, 0), dtype=torch.int32, device=rows.device)
+    if count_pixels:
+        counts.zero_()
     pixels = (c, starts.shape[1] - 1, TILE * TILE)
     for which in range(passes):
         launch("splat_tiles.draw", pixels, rows, shift, features, which, starts, gaussians,
-               height, width, image[which], light, median, last, counts)  # fmt: skip
-    channels = image.permute(1, 2, 3, 0, 4).reshape(c, height, width, passes * WIDTH)
-    color, depth, normal = channels[..., : d + 4].split([d, 1, 3], dim=-1)
+               height, width, color, depth, normal, light, median, last, counts)  # fmt: skip
     if max_tile_entries == 0:
         starts, gaussians = starts.new_empty(0, 0), gaussians.new_empty(0)
-    # Copies: an operation's results may not share memory.
-    images = color.clone(), light, depth[..., 0].clone(), normal.clone()
-    return *images, median, last, counts, entries, starts, gaussians
+    return color, light, depth, normal, median, last, counts, entries, starts, gaussians
 
 
 def rasterize_backward(
     grads: list[Tensor | None], rows: Tensor, colors: Tensor, means2d_offset: Tensor | None, magnitudes: Tensor | None,
     light: Tensor, last: Tensor, height: int, width: int, starts: Tensor, gaussians: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of rows and colors; adds to `magnitudes`."""
+    """Gradients of rows and colors; fills `magnitudes`."""
     c, d = len(rows), colors.shape[2]
     none = rows.new_empty(0, 0, 0)
     shift = none if means2d_offset is None else means2d_offset
@@ -98,9 +101,12 @@ def rasterize_backward(
         columns.append(rows.new_zeros(*image, 3) if normal is None else normal)
         features = _features(rows, colors)
     through = rows.new_zeros(image) if through is None else through
-    to_rows, to_features = torch.zeros_like(rows), torch.zeros_like(features)
+    to_rows, to_features = torch.empty_like(rows), torch.empty_like(features)
+    sums = [to_rows, to_features, *([] if magnitudes is None else [magnitudes])]
+    torch._foreach_zero_(sums)  # in one launch
     pixels = (c, starts.shape[1] - 1, TILE * TILE)
-    launch("splat_tiles.draw_backward", pixels, torch.cat(columns, dim=-1), through, rows, shift, features, starts,
+    grad = columns[0] if len(columns) == 1 else torch.cat(columns, dim=-1)
+    launch("splat_tiles.draw_backward", pixels, grad, through, rows, shift, features, starts,
            gaussians, height, width, light, last, to_rows, to_features,
            none if magnitudes is None else magnitudes)  # fmt: skip
     if to_features.shape[2] > d:
@@ -127,22 +133,22 @@ def _lists(
     The lists have `max_tile_entries` entries, where it is positive, and further ones are left out. Otherwise the host
     waits for their number, to allocate them."""
     c, n = rows.shape[:2]
-    counts = torch.empty(c, n, dtype=torch.int64, device=rows.device)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=rows.device)
+
+    counts, across = empty(c, n), tiles(height, width)
     launch("splat_tiles.count_tiles", (c, n), rows, means2d_offset, height, width, counts)
-    ends = counts.reshape(-1).cumsum(0).reshape(c, n)
-    entries = ends.reshape(-1)[-1].clone() if counts.numel() else counts.new_zeros(())
-    total = max_tile_entries if max_tile_entries > 0 else int(entries)
-    keys = torch.empty(total, dtype=torch.int64, device=rows.device)
-    gaussians = torch.empty(total, dtype=torch.int32, device=rows.device)
-    if max_tile_entries > 0:  # rows without an entry come last, after all tiles
-        keys.fill_(torch.iinfo(torch.int64).max)
-        gaussians.zero_()
-    depths = rows[..., 6].contiguous().view(torch.int32)
+    counts = counts.view(-1)
+    ends = counts.cumsum(0)
+    total = max_tile_entries if max_tile_entries > 0 else int(ends[-1]) if len(ends) else 0
+    keys, gaussians, listed = empty(total), empty(total, dtype=torch.int32), empty(total, dtype=torch.int32)
     if total:
-        launch("splat_tiles.list_tiles", (c, n), rows, means2d_offset, depths, height, width, counts, ends, keys,
-               gaussians)  # fmt: skip
+        launch("splat_tiles.list_tiles", max(len(counts), total), rows, means2d_offset, rows.view(torch.int32), height,
+               width, counts, ends, keys, listed)  # fmt: skip
     keys, order = keys.sort(stable=True)
-    first = torch.arange(c, device=rows.device)[:, None] * tiles(height, width)
-    first = first + torch.arange(tiles(height, width) + 1, device=rows.device)
-    starts = torch.searchsorted(keys, first << 32)
-    return starts, gaussians[order], entries
+    starts, entries = empty(c, across + 1), empty()
+    if not (c and across):
+        return starts.zero_(), gaussians.zero_(), entries.zero_()
+    launch("splat_tiles.start_tiles", total + 1, keys, order, listed, ends, starts, gaussians, entries.view(1))
+    return starts, gaussians, entries

@@ -3,21 +3,25 @@ several cameras."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfields.ops import _rasterize_warp, dispatch
+from headfields.ops import _rasterize_gsplat, _rasterize_warp, dispatch
 from headfields.ops._checks import check_floating, check_index, check_same_device, has_readable_values, require_shapes
+from headfields.ops._rasterize_gsplat import check_gsplat
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import rasterize_gaussians as reference
-from headfields.ops.registration import like, register
+from headfields.ops.registration import register
 from headfields.records import Camera
 from headfields.records.base import Record
 from headfields.records.precision import full_precision
+
+Backend = Literal["headfields", "gsplat"]
+"""Whose kernels blend Gaussians."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,12 @@ class RasterizedGaussians(Record):
         opacity: (C, H, W) in [0, 1].
         depth: (C, H, W) expected depth along the optical axis, meters, weighted by opacity (divide to normalize).
         median_depth: (C, H, W) depth of the Gaussian behind which at most half of the light is left, meters; 0 where
-            more than half is left behind all. No gradient.
+            more than half is left behind all. No gradient. None with `backend="gsplat"`, which has none.
         normal: (C, H, W, 3) expected normal in world space, weighted by opacity (normalize for a direction). That of a
             Gaussian is its flattest axis, toward the camera.
         radii: (C, N) three standard deviations on screen along the longer axis, low-pass included, pixels (3DGS's
             radius, not rounded); 0 where the Gaussian is not drawn. No gradient.
-        counts: (C, N) pixels in which it is drawn.
+        counts: (C, N) pixels in which it is drawn; None with `backend="gsplat"`, and without `count_pixels`.
         entries: () number of pairs of a Gaussian and a tile of 16 × 16 pixels that it may touch, on CUDA (and in Warp
             on the CPU); 0 in C++ and in float64, which have no lists of them.
     """
@@ -42,10 +46,10 @@ class RasterizedGaussians(Record):
     color: Float[Tensor, "c h w d"]
     opacity: Float[Tensor, "c h w"]
     depth: Float[Tensor, "c h w"]
-    median_depth: Float[Tensor, "c h w"]
+    median_depth: Float[Tensor, "c h w"] | None
     normal: Float[Tensor, "c h w 3"]
     radii: Float[Tensor, "c n"]
-    counts: Int[Tensor, "c n"]
+    counts: Int[Tensor, "c n"] | None
     entries: Int[Tensor, ""]
 
 
@@ -65,6 +69,8 @@ def rasterize_gaussians(
     means2d_offset: Float[Tensor, "c n 2"] | None = None,
     means2d_absgrad: Float[Tensor, "c n 2"] | None = None,
     max_tile_entries: int = 0,
+    count_pixels: bool = True,
+    backend: Backend = "headfields",
 ) -> RasterizedGaussians:
     """Draws N Gaussians in C cameras, blended from front to back in order of depth (ties: of index).
 
@@ -97,6 +103,10 @@ def rasterize_gaussians(
         max_tile_entries: most entries of the tiles' lists (`RasterizedGaussians.entries`), on CUDA; 0 makes them as
             long as they need to be, for which the host waits. Where `entries` exceeds it, the images are those of a
             part of the Gaussians.
+        count_pixels: whether `counts` is wanted. On CUDA it is the one sum that drawing makes by atomics.
+        backend: `"headfields"`, this library's kernels; `"gsplat"` blends with the package gsplat, on CUDA: alpha is
+            clamped to 0.999, and a pixel ends before the Gaussian that would leave 1e-4 of its light. Projection and
+            colors, and so conventions and gradients of cameras, are the same.
 
     Returns:
         `RasterizedGaussians`.
@@ -110,8 +120,11 @@ def rasterize_gaussians(
     argument is; under autocast in full precision.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor.
+        TypeError: an argument is not a floating-point tensor, or float64 with gsplat.
+        ModuleNotFoundError: `backend="gsplat"`, and it is not installed.
         ValueError: a shape does not fit, devices differ, near is not positive, low_pass or max_tile_entries negative;
+            `backend` is another; with gsplat also a tensor on a CPU, more channels than 509 or none, or
+            `max_tile_entries`;
             on the CPU also a negative scale, an opacity outside [0, 1] or a quaternion of another length. A GPU would
             be waited for, so there they are checked where HEADFIELDS_CHECK_INDICES=1 is set, and drawn otherwise: a
             scale by its magnitude, an opacity above 1 as 0.99 at most, one below 0 and such a quaternion not at all.
@@ -140,6 +153,8 @@ def rasterize_gaussians(
         raise ValueError(f"rasterize_gaussians: near is {near}; expected a positive number of meters")
     if not 0 <= low_pass < math.inf:
         raise ValueError(f"rasterize_gaussians: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
+    if backend not in get_args(Backend):
+        raise ValueError(f"rasterize_gaussians: backend is {backend!r}; expected one of {', '.join(get_args(Backend))}")
     if max_tile_entries < 0:
         raise ValueError(
             f"rasterize_gaussians: max_tile_entries is {max_tile_entries}; expected a number, or 0 for all of them"
@@ -169,6 +184,8 @@ def rasterize_gaussians(
                 f"rasterize_gaussians: {name} has shape {tuple(tensors[name].shape)}; expected ({c}, {n}, 2)"
             )
     d = 3 if harmonics else colors.shape[-1]
+    if backend == "gsplat":
+        check_gsplat(tensors, d, max_tile_entries)
     if background is not None and background.shape not in ((d,), (c, height, width, d)):
         raise ValueError(
             f"rasterize_gaussians: background has shape {tuple(background.shape)}; expected ({d},), one color, or "
@@ -182,12 +199,20 @@ def rasterize_gaussians(
         )  # fmt: skip
         offset = None if means2d_offset is None else means2d_offset.to(dtype)
         magnitudes = None if means2d_absgrad is None else means2d_absgrad.to(dtype)
+        if backend == "gsplat" and rows.numel() and height and width:  # without any there is nothing to blend
+            color, through, depth, normal, entries = _rasterize_gsplat.rasterize(
+                rows, carried, offset, magnitudes, height, width
+            )
+            if background is not None:
+                color = color + through[..., None] * background.to(dtype)
+            return RasterizedGaussians(color, 1 - through, depth, None, normal, radii.detach(), None, entries)
         color, through, depth, normal, median, _, counts, entries, _, _ = _rasterize(
-            rows, carried, offset, magnitudes, height, width, max_tile_entries
+            rows, carried, offset, magnitudes, height, width, max_tile_entries, count_pixels
         )
         if background is not None:
             color = color + through[..., None] * background.to(dtype)
-        return RasterizedGaussians(color, 1 - through, depth, median.detach(), normal, radii.detach(), counts, entries)
+        drawn = counts if count_pixels else None
+        return RasterizedGaussians(color, 1 - through, depth, median.detach(), normal, radii.detach(), drawn, entries)
 
 
 def _check_values(quaternions: Tensor, scales: Tensor, opacities: Tensor) -> None:
@@ -306,18 +331,18 @@ def _colors(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
 
 @torch.library.custom_op("headfields::splat_colors_backward", mutates_args=())
 def _colors_backward(
-    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor
+    grad: Tensor, means: Tensor, coefficients: Tensor, centers: Tensor, of_centers: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the three tensors for that of the colors."""
+    """The gradients of the three tensors for that of the colors; that of the centers is empty unless asked for."""
     inputs = _color_inputs("splat_colors_backward", means, coefficients, centers)
     shape = (len(centers), means.shape[1], 3)
     require_shapes("splat_colors_backward", grad.shape == shape, grad=grad, means=means)
     _require_kernel("splat_colors_backward", grad)
     if not use_native(means):
-        return _rasterize_warp.colors_backward(_ready(grad), *inputs)
+        return _rasterize_warp.colors_backward(_ready(grad), *inputs, of_centers)
     first, second, third = (torch.empty_like(tensor) for tensor in inputs)
     native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
-    return first, second, third
+    return first, second, third if of_centers else third.new_empty(0)
 
 
 @torch.library.custom_op("headfields::splat_project", mutates_args=())
@@ -368,19 +393,20 @@ def _project_backward(
     near: float,
     low_pass: float,
     antialiased: bool,
+    of_cameras: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the six tensors for that of the rows."""
+    """The gradients of the six tensors for that of the rows; those of the cameras are empty unless asked for."""
     inputs = _projected("splat_project_backward", means, quaternions, scales, opacities, world_to_camera, intrinsics)
     shape = (len(world_to_camera), means.shape[1], reference.ROW)
     require_shapes("splat_project_backward", grad.shape == shape, grad=grad, means=means)
     options = (height, width, near, low_pass, antialiased)
     _require_kernel("splat_project_backward", grad, *inputs)
     if not use_native(means):
-        return _rasterize_warp.project_backward(_ready(grad), inputs, options)
+        return _rasterize_warp.project_backward(_ready(grad), inputs, options, of_cameras)
     first, second, third, fourth, fifth, sixth = (torch.empty_like(tensor) for tensor in inputs)
     gradients = first, second, third, fourth, fifth, sixth
     native.splat_project_backward(_ready(grad), *inputs, *options, *gradients, torch.get_num_threads())
-    return gradients
+    return gradients if of_cameras else (*gradients[:4], grad.new_empty(0), grad.new_empty(0))
 
 
 _MOST_SIDE = 1 << 24
@@ -417,6 +443,7 @@ def _rasterize(
     height: int,
     width: int,
     max_tile_entries: int = 0,
+    count_pixels: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Color, transmittance, depth, normal, median depth, where each pixel ended, the pixels of each Gaussian, the
     number of entries of the tiles' lists, where each list starts, and the Gaussians in them. The lists are kept for the
@@ -425,15 +452,16 @@ def _rasterize(
     if not _has_kernel(rows):
         every = reference.rasterize(rows, colors, means2d_offset, means2d_absgrad, height, width)
         color, through, depth, normal = (one.clone() for one in every[:4])  # parts of one tensor
-        return color, through, depth, normal, *every[4:], _no_entries(rows), *_no_lists(rows)
+        counts = every[6] if count_pixels else every[6].new_empty(0, 0)
+        return color, through, depth, normal, *every[4:6], counts, _no_entries(rows), *_no_lists(rows)
     _require_kernel("splat_rasterize", colors, means2d_offset, means2d_absgrad)
     inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
     if not use_native(rows):
-        return _rasterize_warp.rasterize(*inputs, height, width, max_tile_entries)
+        return _rasterize_warp.rasterize(*inputs, height, width, max_tile_entries, count_pixels)
     out = _empty_images(rows, colors, height, width)
     native.splat_rasterize(*inputs, height, width, *out[:7], torch.get_num_threads())
     out[7].zero_()
-    return out
+    return out if count_pixels else (*out[:6], out[6].new_empty(0, 0), *out[7:])
 
 
 def _no_entries(rows: Tensor) -> Tensor:
@@ -454,8 +482,9 @@ def _empty_images(rows: Tensor, colors: Tensor, height: int, width: int) -> _Ima
     )  # fmt: skip
 
 
-def _images_shapes(rows, colors, offset, means2d_absgrad, height, width, max_tile_entries=0):
+def _images_shapes(rows, colors, offset, means2d_absgrad, height, width, max_tile_entries=0, count_pixels=True):
     images = _empty_images(rows, colors, height, width)
+    images = images if count_pixels else (*images[:6], images[6].new_empty(0, 0), *images[7:])
     if max_tile_entries == 0 or not _has_kernel(rows) or use_native(rows):
         return images
     lists = _rasterize_warp.tiles(height, width) + 1, max_tile_entries
@@ -496,9 +525,11 @@ def _rasterize_backward(
     _require_kernel(op, *grads.values(), rows, colors, means2d_offset, means2d_absgrad, light)
     outer = [_ready_or_none(grad) for grad in grads.values()]
     inputs = _ready(rows), _ready(colors), _ready_or_none(means2d_offset)
-    magnitudes = None if means2d_absgrad is None else rows.new_zeros(c, n, 2)
+    magnitudes = None if means2d_absgrad is None else rows.new_empty(c, n, 2)
     ends = _ready(light), _ready(last).to(torch.int32)
     if use_native(rows):
+        if magnitudes is not None:
+            magnitudes.zero_()
         to_rows, to_colors = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
         native.splat_rasterize_backward(
             *outer, *inputs, height, width, *ends, to_rows, to_colors, magnitudes, torch.get_num_threads()
@@ -519,15 +550,19 @@ def _save_projection(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:6])
     ctx.options = inputs[6:]
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # the radii have none
 
 
-def _projection_derivative(ctx: Any, grad: Tensor, _: Any) -> Any:
+def _projection_derivative(ctx: Any, grad: Tensor | None, _: Any) -> Any:
     inputs = ctx.saved_tensors
+    of_cameras = any(ctx.needs_input_grad[4:6])
+    if grad is None:
+        return (None,) * 11
     if _has_kernel(inputs[0]):
-        gradients = _project_backward(grad, *inputs, *ctx.options)
+        gradients = _project_backward(grad, *inputs, *ctx.options, of_cameras)
     else:
         gradients = _OneDerivative.apply(reference.project_backward, ctx.options, grad, *inputs)
-    return *gradients, *(None,) * 5
+    return *gradients[:4], *(gradients[4:] if of_cameras else (None, None)), *(None,) * 5
 
 
 def _save_images(ctx: Any, inputs: Any, output: Any) -> None:
@@ -549,7 +584,7 @@ def _images_derivative(ctx: Any, *grads: Tensor | None) -> Any:
         )
     to_rows, to_colors, magnitudes = gradients
     to_screen = None if means2d_offset is None else to_rows[..., :2].clone()
-    return to_rows, to_colors, to_screen, None if means2d_absgrad is None else magnitudes, None, None, None
+    return to_rows, to_colors, to_screen, None if means2d_absgrad is None else magnitudes, *(None,) * 4
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
@@ -571,34 +606,56 @@ class _OneDerivative(torch.autograd.Function):
 
 
 def _colors_derivative(ctx: Any, grad: Tensor) -> Any:
-    return _colors_backward(grad, *ctx.saved_tensors)
+    of_centers = ctx.needs_input_grad[2]
+    gradients = _colors_backward(grad, *ctx.saved_tensors, of_centers)
+    return gradients if of_centers else (*gradients[:2], None)
 
 
 def _plain_project_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    inputs, options = arguments[:6], arguments[6:]
+    inputs, options = arguments[:6], arguments[6:11]
     _, pull = torch.func.vjp(lambda *tensors: reference.project(*tensors, *options)[0], *inputs)
     gradients: tuple[Tensor, ...] = pull(grad)
-    return gradients
+    of_cameras = len(arguments) < 12 or arguments[11]
+    return gradients if of_cameras else (*gradients[:4], grad.new_empty(0), grad.new_empty(0))
 
 
-def _plain_colors_backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    gradients: tuple[Tensor, ...] = torch.func.vjp(reference.harmonic_colors, *inputs)[1](grad)
-    return gradients
+def _plain_colors_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    gradients: tuple[Tensor, ...] = torch.func.vjp(reference.harmonic_colors, *arguments[:3])[1](grad)
+    of_centers = len(arguments) < 4 or arguments[3]
+    return gradients if of_centers else (*gradients[:2], grad.new_empty(0))
+
+
+def _colors_backward_shapes(grad, means, coefficients, centers, of_centers=True):
+    return (
+        means.new_empty(means.shape),
+        coefficients.new_empty(coefficients.shape),
+        (centers.new_empty(centers.shape if of_centers else (0,))),
+    )
+
+
+def _project_backward_shapes(grad, *arguments):
+    of_cameras = len(arguments) < 12 or arguments[11]
+    shapes = [x.shape if place < 4 or of_cameras else (0,) for place, x in enumerate(arguments[:6])]
+    return tuple(x.new_empty(shape) for x, shape in zip(arguments, shapes, strict=False))
 
 
 register(
     _colors, lambda means, coefficients, centers: means.new_empty(centers.shape[0], means.shape[1], 3),
     reference.harmonic_colors, derivative=_colors_derivative,
 )  # fmt: skip
-register(_colors_backward, like(1, 2, 3), _plain_colors_backward, derivative=_no_second_derivative)
+register(_colors_backward, _colors_backward_shapes, _plain_colors_backward, derivative=_no_second_derivative)
 
 
 def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return *reference.rasterize(rows, *arguments[:5]), _no_entries(rows), *_no_lists(rows)
+    *images, counts = reference.rasterize(rows, *arguments[:5])
+    counts = counts if len(arguments) < 7 or arguments[6] else counts.new_empty(0, 0)
+    return *images, counts, _no_entries(rows), *_no_lists(rows)
 
 
 register(_project, _project_shapes, reference.project, derivative=_projection_derivative, setup=_save_projection)
-register(_project_backward, like(1, 2, 3, 4, 5, 6), _plain_project_backward, derivative=_no_second_derivative)
+register(
+    _project_backward, _project_backward_shapes, _plain_project_backward, derivative=_no_second_derivative,
+)  # fmt: skip
 register(_rasterize, _images_shapes, _plain_rasterize, derivative=_images_derivative, setup=_save_images)
 register(
     _rasterize_backward, _rasterize_backward_shapes, None, derivative=_no_second_derivative,

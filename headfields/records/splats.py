@@ -62,10 +62,15 @@ class Splats(Record):
         lead = means.shape[:-2]
 
         def expanded(tensor: Tensor | None, axes: int) -> Tensor | None:
-            return None if tensor is None else tensor.expand(*lead, *tensor.shape[tensor.ndim - axes :])
+            if tensor is None:
+                return None
+            if lead == (1,) and tensor.ndim == axes:  # the gradient of `expand` is a sum, also over one row
+                return tensor[None]
+            return tensor.expand(*lead, *tensor.shape[tensor.ndim - axes :])
 
+        opacities = expanded(self.opacities, 1)
+        assert opacities is not None
         return Splats(
-            means, quaternions.expand(*lead, -1, -1), scales.expand(*lead, -1, -1),
-            self.opacities.expand(*lead, self.count), expanded(self.colors, 2), expanded(self.harmonics, 3),
-            expanded(self.barycentric, 2),
+            means, quaternions.expand(*lead, -1, -1), scales.expand(*lead, -1, -1), opacities,
+            expanded(self.colors, 2), expanded(self.harmonics, 3), expanded(self.barycentric, 2),
         )  # fmt: skip

@@ -1,13 +1,15 @@
 """Renders Gaussians: the rasterizer, with the background and the conventions of a `Rendering`."""
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops.rasterize_gaussians import rasterize_gaussians
+from headfields.ops.rasterize_gaussians import Backend, rasterize_gaussians
+from headfields.ops.ray_length import ray_length
 from headfields.parts import Part, Rendering
 from headfields.records import Camera, Splats
-from headfields.records.inverse import inverse_intrinsics
 from headfields.renderers.padded import Buffers
 
 
@@ -21,6 +23,8 @@ class SplatRenderer(Part):
         near: meters; Gaussians nearer to the camera are not drawn.
         low_pass: what is added to the variance of a Gaussian on screen, pixels². A pixel that averages over its square
             has 1/12 of its own; 3DGS adds 0.3, which blurs hair and outlines, and below 0.1 thin Gaussians flicker.
+        backend: whose kernels blend, as in `headfields.ops.rasterize_gaussians`: `"gsplat"` needs that package and
+            CUDA, and its lists of tiles have no fixed size, so that a training step is not captured as a graph.
 
     Attributes:
         absolute: whether renderings in training mode have `means2d_absgrad`, for density control; not saved.
@@ -28,27 +32,37 @@ class SplatRenderer(Part):
             its graph can be captured; None, the default: as long as they are. `Trainer` sets it.
 
     Raises:
-        ValueError: near is not positive, or low_pass negative.
+        ValueError: near is not positive, low_pass negative, or backend another.
     """
 
     absolute: bool = False
-    takes_buffers = True
     buffer_names = ("tiles",)
     """The one buffer: pairs of a Gaussian and a tile of the image."""
     sample_buffers: Buffers | None = None
 
-    def __init__(self, antialiased: bool = False, near: float = 0.01, low_pass: float = 0.3) -> None:
+    def __init__(
+        self, antialiased: bool = False, near: float = 0.01, low_pass: float = 0.3, backend: Backend = "headfields"
+    ) -> None:
         super().__init__()
         if not near > 0:
             raise ValueError(f"SplatRenderer: near is {near} m; expected a positive distance")
         if not low_pass >= 0:
             raise ValueError(f"SplatRenderer: low_pass is {low_pass}; expected 0 pixels² or more (3DGS: 0.3)")
+        if backend not in get_args(Backend):
+            raise ValueError(f"SplatRenderer: backend is {backend!r}; expected one of {', '.join(get_args(Backend))}")
         self.antialiased = antialiased
         self.near = near
         self.low_pass = low_pass
+        self.backend: Backend = backend
+
+    @property
+    def takes_buffers(self) -> bool:
+        """Whether the lists of Gaussians by tile can have a fixed size."""
+        return self.backend != "gsplat"
 
     def extra_repr(self) -> str:
-        return f"antialiased={self.antialiased}, near={self.near} m, low_pass={self.low_pass} px²"
+        own = f"antialiased={self.antialiased}, near={self.near} m, low_pass={self.low_pass} px²"
+        return own if self.backend == "headfields" else f"{own}, backend={self.backend!r}"
 
     def forward(
         self, splats: Splats, camera: Camera, background: Float[Tensor, "3"] | Float[Tensor, "b h w 3"]
@@ -75,27 +89,14 @@ class SplatRenderer(Part):
             splats.means, splats.quaternions, splats.scales, splats.opacities, colors, camera, background,
             harmonics=splats.colors is None, antialiased=self.antialiased, near=self.near, low_pass=self.low_pass,
             means2d_offset=means2d_offset, means2d_absgrad=absolute, max_tile_entries=0 if buffers is None else
-            buffers.rows.get("tiles", 0),
+            buffers.rows.get("tiles", 0), count_pixels=self.training, backend=self.backend,
         )  # fmt: skip
         if buffers is not None:
             buffers.size("tiles", lambda: result.entries)
             buffers.note("tiles", result.entries)
+        lens = camera.intrinsics.reshape(-1, 3, 3).to(result.depth)
         return Rendering(
-            rgb=result.color, opacity=result.opacity, depth=result.depth * ray_length(camera, result.depth),
+            rgb=result.color, opacity=result.opacity, depth=result.depth * ray_length(lens, *camera.size),
             normal=result.normal, splats=splats, rasterized=result if self.training else None,
             means2d_offset=means2d_offset, means2d_absgrad=absolute,
         )  # fmt: skip
-
-
-def ray_length(camera: Camera, like: Tensor) -> Float[Tensor, "b h w"]:
-    """Length of the ray of each pixel for a unit of depth along the optical axis."""
-    lens = camera.intrinsics.reshape(-1, 3, 3).to(like)
-    height, width = camera.size
-    with torch.no_grad():
-        y, x = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5 for size in (height, width))
-        y = y[:, None]
-        inverse = inverse_intrinsics(lens)
-        form = (inverse.mT @ inverse)[..., None, None]  # of the squared length of K⁻¹ (x, y, 1)
-        of_x = form[:, 0, 0] * x * x + 2 * form[:, 0, 2] * x + form[:, 2, 2]
-        of_y = form[:, 1, 1] * y * y + 2 * form[:, 1, 2] * y
-        return (of_x + of_y + 2 * form[:, 0, 1] * x * y).sqrt()

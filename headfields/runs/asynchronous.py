@@ -32,9 +32,46 @@ def step_if(optimizer: torch.optim.Optimizer, is_taken: Bool[Tensor, ""]) -> Non
     Fused optimizers skip a step by `found_inf`, which `torch.amp.GradScaler` sets for gradients that overflow.
     """
     fused: Any = optimizer
+    if _adam_if(fused, is_taken):
+        return
     fused.grad_scale, fused.found_inf = None, (~is_taken).float()
     fused.step()
     del fused.grad_scale, fused.found_inf
+
+
+def _adam_if(optimizer: Any, is_taken: Bool[Tensor, ""]) -> bool:
+    """The step of PyTorch's fused Adam, whose groups share what counts the steps; false, and none, of another optimizer
+    and before it has made its moments. Its own counts each group's steps up, and down again where none was taken, in
+    two launches a group."""
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    if type(optimizer) is not torch.optim.Adam or hooks:
+        return False
+    given, steps = [], []
+    for group in optimizer.param_groups:
+        parameters = [p for p in group["params"] if p.grad is not None]
+        states = [optimizer.state[p] for p in parameters]
+        plain = not (group["amsgrad"] or group["maximize"] or group["differentiable"])
+        plain = plain and not group.get("decoupled_weight_decay", False)
+        if not (group["fused"] and plain and all("exp_avg" in state for state in states)):
+            return False
+        if len({(p.dtype, p.device, p.grad.layout) for p in parameters}) > 1 or any(p.is_complex() for p in parameters):
+            return False
+        if parameters:
+            given.append((group, parameters, states))
+            steps += [state["step"] for state in states]
+    if not steps:
+        return False
+    taken = is_taken.float()
+    not_taken = 1 - taken
+    torch._foreach_add_(steps, taken, alpha=1)  # without alpha it takes a number, for which the host would wait
+    for group, parameters, states in given:
+        means, squares = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        torch._fused_adam_(
+            parameters, [p.grad for p in parameters], means, squares, [], [state["step"] for state in states],
+            lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=group["weight_decay"],
+            eps=group["eps"], amsgrad=False, maximize=False, grad_scale=None, found_inf=not_taken,
+        )  # fmt: skip
+    return True
 
 
 class MetricTable:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headfields.data.device_pixels import DevicePixels, DrawnPixels
+from headfields.records import ImageBatch
 from headfields.records.device_copy import send_numbers
 from headfields.renderers.padded import Buffers
 from headfields.runs import checkpoint
@@ -174,7 +175,8 @@ class AsynchronousSteps(Steps):
         losses = self._differentiate(batch, frames_state, frames_state.frame_id, step, self._fraction)
         assert self._drawn is not None
         rendering, self._drawn = self._drawn.rendering, None
-        metrics = self._update.take(losses, rendering, batch.frame)
+        every = isinstance(batch, ImageBatch) and not self._processes.several  # an image of each row of the state
+        metrics = self._update.take(losses, rendering, None if every else batch.frame)
         self._hooks.call_launched(rendering, self._update.taken, step)
         return metrics
 

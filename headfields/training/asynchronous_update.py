@@ -127,22 +127,23 @@ class AsynchronousUpdate:
             self._buffers.resize({})  # of more Gaussians
 
     @torch.no_grad()
-    def take(self, losses: Float[Tensor, " l"], rendering: Any, frame: Int[Tensor, "..."]) -> Float[Tensor, " m"]:
+    def take(
+        self, losses: Float[Tensor, " l"], rendering: Any, frame: Int[Tensor, "..."] | None
+    ) -> Float[Tensor, " m"]:
         """Checks a step, takes it if it is finite, and gives its metrics, which `read` names. The host waits for
         nothing.
 
         Args:
             losses: the losses and the squared error, of this process.
             rendering: what was rendered.
-            frame: the row of the state that each ray or image of it shows.
+            frame: the row of the state that each ray of it shows; None for images, one of each row.
         """
         buffers, samples = self._buffers, rendering.samples
         count = torch.full_like(losses[0], 0.0 if samples is None else float(len(samples)))
         if isinstance(samples, PaddedSamples):
             count = samples.count.to(losses)
         overflow = torch.zeros_like(count, dtype=torch.bool) if buffers is None else buffers.overflow()
-        bad = (~rendering.rgb.isfinite().all(dim=-1)).to(rendering.rgb).flatten()
-        seen = bad.new_zeros(self._frames).scatter_reduce_(0, frame.long().flatten(), bad, "amax").double()
+        seen = self._not_finite(rendering.rgb, frame).double()
         needed = seen.new_zeros(0) if buffers is None else buffers.needed.double()
         if self._processes.several:
             summed = self._processes.sum(torch.cat([losses, count[None]]))
@@ -156,7 +157,8 @@ class AsynchronousUpdate:
         known = iter(torch._foreach_norm(given) if given else ())
         none = torch.zeros((), device=losses.device)
         norms = torch.stack([none if p.grad is None else next(known) for p in self._parameters.values()]).double()
-        finite = torch.cat([losses[: self._losses], norms]).isfinite().all()
+        # The largest magnitude is NaN where one is: two launches, where `isfinite` and `all` are five.
+        finite = torch.linalg.vector_norm(torch.cat([losses[: self._losses], norms]), torch.inf) < torch.inf
         fits = finite & ~overflow
         # Without samples nothing has a gradient: as packed ones have none then, the optimizer leaves all as it is.
         self.taken = fits & (count > 0) if self._needs_samples else fits
@@ -166,6 +168,13 @@ class AsynchronousUpdate:
         self._backup.restore_unless(fits)
         flags = torch.stack([fits, overflow]).double()
         return torch.cat([losses, count[None], norms, seen, flags, needed])
+
+    def _not_finite(self, rgb: Float[Tensor, "... 3"], frame: Int[Tensor, "..."] | None) -> Bool[Tensor, " b"]:
+        """Whether a frame has a rendered color that is not finite."""
+        if frame is None:
+            return ~(torch.linalg.vector_norm(rgb.flatten(1), torch.inf, dim=1) < torch.inf)
+        bad = (~(torch.linalg.vector_norm(rgb, torch.inf, dim=-1) < torch.inf)).to(rgb).flatten()
+        return bad.new_zeros(self._frames).scatter_reduce_(0, frame.long().flatten(), bad, "amax") > 0
 
     def read(self, row: list[float]) -> StepMetrics:
         """The metrics of a step, as the host has read them."""

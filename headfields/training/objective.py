@@ -1,5 +1,6 @@
 """What a step minimizes: the weighted sum of the losses, each checked to be a scalar that has a gradient."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from headfields.losses.base import Loss
 from headfields.parts import Rendering
 from headfields.records import Batch
+from headfields.records.device_copy import send_numbers
 from headfields.training.warn import warn
 
 
@@ -40,6 +42,9 @@ class Objective:
         values = [self._value(loss, rendering, batch, step) for loss in self.losses]
         if self._without_gradient and _has_gradient(rendering):
             self._check_gradients(values)
+        if all(value.is_cuda and value.dtype == torch.float32 for value in values):  # in two launches
+            weights = tuple(float(loss.weight) for loss in self.losses)
+            return torch.stack(values) * _on_device(weights, values[0].device)
         return torch.stack([(value * loss.weight).float() for value, loss in zip(values, self.losses, strict=True)])
 
     def _value(self, loss: Loss, rendering: Rendering, batch: Batch, step: int) -> Float[Tensor, ""]:
@@ -70,6 +75,11 @@ class Objective:
                     )
                 self._without_gradient.discard(loss.name)
                 warn(f"{text}: it is detached, or depends on frozen parameters alone; leave it out")
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(weights: tuple[float, ...], device: torch.device) -> Float[Tensor, " l"]:
+    return send_numbers(weights, torch.float32, device)
 
 
 def _has_gradient(rendering: Rendering) -> bool:

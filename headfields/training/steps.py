@@ -137,7 +137,8 @@ class Steps(ABC):
         self._drawn = Drawn(frames, frames_state, batch, rendering)
         with torch.no_grad():
             squared_error = (rendering.rgb - batch.target).square().sum() / max(rendering.rgb.numel(), 1)
-            return torch.stack([value.detach().double() for value in (*values, squared_error)]) * fraction
+            metrics = torch.cat([values, squared_error[None]]).double()
+            return metrics if fraction == 1 else metrics * fraction
 
     def _asked_for(self, rendering: Any) -> list[Tensor]:
         """The leaves of a step that get a gradient: what is trained, and the centers that density control reads.

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import headfields as hf
-from headfields.ops import blur, bound_gaussians, grouped  # noqa: F401 (they register operations)
+from headfields.ops import blur, bound_gaussians, grouped, l1_dssim, splat_excess  # noqa: F401 (they register)
+from headfields.ops import ray_length as _ray_length  # noqa: F401
 from headfields.ops.lazy_adam import lazy_adam_step  # noqa: F401 (registers the operation)
 from headfields.ops.marching_cubes import _crossed_edges  # noqa: F401 (registers the operation)
 from headfields.ops.sparse_system import SymmetricSystem
@@ -106,6 +107,13 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "triangle_similarities": (corners, triangles),
         "bind_gaussians": (points[None], torch.rand(1, n, 4), points[None], rows, face),
         "bind_gaussians_backward": (torch.rand(2, n, 3), torch.rand(2, n, 4), torch.rand(2, n, 3), rows, face, 1),
+        "l1_dssim": (torch.rand(2, 5, 6, 3), torch.rand(2, 5, 6, 3), 0.2),
+        "l1_dssim_backward": (torch.rand(()), torch.rand(2, 5, 6, 3), torch.rand(2, 5, 6, 3),
+                              torch.rand(2, 5, 6, 3, 3), 0.2),
+        "splat_excess": (points[None], torch.rand(2, n) < 0.5, 0.3, True),
+        "splat_excess_backward": (torch.rand(()), torch.ones(()), points[None],
+                                  torch.rand(2, n) < 0.5, 0.3, False),
+        "ray_length": (lens[1], 20, 35),
         "splat_colors": (points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_colors_backward": (torch.rand(2, n, 3), points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_project": (*gaussians, *lens),

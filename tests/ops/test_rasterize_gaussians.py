@@ -574,6 +574,20 @@ def test_a_loss_of_colors_alone(device):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_images_without_counts(device):
+    """Then no kernel adds by atomics; the images, and their gradients, are the same."""
+    s = scene(n=40, cameras=2, size=(40, 50), dtype=torch.float32)
+    found = []
+    for count_pixels in (True, False):
+        leaf = s["means"].to(device).requires_grad_()
+        others = [s[kind].to(device) for kind in KINDS[1:]]
+        image = hf.ops.rasterize_gaussians(leaf, *others, s["camera"].to(device), count_pixels=count_pixels)
+        assert (image.counts is None) != count_pixels
+        found.append([image.color, image.normal, *torch.autograd.grad(image.color.square().sum(), leaf)])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_an_image_too_wide_to_count_its_tiles_is_refused():
     rows, colors = torch.ones(1, 3, 10), torch.ones(1, 3, 3)
     with dispatch.use_cpu_backend("warp"), pytest.raises(ValueError, match="at most 16777216 pixels a side"):

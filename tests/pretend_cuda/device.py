@@ -347,6 +347,13 @@ class _InsideOperation(TorchDispatchMode):
         if self.device._region is not None:
             leaves = _leaves((args, kwargs or {}))
             self.device._region.append((str(operation), *map(_kind, leaves), _place()))
+        if torch._C._dispatch_has_kernel_for_dispatch_key(
+            operation.name(), "CompositeImplicitAutograd"
+        ):  # below autograd these come whole: what they are made of is launched, and a reshape may be a view
+            with self:
+                made = operation.decompose(*args, **(kwargs or {}))
+            if made is not NotImplemented:
+                return made
         self.device._count(operation, args, kwargs or {})
         results = operation(*args, **(kwargs or {}))
         self.device.note_traffic(operation, args, kwargs or {}, results)

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from headfields.ops.ray_length import ray_length
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
 from headfields.records import Camera
-from headfields.renderers.splats import ray_length
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import heat
 
@@ -73,7 +73,8 @@ def drawn(
     opacity = rendering.opacity.detach().cpu().float()
     solid = opacity > _SOLID
     along = torch.where(solid, rendering.depth.detach().cpu().float() / opacity.clamp_min(1e-6), 0.0)
-    length = ray_length(camera.require_pinhole("drawn"), opacity)[0]
+    lens = camera.require_pinhole("drawn").intrinsics.reshape(1, 3, 3).to(opacity)
+    length = ray_length(lens, *camera.size)[0]
     depth = torch.where(solid, along / length, FAR)
     if look == "color":
         rgb: Any = rendering.rgb.detach().cpu()

@@ -130,12 +130,20 @@ def colors_backward(
     to_coefficients: Rows,
     to_centers: Points,
 ):
-    """One thread a Gaussian, which goes through the cameras, so that sums have one order. Adds to zeros."""
+    """One thread a Gaussian, which goes through the cameras, so that sums have one order. `to_centers` is empty or
+    (c, n)."""
     n = wp.tid()
     values = coefficients.shape[2]
     for c in range(centers.shape[0]):
         row = wp.min(c, coefficients.shape[0] - 1)
         own = wp.min(c, means.shape[0] - 1)
+        if c < to_means.shape[0]:
+            to_means[c, n] = wp.vec3()
+        if c < to_coefficients.shape[0]:
+            for j in range(values):
+                to_coefficients[c, n, j] = wp.vec3()
+        if c < to_centers.shape[0]:
+            to_centers[c, n] = wp.vec3()
         d = direction(means[own, n] - centers[c])
         b = basis(values, d)
         color = total(coefficients, row, n, b)
@@ -152,4 +160,5 @@ def colors_backward(
             pulled = basis_backward(values, d, to_basis)
             pulled = (pulled - wp.dot(toward, pulled) * toward) * d[3]
             to_means[own, n] = to_means[own, n] + pulled
-            to_centers[c, n] = -pulled
+            if c < to_centers.shape[0]:
+                to_centers[c, n] = -pulled

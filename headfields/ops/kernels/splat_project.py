@@ -202,10 +202,21 @@ def project_backward(
     to_opacities: wp.array(dtype=wp.float32, ndim=2),
     to_cameras: wp.array(dtype=wp.float32, ndim=3),
 ):
-    """One thread per Gaussian, which goes through the cameras; outputs are zero before. `to_cameras` (c, n, 18): the
-    Gaussian's share of the gradient of three rows of the pose and two of the intrinsics."""
+    """One thread per Gaussian, which goes through the cameras. `to_cameras` is empty, or (c, n, 18): the Gaussian's
+    share of the gradient of three rows of the pose and two of the intrinsics."""
     i = wp.tid()
     for c in range(pose.shape[0]):
+        if c < to_means.shape[0]:
+            to_means[c, i] = wp.vec3()
+        if c < to_quaternions.shape[0]:
+            to_quaternions[c, i] = wp.vec4()
+        if c < to_scales.shape[0]:
+            to_scales[c, i] = wp.vec3()
+        if c < to_opacities.shape[0]:
+            to_opacities[c, i] = wp.float32(0.0)
+        if c < to_cameras.shape[0]:
+            for column in range(18):
+                to_cameras[c, i, column] = wp.float32(0.0)
         place = wp.vec4i(
             wp.min(c, means.shape[0] - 1), wp.min(c, quaternions.shape[0] - 1),
             wp.min(c, scales.shape[0] - 1), wp.min(c, opacities.shape[0] - 1),
@@ -294,14 +305,15 @@ def project_backward(
             to_quaternions[place[1], i] = to_quaternions[place[1], i] + g_turn
             to_scales[place[2], i] = to_scales[place[2], i] + g_scale
             to_opacities[place[3], i] = to_opacities[place[3], i] + g[5] * o.share
-            g_rotation = wp.outer(g_local, mean) + wp.outer(o.first, g_p) + wp.outer(o.second, g_q)
-            for r in range(3):
-                for column in range(3):
-                    to_cameras[c, i, 4 * r + column] = g_rotation[r, column]
-                to_cameras[c, i, 4 * r + 3] = g_local[r]
-            to_cameras[c, i, 12] = g_lens_xx
-            to_cameras[c, i, 13] = g_lens_xy
-            to_cameras[c, i, 14] = g_lens_x
-            to_cameras[c, i, 15] = g_lens_yx
-            to_cameras[c, i, 16] = g_lens_yy
-            to_cameras[c, i, 17] = g_lens_y
+            if c < to_cameras.shape[0]:
+                g_rotation = wp.outer(g_local, mean) + wp.outer(o.first, g_p) + wp.outer(o.second, g_q)
+                for r in range(3):
+                    for column in range(3):
+                        to_cameras[c, i, 4 * r + column] = g_rotation[r, column]
+                    to_cameras[c, i, 4 * r + 3] = g_local[r]
+                to_cameras[c, i, 12] = g_lens_xx
+                to_cameras[c, i, 13] = g_lens_xy
+                to_cameras[c, i, 14] = g_lens_x
+                to_cameras[c, i, 15] = g_lens_yx
+                to_cameras[c, i, 16] = g_lens_yy
+                to_cameras[c, i, 17] = g_lens_y

@@ -20,6 +20,7 @@ width_of_pass = wp.constant(wp.int32(WIDTH))
 least_alpha = wp.constant(wp.float32(LEAST_ALPHA))
 most_alpha = wp.constant(wp.float32(MOST_ALPHA))
 least_light = wp.constant(wp.float32(LEAST_LIGHT))
+last_key = wp.constant(wp.int64(9223372036854775807))
 channels_type = wp.types.vector(length=WIDTH, dtype=wp.float32)
 row_gradient = wp.types.vector(length=6, dtype=wp.float32)
 """By center (2), conic (3) and opacity of a row."""
@@ -129,25 +130,59 @@ def count_tiles(
 
 @wp.kernel
 @no_type_check
+def gather_features(
+    rows: wp.array(dtype=wp.float32, ndim=3),
+    colors: wp.array(dtype=wp.float32, ndim=3),
+    features: wp.array(dtype=channels_type, ndim=3),
+):
+    """Colors, depth and normal of each Gaussian side by side, eight numbers a pass, zeros behind the last."""
+    c, i = wp.tid()
+    own = wp.min(c, colors.shape[0] - 1)
+    d = colors.shape[2]
+    for which in range(features.shape[2]):
+        channels = channels_type()
+        for k in range(width_of_pass):
+            j = which * width_of_pass + k
+            if j < d:
+                channels[k] = colors[own, i, j]
+            elif j < d + 4:
+                channels[k] = rows[c, i, 6 + j - d]
+        features[c, i, which] = channels
+
+
+@wp.kernel
+@no_type_check
 def list_tiles(
     rows: wp.array(dtype=wp.float32, ndim=3),
     screen: wp.array(dtype=wp.float32, ndim=3),
-    depths: wp.array(dtype=wp.int32, ndim=2),
+    bits: wp.array(dtype=wp.int32, ndim=3),
     height: wp.int32,
     width: wp.int32,
-    counts: wp.array(dtype=wp.int64, ndim=2),
-    ends: wp.array(dtype=wp.int64, ndim=2),
+    counts: wp.array(dtype=wp.int64),
+    ends: wp.array(dtype=wp.int64),
     keys: wp.array(dtype=wp.int64),
     gaussians: wp.array(dtype=wp.int32),
 ):
     """An entry for each tile of each Gaussian, before `ends`: camera and tile, then depth, as a number to sort by. The
-    bits of depths, which are positive, rise with them. Entries for which there is no room are left out."""
-    c, i = wp.tid()
+    bits of depths, which are positive, rise with them. Entries for which there is no room are left out; room without an
+    entry is behind all tiles. A thread for each Gaussian of each camera, and for each entry."""
+    thread = wp.tid()
+    listed = counts.shape[0]
+    used = wp.int64(0)
+    if listed > 0:
+        used = ends[listed - 1]
+    if thread < keys.shape[0] and wp.int64(thread) >= used:
+        keys[thread] = last_key
+        gaussians[thread] = 0
+    if thread >= listed:
+        return
+    c = thread / rows.shape[1]
+    i = thread % rows.shape[1]
     box = tiles_of(rows, screen, c, i, height, width)
     across = (width + tile_side - 1) / tile_side
     down = (height + tile_side - 1) / tile_side
-    at = ends[c, i] - counts[c, i]
-    depth = wp.int64(wp.max(depths[c, i], 0))
+    at = ends[thread] - counts[thread]
+    depth = wp.int64(wp.max(bits[c, i, 6], 0))
     for y in range(box[2], box[3] + 1):
         for x in range(box[0], box[1] + 1):
             if reaches(rows, screen, c, i, x, y):
@@ -156,6 +191,42 @@ def list_tiles(
                     keys[at] = wp.lshift(tile, wp.int64(32)) + depth
                     gaussians[at] = i
                 at = at + wp.int64(1)
+
+
+@wp.kernel
+@no_type_check
+def start_tiles(
+    keys: wp.array(dtype=wp.int64),
+    order: wp.array(dtype=wp.int64),
+    listed: wp.array(dtype=wp.int32),
+    ends: wp.array(dtype=wp.int64),
+    starts: wp.array(dtype=wp.int64, ndim=2),
+    gaussians: wp.array(dtype=wp.int32),
+    entries: wp.array(dtype=wp.int64),
+):
+    """Where each list begins in the sorted keys, the Gaussians in their order, and the number of entries that there
+    are. A thread for each entry, and one for the end."""
+    t = wp.tid()
+    tiles = starts.shape[1] - 1
+    most = starts.shape[0] * tiles
+    before = wp.int32(-1)
+    if t > 0:
+        before = wp.int32(wp.min(wp.rshift(keys[t - 1], wp.int64(32)), wp.int64(most)))
+    here = most
+    if t < keys.shape[0]:
+        here = wp.int32(wp.min(wp.rshift(keys[t], wp.int64(32)), wp.int64(most)))
+        gaussians[t] = listed[order[t]]
+    for tile in range(before + 1, here + 1):
+        c = tile / tiles
+        if c < starts.shape[0]:
+            starts[c, tile % tiles] = wp.int64(t)
+        if tile % tiles == 0 and c > 0:
+            starts[c - 1, tiles] = wp.int64(t)
+    if t == 0:
+        total = wp.int64(0)
+        if ends.shape[0] > 0:
+            total = ends[ends.shape[0] - 1]
+        entries[0] = total
 
 
 @wp.func
@@ -234,13 +305,16 @@ def draw(
     gaussians: wp.array(dtype=wp.int32),
     height: wp.int32,
     width: wp.int32,
-    image: wp.array(dtype=channels_type, ndim=3),
+    color: wp.array(dtype=wp.float32, ndim=4),
+    depth: wp.array(dtype=wp.float32, ndim=3),
+    normal: wp.array(dtype=wp.float32, ndim=4),
     light: wp.array(dtype=wp.float32, ndim=3),
     median: wp.array(dtype=wp.float32, ndim=3),
     last: wp.array(dtype=wp.int32, ndim=3),
     counts: wp.array(dtype=wp.int32, ndim=2),
 ):
-    """The channels of pass `which`; the first pass writes all else. `screen` is empty or (c, n, 2)."""
+    """The channels of pass `which`; the first pass writes all else. `screen` is empty or (c, n, 2). `counts`, the
+    one thing that threads sum by atomics, is empty or zeros (c, n)."""
     c, tile, k = wp.tid()
     across = (width + tile_side - 1) / tile_side
     x = (tile % across) * tile_side + k % tile_side
@@ -251,7 +325,6 @@ def draw(
     middle = wp.float32(0.0)
     ended = wp.int32(2147483647)
     sums = channels_type()
-    own = wp.min(c, features.shape[0] - 1)
     entry = starts[c, tile]
     end = starts[c, tile + 1]
     place = wp.int32(0)
@@ -266,14 +339,14 @@ def draw(
         if drawn:
             weight = wp.min(alpha, most_alpha) * through
             after = through - weight
-            sums = sums + weight * features[own, i, which]
+            sums = sums + weight * features[c, i, which]
             if through > 0.5 and after <= 0.5:
                 middle = rows[c, i, 6]
             through = after
             if not (through > least_light):
                 ended = place
                 going = False
-        if which == 0:
+        if which == 0 and counts.shape[0] > 0:
             pixels = count_together(drawn)
             if first and pixels > 0:
                 wp.atomic_add(counts, c, i, pixels)
@@ -281,7 +354,15 @@ def draw(
         place = place + 1
         alive = count_together(going)
     if inside:
-        image[c, y, x] = sums
+        d = color.shape[3]
+        for k in range(width_of_pass):
+            j = which * width_of_pass + k
+            if j < d:
+                color[c, y, x, j] = sums[k]
+            elif j == d:
+                depth[c, y, x] = sums[k]
+            elif j < d + 4:
+                normal[c, y, x, j - d - 1] = sums[k]
         if which == 0:
             light[c, y, x] = through
             median[c, y, x] = middle
