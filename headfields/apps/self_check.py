@@ -454,9 +454,9 @@ def check_splat(device: torch.device) -> Pairs:
 
 
 def check_images_of_gaussians(device: torch.device) -> Pairs:
-    """The loss of Gaussians' images, what holds Gaussians to their triangles, and lengths of rays, against the
+    """The loss of Gaussians' images, what holds Gaussians to triangles, lengths of rays and rotations, against the
     references."""
-    from headfields.ops import l1_dssim, ray_length, splat_excess
+    from headfields.ops import l1_dssim, ray_length, rotations, splat_excess
     from headfields.ops.reference import l1_dssim as loss
     from headfields.ops.reference import splat_excess as excess
 
@@ -469,12 +469,14 @@ def check_images_of_gaussians(device: torch.device) -> Pairs:
         seen = visible.to(device)
         values = [splat_excess.splat_excess(vectors, seen, 0.4, each) for each in (False, True)]
         lengths = ray_length.ray_length(lens.to(vectors), 15, 18)
-        return [l1_dssim.l1_dssim(images, truths.to(images), 0.2), *values, lengths]
+        turns = rotations.rotation_matrices(vectors.detach())
+        return [turns, l1_dssim.l1_dssim(images, truths.to(images), 0.2), *values, lengths]
 
     def by_definition(images: Tensor, vectors: Tensor) -> list[Tensor]:
         values = [excess.splat_excess(vectors, visible, 0.4, each)[0] for each in (False, True)]
         lengths = ray_length.plain_ray_length(lens.to(vectors), 15, 18)
-        return [loss.l1_dssim(images, truths.to(images), 0.2)[0], *values, lengths]
+        turns = rotations.rotation_matrices(vectors.detach())  # in float64, in PyTorch
+        return [turns, loss.l1_dssim(images, truths.to(images), 0.2)[0], *values, lengths]
 
     return _derivatives(by_kernels, by_definition, [images, vectors], device, order=1)
 

@@ -339,7 +339,8 @@ def _colors_backward(
     require_shapes("splat_colors_backward", grad.shape == shape, grad=grad, means=means)
     _require_kernel("splat_colors_backward", grad)
     if not use_native(means):
-        return _rasterize_warp.colors_backward(_ready(grad), *inputs, of_centers)
+        means, coefficients, centers = inputs
+        return _rasterize_warp.colors_backward(_ready(grad), means, coefficients, centers, of_centers)
     first, second, third = (torch.empty_like(tensor) for tensor in inputs)
     native.splat_colors_backward(_ready(grad), *inputs, first, second, third, torch.get_num_threads())
     return first, second, third if of_centers else third.new_empty(0)

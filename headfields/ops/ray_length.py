@@ -36,8 +36,8 @@ def ray_length(intrinsics: Float[Tensor, "c 3 3"], height: int, width: int) -> F
 
 def plain_ray_length(intrinsics: Float[Tensor, "c 3 3"], height: int, width: int) -> Float[Tensor, "c h w"]:
     """The definition in PyTorch."""
-    like = {"device": intrinsics.device, "dtype": intrinsics.dtype}
-    y, x = (torch.arange(size, **like) + 0.5 for size in (height, width))  # type: ignore[arg-type]
+    device, dtype = intrinsics.device, intrinsics.dtype
+    y, x = (torch.arange(size, device=device, dtype=dtype) + 0.5 for size in (height, width))
     y = y[:, None]
     inverse = inverse_intrinsics(intrinsics)
     form = (inverse.mT @ inverse)[..., None, None]  # of the squared length of K⁻¹ (x, y, 1)

@@ -1,6 +1,7 @@
 """Rotations: matrices from axis-angle vectors, quaternions and six numbers, the inverse, and the Jacobian of SO(3).
 
-Plain PyTorch: any device and float dtype; a batch of 0 is legal.
+Plain PyTorch: any device and float dtype; a batch of 0 is legal. Matrices of axis-angle vectors are one kernel in Warp
+where no derivative may be taken.
 """
 
 from typing import Literal
@@ -9,7 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.ops._checks import check_floating, check_shape
+from headfields.ops._checks import check_floating, check_shape, require_shapes
+from headfields.ops.dispatch import use_warp
+from headfields.ops.functorch_rules import may_be_differentiated
+from headfields.ops.registration import register
+from headfields.ops.warp_launch import launch
 
 RotationForm = Literal["axis_angle", "quaternion", "6d", "matrix"]
 
@@ -46,6 +51,13 @@ def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
     """
     check_floating("rotation_matrices", "axis_angle", axis_angle)
     check_shape("rotation_matrices", "axis_angle", axis_angle, "... 3")
+    if not use_warp(axis_angle) or may_be_differentiated(axis_angle):
+        return _of_axis_angle(axis_angle)
+    matrices: Tensor = _matrices(axis_angle.reshape(-1, 3))
+    return matrices.reshape(*axis_angle.shape, 3)
+
+
+def _of_axis_angle(axis_angle: Tensor) -> Tensor:
     angle, near, small = _angle((axis_angle * axis_angle).sum(-1))
     a = torch.where(small, _series(near, 1), angle.sin() / angle)
     b = _versine(angle, near, small)
@@ -55,6 +67,21 @@ def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
     xx, yy, zz = b * x * x, b * y * y, b * z * z
     entries = (1 - yy - zz, bxy - az, bxz + ay, bxy + az, 1 - xx - zz, byz - ax, bxz - ay, byz + ax, 1 - xx - yy)
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+
+
+@torch.library.custom_op("headfields::rotation_matrices", mutates_args=())
+def _matrices(axis_angle: Tensor) -> Tensor:
+    """Of (N, 3)."""
+    fits = axis_angle.ndim == 2 and axis_angle.shape[1] == 3
+    require_shapes("rotation_matrices", fits, axis_angle=axis_angle)
+    if not use_warp(axis_angle):
+        return _of_axis_angle(axis_angle)
+    out = axis_angle.new_empty(len(axis_angle), 3, 3)
+    launch("rotations.from_axis_angle", len(axis_angle), axis_angle.detach().contiguous(), out)
+    return out
+
+
+register(_matrices, lambda axis_angle: axis_angle.new_empty(len(axis_angle), 3, 3), _of_axis_angle, rows=(0,))
 
 
 def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool = False) -> Float[Tensor, "*batch 3 3"]:

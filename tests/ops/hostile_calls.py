@@ -114,6 +114,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "splat_excess_backward": (torch.rand(()), torch.ones(()), points[None],
                                   torch.rand(2, n) < 0.5, 0.3, False),
         "ray_length": (lens[1], 20, 35),
+        "rotation_matrices": (points,),
         "splat_colors": (points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_colors_backward": (torch.rand(2, n, 3), points[None], torch.rand(2, n, 4, 3), points[:2]),
         "splat_project": (*gaussians, *lens),

@@ -155,3 +155,16 @@ def test_the_angle_of_a_rotation_is_exact_near_zero_and_pi():
     angles = torch.tensor([0.0, 1e-7, 0.5, math.pi - 1e-6])
     vectors = torch.nn.functional.normalize(random(4, 3).float(), dim=-1) * angles[:, None]
     torch.testing.assert_close(rotation_angle(rotation_matrices(vectors)), angles, atol=1e-9, rtol=2e-7)
+
+
+def test_matrices_of_kernels(device):
+    """Small angles, zero, a half turn and several turns, against the definition in float64."""
+    vectors = torch.randn(4, 9, 3, generator=torch.Generator().manual_seed(0))
+    vectors = vectors * torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.0317, 0.5, 1.0, 3.0, 8.0])[:, None]
+    vectors[0, 0] = torch.tensor([0.0, torch.pi, 0.0])
+    expected = rotation_matrices(vectors.double())
+    torch.testing.assert_close(rotation_matrices(vectors.to(device)).cpu().double(), expected, rtol=0, atol=1e-6)
+    leaf = vectors.to(device).requires_grad_()
+    torch.testing.assert_close(rotation_matrices(leaf).detach().cpu().double(), expected, rtol=0, atol=1e-6)
+    assert rotation_matrices(leaf).requires_grad and rotation_matrices(vectors[:0].to(device)).shape == (0, 9, 3, 3)
+    assert rotation_matrices(torch.full((1, 3), torch.nan, device=device)).isnan().all()
