@@ -20,7 +20,7 @@ from headfields.ops.mesh_topology import unique_edges
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
 from headfields.ops.registration import register
-from headfields.ops.warp_launch import launch_refit, launch_search
+from headfields.ops.warp_launch import launch, launch_refit, launch_search
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ def _closest(
             max_distance, int(fused), face, barycentric, distance,
         )  # fmt: skip
         if fused:
-            nearest = _points_on(face, barycentric, mesh_index, points, vertices, faces)
+            index, indexed = (children.view(-1), 0) if mesh_index is None else (mesh_index, 1)
+            launch(
+                "triangle_points.points_on", n, face, barycentric, index, indexed, points, vertices, faces, nearest
+            )  # fmt: skip
     return face, barycentric, distance, nearest
 
 
@@ -106,20 +109,6 @@ def _closest_shapes(points, *arguments):
     n = points.shape[0] if arguments[-1] else 0  # fused
     face = points.new_empty(points.shape[0], dtype=torch.long)
     return face, points.new_empty(n, 3), points.new_empty(n), points.new_empty(n, 3)
-
-
-def _points_on(
-    face: Tensor, barycentric: Tensor, index: Tensor | None, otherwise: Tensor, vertices: Tensor, faces: Tensor
-) -> Tensor:
-    """Points from barycentric coordinates; `otherwise` where face is -1."""
-    if not faces.shape[0] or not vertices.shape[0]:
-        return otherwise.clone()
-    corner = faces.index_select(0, face.clamp(min=0)).long()
-    if index is not None:
-        corner = corner + index.long()[:, None] * vertices.shape[1]
-    table = vertices.reshape(-1, 3)
-    points = sum(barycentric[:, k, None] * table.index_select(0, corner[:, k]) for k in range(3))
-    return torch.where((face >= 0)[:, None], points, otherwise)
 
 
 @torch.library.custom_op("headfields::raycast", mutates_args=())
