@@ -46,6 +46,7 @@ _SPLATS = {"pixels": PIXELS**2, "entries": 1.25 * 400_000}
 PRESETS: dict[str, dict[str, float]] = {
     "insta": _FIELD,
     "vp360": _FIELD,
+    "monoavatar": {"rays": 2048},
     "gaussian_avatars": {**_SPLATS, "count": 60_000},
     "flash_avatar": {**_SPLATS, "count": 14_000},
     "rgb_avatar": {**_SPLATS, "count": 60_353},
@@ -55,6 +56,8 @@ _BASE: dict[str, float] = {
     "rays": 256, "marched": 4096, "samples": 2048, "frames": 2, "table": 2**13, "pixels": SMALL**2, "entries": 2048,
     "count": 300,
 }  # fmt: skip
+_FEW_RAYS = {"monoavatar": 32}
+"""Rays of presets whose steps take long; each has 128 samples here."""
 _captures: dict[int, Any] = {}
 
 
@@ -108,6 +111,8 @@ def counted(model: str) -> list[Launch]:
     """
     full = PRESETS[model]
     base = {name: _BASE[name] for name in full}
+    if model in _FEW_RAYS:
+        base["rays"] = _FEW_RAYS[model]
     at_base = launches(model, base)
     grown = [[launch.bytes, launch.requested] for launch in at_base]
     for name, size in full.items():
