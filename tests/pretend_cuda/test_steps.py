@@ -26,9 +26,9 @@ matrices were inverted in closed form, where `torch.linalg.inv` waits. A replaye
 is not captured."""
 
 LONG_CEILINGS = {
-    "monoavatar": {"step": (22, 0), "render": (335, 2)},
+    "monoavatar": {"step": (18, 0), "render": (335, 2)},
     "vp360": {"step": (18, 0), "render": (249, 2)},
-    "coarse_to_fine": {"step": (22, 0), "render": (527, 2)},
+    "coarse_to_fine": {"step": (18, 0), "render": (527, 2)},
     "flash_avatar": {"step": (21, 0), "render": (96, 2)},
     "rgb_avatar": {"step": (24, 0), "render": (59, 2)},
 }
