@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.studies import picture
 from benchmarks.studies.figures import FOLDER, all_kept, keep, kept_findings
 from headfields.compare import Study
+from headfields.compare.pace import pace_line
 from headfields.compare.page import bounds_of, ceilings, interval, ordered
 from headfields.compare.study import measure_in
 from headfields.files.atomic import write_text
@@ -113,6 +114,8 @@ def verdicts(found: Mapping[str, Any], _: str = "") -> str:
     known = {capture: ceiling for capture, ceiling in found["noise ceiling"].items() if ceiling}
     if known:
         said.append(f"Noise in the images leaves at most this to an avatar that is right: {ceilings(known)}.")
+    if pace := pace_line(found):
+        said.append(f"**{pace}.**")
     for verdict in ("better", "worse", "equivalent"):
         names = groups.get(verdict)
         if names:

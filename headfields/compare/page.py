@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headfields.compare import charts
+from headfields.compare.pace import pace_line
 from headfields.compare.study import HIGHER, kind_of
 
 COSTS = {
@@ -41,6 +42,7 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         f"{_escape(found['footing']['budget'])} a cell. Primary measure <b>{primary}</b>; every row against "
         f"<b>{_escape(found['baseline'])}</b>.</p>",
         f"<p class=note>Noise ceiling of the captures: {_escape(ceilings(found['noise ceiling']))}.</p>",
+        *(f"<p class=note>{_escape(line)}.</p>" for line in filter(None, [pace_line(found)])),
         _table(found),
         "<p class=note>Differences are over the same captures, seeds and frames, and positive is better, in measures "
         "of which less is better, too (FLIP, LPIPS, errors). The interval is the wider one of "

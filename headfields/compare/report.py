@@ -13,6 +13,7 @@ import torch
 
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare.cells import Cell, chosen_factors, footing, gathered, opened
+from headfields.compare.pace import pace_line, uneven_pace
 from headfields.compare.page import interval, page
 from headfields.compare.statistics import Difference, holm, paired_difference, seeds_needed, verdicts
 from headfields.compare.strata import frames_of
@@ -128,6 +129,7 @@ def findings(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mapping[s
     return {
         "name": study.name, "study": study.data(), "key": study.key(), "baseline": baseline, "primary": study.primary,
         "level": study.level, "margin": study.margin, "rows": rows, "measures": measures, "looks": study.looks,
+        "uneven pace": uneven_pace(study, done),
         "over yaw": yaw_curve(done, study.primary) or yaw_curve(done, study.primary, "test"),
         "curves": {name: mean_curve(runs.values()) for name, runs in done.items()},
     }  # fmt: skip
@@ -301,7 +303,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         difference = row["differences"].get(primary)
         by = "" if difference is None else f", {difference['mean']:+.3f}: {row['verdict']}"
         said.append(f"{name}: {primary} {row['scores'][primary]['mean']:.3f}{by}")
-    return said
+    return [*said, *filter(None, [pace_line(found)])]
 
 
 def latex(found: Mapping[str, Any]) -> str:

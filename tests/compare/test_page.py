@@ -5,7 +5,11 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
+from headfields.compare import Row, Study
 from headfields.compare.charts import curves, dominated, log_ticks, scatter, ticks
+from headfields.compare.pace import uneven_pace
 from headfields.compare.page import page
 
 
@@ -54,6 +58,18 @@ def test_the_page_needs_no_other_file_and_shows_every_row() -> None:
         assert part in text, part
     assert text.index("<td >base") < text.index("<td >fast") < text.index("<td >worse")  # the best first
     HTMLParser().feed(text)
+
+
+def test_seconds_that_were_no_equal_budget_are_told() -> None:
+    study = Study(["ada"], rows={"base": Row(), "busy": Row(), "even": Row()}, seconds=60, baseline="base")
+    steps = {"base": (100, 200), "busy": (50, 60), "even": (49, 102)}
+    done = {
+        name: {("ada", seed): {"cost": {"steps": n}} for seed, n in enumerate(each)} for name, each in steps.items()
+    }
+    assert uneven_pace(study, done) == {"busy": pytest.approx(5 / 3)}
+    assert not uneven_pace(Study(["ada"], rows={"base": Row()}, steps=60, baseline="base"), done)
+    said = found({"base": row(22.0, 0.2)}) | {"uneven pace": {"busy": 5 / 3}}
+    assert "a factor of up to 1.7, and of more than 1.25 in 1 of 1 rows" in page(said, {})
 
 
 def test_charts_gray_what_is_dominated_and_leave_out_what_is_not_finite() -> None:

@@ -19,7 +19,7 @@ import headfields as hf
 from headfields.ops import blur, bound_gaussians, grouped, l1_dssim, splat_excess  # noqa: F401 (they register)
 from headfields.ops import ray_length as _ray_length  # noqa: F401
 from headfields.ops.lazy_adam import lazy_adam_step  # noqa: F401 (registers the operation)
-from headfields.ops.marching_cubes import _crossed_edges  # noqa: F401 (registers the operation)
+from headfields.ops.marching_cubes import _crossed_edges
 from headfields.ops.sparse_system import SymmetricSystem
 
 
@@ -37,6 +37,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
     index, share = torch.randint(-1, 5, (n, 4)), torch.rand(n, 4)
     offsets, samples = torch.tensor([0, 3, 3, n]), torch.rand(n).sort().values
     near, far = torch.full((n,), 0.1), torch.full((n,), 2.0)
+    heights = torch.rand(4, 5, 6)
     occupied, box = torch.rand(4, 5, 6) < 0.5, torch.tensor([[0.0] * 3, [1.0] * 3])
     tree = hf.ops.TriangleBVH(torch.randint(0, vertices, (faces, 3)), torch.rand(2, vertices, 3))
     mesh = torch.randint(0, 2, (n,), dtype=torch.int32)
@@ -96,6 +97,7 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "deformation_gradients_backward": (torch.rand(2, faces, 3, 4), corners, corners[0], triangles, "area",
                                            [True, True]),
         "crossed_edges": (occupied,),
+        "edge_vertices": (heights, torch.tensor(0.5), _crossed_edges(heights < 0.5)[0]),
         "symmetric_eigen": (symmetric,),
         "log_strain": (symmetric,),
         "log_strain_backward": (symmetric[:, 0, 0], symmetric),

@@ -45,12 +45,23 @@ def test_the_whole_page():
     )
 
 
-def test_registered_operations_keep_tangents_or_raise():
-    """Directly, as no public function would call them: dual tensors in each place that may be differentiated."""
+ROUNDED = {("hash_grid_rounded", 2), ("hash_grid_rounded_backward", 3)}
+"""Rounded numbers of a table, whose derivatives are the table's."""
+
+
+def differentiable_calls():
+    """Those of operations that give something; a step of an optimizer changes its arguments."""
     for name, arguments in hostile_calls.valid_calls().items():
         operation = getattr(torch.ops.headfields, name)
+        if not operation.default._schema.is_mutable:
+            yield name, operation, arguments
+
+
+def test_registered_operations_keep_tangents_or_raise():
+    """Directly, as no public function would call them: dual tensors in each place that may be differentiated."""
+    for name, operation, arguments in differentiable_calls():
         for place, argument in enumerate(arguments):
-            if not isinstance(argument, torch.Tensor) or not argument.is_floating_point():
+            if not isinstance(argument, torch.Tensor) or not argument.is_floating_point() or (name, place) in ROUNDED:
                 continue
             with forward_ad.dual_level():
                 duals = list(arguments)
@@ -67,8 +78,7 @@ def test_registered_operations_keep_tangents_or_raise():
 
 
 def test_registered_operations_under_vmap():
-    for name, arguments in hostile_calls.valid_calls().items():
-        operation = getattr(torch.ops.headfields, name)
+    for _, operation, arguments in differentiable_calls():
         place = next(k for k, argument in enumerate(arguments) if isinstance(argument, torch.Tensor))
         dims = tuple(0 if k == place else None for k in range(len(arguments)))
         stacked = [torch.stack([a, a]) if k == place else a for k, a in enumerate(arguments)]
