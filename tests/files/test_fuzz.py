@@ -138,6 +138,7 @@ def test_many_damaged_files(name, tmp_path):
 
 
 NOT_OF_A_USER = {
+    "apps.export.spz.load_spz": "by gsply, an extra; tests/apps/export/test_spz.py breaks it",
     "compare.study.Study.load": "TOML, by tomllib; tests/compare/test_study.py breaks it",
     "compare.study.Study.load_capture": "load_capture",
     "training.opened_run.load_run": "RunFolder.config and load_avatar",

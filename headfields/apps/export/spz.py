@@ -1,5 +1,6 @@
 """Gaussians as `.spz`, Niantic's compressed file, which web viewers and engines read, by the package gsply."""
 
+import gzip
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +17,11 @@ __all__ = ["load_spz", "save_spz"]
 
 _BITS = 16
 """Of a position's fraction: steps of 15 µm within 128 m. gsply's default, 12 bits, has steps of 0.24 mm."""
+
+_HEADER = 16
+"""Bytes before the Gaussians: magic, version, number, degree, bits, flags, zero."""
+_LARGEST = 80
+"""Bytes that no Gaussian exceeds: version 3 takes 20, and 45 more for harmonics of degree 3."""
 
 
 def save_spz(path: Path | str, splats: Splats) -> Path:
@@ -73,6 +79,7 @@ def load_spz(path: Path | str) -> Gaussians:
     """
     path, gsply = Path(path), _gsply("load_spz")
     with reading(path, "Gaussians", where=f"load_spz: {path}"):
+        _check_size(path)
         data = gsply.read_spz(path)
     count = len(data.means)
     harmonics = np.zeros((count, 0, 3), np.float32) if data.shN is None else data.shN.reshape(count, -1, 3)
@@ -85,6 +92,20 @@ def load_spz(path: Path | str) -> Gaussians:
         for name, values in parts.items():
             getattr(gaussians, name).copy_(torch.from_numpy(np.array(values, np.float32)))
     return gaussians
+
+
+def _check_size(path: Path) -> None:
+    """Refuses a file that unpacks to more than its header says: a few kilobytes can hold gigabytes of zeros."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return  # no gzip: gsply says what else it may be
+    with gzip.open(path) as file:
+        header = file.read(_HEADER)
+        room = int.from_bytes(header[8:12], "little") * _LARGEST
+        while room >= 0 and (block := file.read(1 << 20)):
+            room -= len(block)
+    if room < 0:
+        raise ValueError("it unpacks to more than its header's number of Gaussians takes")
 
 
 def _gsply(op: str) -> Any:

@@ -1,11 +1,15 @@
 """Gaussians as `.spz`: what comes back is what went in, within the steps of the format."""
 
+import gzip
+import random
+
 import pytest
 import torch
 
 from headfields.apps.export import spz
 from headfields.networks import Gaussians
 from headfields.records import Splats
+from tests.files.test_fuzz import damage
 
 
 def some(degree: int) -> Splats:
@@ -45,3 +49,27 @@ def test_what_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gsply", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'headfields\[spz\]'"):
         spz.save_spz(tmp_path / "a.spz", some(0))
+
+
+def test_a_damaged_file_is_named(tmp_path) -> None:
+    pytest.importorskip("gsply")
+    whole = spz.save_spz(tmp_path / "a.spz", some(1)).read_bytes()
+    unpacked, path = gzip.decompress(whole), tmp_path / "b.spz"
+    for seed in range(120):
+        chance = random.Random(seed)
+        header, rest = unpacked[:16], unpacked[16:]
+        path.write_bytes(
+            chance.choice([damage(whole, chance), gzip.compress(damage(header, chance) + rest),
+                           gzip.compress(damage(unpacked, chance))])
+        )  # fmt: skip
+        try:
+            read = spz.load_spz(path)
+        except ValueError as error:
+            assert "b.spz" in str(error)
+        else:
+            assert all(bool(parameter.isfinite().all()) for parameter in read.parameters())
+    path.write_bytes(gzip.compress(unpacked + bytes(1 << 24)))
+    with pytest.raises(ValueError, match=r"b\.spz.*unpacks to more"):
+        spz.load_spz(path)
+    with pytest.raises(FileNotFoundError, match=r"c\.spz"):
+        spz.load_spz(tmp_path / "c.spz")
