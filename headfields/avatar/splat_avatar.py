@@ -210,7 +210,7 @@ class SplatAvatar(Composition):
             rest = self.deformer.rest(attached, gaussians.face).means
             posed = self.deformer.pose(attached, gaussians.face, prepared).means
             barycentric = None
-            if self.template_faces is not None:
+            if self.template_faces is not None and any(encoder.needs_faces for encoder in self.encoders):
                 vertices, faces = self.template_faces
                 barycentric = barycentric_on(rest, vertices, faces[gaussians.face])
         count = len(gaussians)

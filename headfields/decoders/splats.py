@@ -94,4 +94,5 @@ class SplatDecoder(Decoder):
         """Offsets (M, ...) by the names of the parameters."""
         rows = self.network(features.own, features.shared, features.index)
         rows = rows.tanh() if self.bounded else rows
-        return {name: self.gains.get(name, 1.0) * rows for name, rows in offsets_of(rows, self.attributes).items()}
+        offsets = offsets_of(rows, self.attributes)
+        return offsets | {name: self.gains[name] * offsets[name] for name in self.gains if name in offsets}

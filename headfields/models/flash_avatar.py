@@ -14,6 +14,7 @@ from headfields.encoders.frame_inputs import FrameParameters
 from headfields.models.preset import expression_width_of, preset
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
+from headfields.ops.rasterize_gaussians import Backend
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 
@@ -34,6 +35,7 @@ def flash_avatar(
     follows: Follows = "similarity",
     bounded: bool = False,
     round_start: bool = False,
+    backend: Backend = "headfields",
 ) -> SplatAvatar:
     """FlashAvatar on a template, assembled from public parts.
 
@@ -62,6 +64,7 @@ def flash_avatar(
         bounded: whether offsets are tanh(x), as in the released code; the base position is then no parameter.
         round_start: whether Gaussians start as balls of opacity 0.1 that touch, as in the released code, and not as
             flat ones of opacity 0.5.
+        backend: whose kernels draw: see `headfields.renderers.SplatRenderer`.
 
     Source: FlashAvatar, sections 3.2 and 3.3; its released code (github.com/USTC3DV/FlashAvatar-code),
     src/deform_model.py and scene/gaussian_model.py: 120 numbers of the frame, expression 100, jaw 6, eyes 12, lids 2.
@@ -83,7 +86,7 @@ def flash_avatar(
     return SplatAvatar(
         gaussians=gaussians,
         deformer=deformer,
-        renderer=SplatRenderer(),
+        renderer=SplatRenderer(backend=backend),
         encoder=Frequency(bands),
         condition=driven_by,
         decoder=decoder,

@@ -9,6 +9,7 @@ from headfields.deformers import TriangleBinding
 from headfields.models.preset import preset
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
+from headfields.ops.rasterize_gaussians import Backend
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 
@@ -26,6 +27,7 @@ def gaussian_avatars(
     share_above: float = 0.5,
     antialiased: bool = False,
     low_pass: float = 0.15,
+    backend: Backend = "headfields",
 ) -> SplatAvatar:
     """GaussianAvatars on a template, assembled from public parts.
 
@@ -44,12 +46,13 @@ def gaussian_avatars(
         hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes
             (`headfields.data.matter.matter_extent`).
         share_above: share of the Gaussians that start there, if there is a height.
-        antialiased, low_pass: see `headfields.renderers.SplatRenderer`. The paper's low-pass is 3DGS's, 0.3 pixels².
+        antialiased, low_pass, backend: see `headfields.renderers.SplatRenderer`. The paper's low-pass is 3DGS's,
+            0.3 pixels².
 
     Source: GaussianAvatars, section 3.2. `headfields train` has its losses and learning rates.
     """
     deformer = TriangleBinding(template.canonical_vertices, template.faces)
-    renderer = SplatRenderer(antialiased, low_pass=low_pass)
+    renderer = SplatRenderer(antialiased, low_pass=low_pass, backend=backend)
     if count is None:
         gaussians = Gaussians(len(template.faces), degree, degree_every=degree_every)
         gaussians.face.copy_(torch.arange(len(gaussians)))

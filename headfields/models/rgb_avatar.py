@@ -10,6 +10,7 @@ from headfields.models.preset import expression_width_of, preset
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.surface_splats import may_have_hair, surface_splats
+from headfields.ops.rasterize_gaussians import Backend
 from headfields.records import Template
 from headfields.renderers import SplatRenderer
 
@@ -33,6 +34,7 @@ def rgb_avatar(
     blend_from: int = 0,
     scale: float | None = None,
     opacity: float = 0.5,
+    backend: Backend = "headfields",
 ) -> SplatAvatar:
     """RGBAvatar on a template, assembled from public parts.
 
@@ -60,6 +62,7 @@ def rgb_avatar(
         blend_from: step of training from which shapes mix; the released code's is 3,000 images.
         scale, opacity: standard deviation in meters, of balls, and opacity of Gaussians at the start; the released
             code's are 0.0008 (0.8 mm) and 0.5. None: flat ones that cover the surface.
+        backend: whose kernels draw: see `headfields.renderers.SplatRenderer`.
 
     Source: RGBAvatar, section 3; its released code (github.com/gapszju/RGBAvatar): dataset/flame_dataset.py for what
     drives the network (expression 100, neck, jaw and eyes 6 each, lids 2, translation 3: 129 numbers; the translation
@@ -84,7 +87,7 @@ def rgb_avatar(
     return SplatAvatar(
         gaussians=gaussians,
         deformer=deformer,
-        renderer=SplatRenderer(),
+        renderer=SplatRenderer(backend=backend),
         blendshapes=BlendCoefficients(driven_by, joints, blendshapes, hidden, rotations="6d", centered=centered),
         template=template,
     )

@@ -144,13 +144,16 @@ class Gaussians(Part):
         unknown = [name for name in offsets if name not in WIDTHS]
         if unknown:
             raise ValueError(f"Gaussians: offsets of {unknown}; expected some of {', '.join(WIDTHS)}")
+        own = {name: getattr(self, name) for name in (*WIDTHS, "harmonics")}
+        if any(offset.ndim > own[name].ndim and len(offset) == 1 for name, offset in offsets.items()):
+            own = {name: value[None] for name, value in own.items()}  # a view's gradient adds up nothing
         position, log_scale, quaternion, opacity, color = (
-            getattr(self, name) + offsets[name] if name in offsets else getattr(self, name) for name in WIDTHS
+            own[name] + offsets[name] if name in offsets else own[name] for name in WIDTHS
         )
         harmonics = color[..., None, :]
-        further = self.harmonics[:, : self._learned] if self.training else self.harmonics
-        if further.shape[1]:
-            rest = further.expand(*color.shape[:-1], *further.shape[1:])
+        further = own["harmonics"][..., : self._learned, :] if self.training else own["harmonics"]
+        if further.shape[-2]:
+            rest = further.expand(*color.shape[:-1], *further.shape[-2:])
             harmonics = torch.cat([harmonics, rest], dim=-2)
         batch = max((part.shape[:-2] for part in (position, log_scale, quaternion, color)), key=len)
         batch = max(batch, opacity.shape[:-1], key=len)
