@@ -63,7 +63,7 @@ def export(
         gaussians: Write the avatar's Gaussians rather than a mesh or pictures.
         space: Gaussians posed as in the frame, or canonical.
         arkit: JSON of ARKit's 52 blendshapes by the head's own expressions and joints (docs/export.md); {} where its
-            expressions have ARKit's names already.
+            expressions have ARKit's names already. Of a page: what faces that come in live move.
         in_place: Leave out the head's motion before the camera. Give it for captures of several cameras.
         fps: Frames per second of the motion.
         texture: Side of the texture, in texels; 0 leaves it out. If not given, four times the side of the capture's
@@ -93,7 +93,7 @@ def export(
     kind = "page" if ending == ".html" else kind
     unused = set(_UNUSED[kind])
     if kind != "mesh" and not is_face(motion):
-        unused |= {"arkit", "fps"} if kind == "gaussians" else {"arkit"}
+        unused |= {"gaussians": {"arkit", "fps"}, "page": set()}.get(kind, {"arkit"})
     refuse_unused(export, given, unused, f"for {kind} ({out.name})")
     if kind == "mesh" and motion is None:
         refuse_unused(export, given, ("frames", "limit", "fps", "in_place"), "without --motion")
@@ -103,7 +103,7 @@ def export(
         refuse_unused(export, given, ("fps",), "for single pictures")
     opened = _Source(source, capture, memory, device, arkit, fps)
     if kind == "page":
-        _export_page(opened, out, motion, frames, in_place, fps, limit)
+        _export_page(opened, out, motion, frames, arkit, in_place, fps, limit)
     elif kind == "gaussians":
         _export_gaussians(opened, out, motion, frames, space, limit)
     elif kind == "mesh":
@@ -298,10 +298,12 @@ def _export_gaussians(
 
 
 def _export_page(
-    source: _Source, out: Path, motion: Path | None, frames: str | None, in_place: bool, fps: int, limit: int | None
-) -> None:
+    source: _Source, out: Path, motion: Path | None, frames: str | None, arkit: Path | None, in_place: bool, fps: int,
+    limit: int | None,
+) -> None:  # fmt: skip
     from tqdm import tqdm
 
+    from headfields.apps.export.arkit import read_mapping
     from headfields.avatar.splat_avatar import SplatAvatar
     from headfields.records import Camera, HeadState
     from headfields.viz.page.rigs import capture_rig
@@ -312,6 +314,7 @@ def _export_page(
             f"{source.path} holds an avatar of a field of rays, and a page draws Gaussians; first `headfields distill "
             f"{source.path} --out FAST`, then `headfields export FAST --out {out}`"
         )
+    mapping = None if arkit is None else read_mapping(arkit)
     chosen = _frames(source.driver(motion), frames, limit)
     rig = capture_rig(source.capture)
     print(f"the mesh is fitted within {1e3 * rig.error:.2f} mm, root mean square", file=sys.stderr)
@@ -320,7 +323,7 @@ def _export_page(
     camera = Camera.cat(list(cameras))
     written = avatar.to_html(
         out, HeadState.cat(list(states)), rig, camera=camera[0] if in_place else camera, fps=fps,
-        title=source.path.resolve().name.replace("_", " "),
+        title=source.path.resolve().name.replace("_", " "), arkit=mapping,
     )  # fmt: skip
     print(f"{written}: {len(avatar.gaussians)} Gaussians, {len(chosen)} frames, {written.stat().st_size / 1e6:.1f} MB")
 

@@ -15,7 +15,7 @@ from headfields.files.reading import file_bytes, reading
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
 
-__all__ = ["ARKIT_NAMES", "arkit_rig", "part_of_recipe", "read_mapping"]
+__all__ = ["ARKIT_NAMES", "arkit_rig", "check_names", "part_of_recipe", "read_mapping"]
 
 Mapping52 = Mapping[str, Mapping[str, Any]]
 
@@ -25,7 +25,7 @@ def read_mapping(path: Path | str) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON object of objects.
+        ValueError: it is no JSON object of objects, or has a name that is none of ARKit's.
     """
     where = f"read_mapping: {path}"
     with reading(path, "a mapping to ARKit's blendshapes", where=where):
@@ -35,7 +35,17 @@ def read_mapping(path: Path | str) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{where} is no JSON: {error}") from error
         if not isinstance(mapping, dict) or not all(isinstance(value, dict) for value in mapping.values()):
             raise ValueError(f'{where}: expected an object of objects, as {{"jawOpen": {{"pose:jaw": [0.3, 0, 0]}}}}')
+        check_names(mapping, where)
         return mapping
+
+
+def check_names(mapping: Mapping52, where: str) -> None:
+    """Raises ValueError, which begins with `where`, if a name is none of ARKit's."""
+    unknown = [name for name in mapping if name not in ARKIT_NAMES]
+    if unknown:
+        raise ValueError(
+            f"{where} has {', '.join(unknown)}, which ARKit has not; its names are {', '.join(ARKIT_NAMES)}"
+        )
 
 
 def arkit_rig(rig: RiggedMesh, mapping: Mapping52) -> RiggedMesh:
@@ -54,11 +64,7 @@ def arkit_rig(rig: RiggedMesh, mapping: Mapping52) -> RiggedMesh:
         ValueError: a name is none of ARKit's, of the rig's targets or of its joints; or a weight is no number.
     """
     where = "arkit_rig: mapping"
-    unknown = [name for name in mapping if name not in ARKIT_NAMES]
-    if unknown:
-        raise ValueError(
-            f"{where} has {', '.join(unknown)}, which ARKit has not; its names are {', '.join(ARKIT_NAMES)}"
-        )
+    check_names(mapping, where)
     own = {name.lower(): name for name in rig.target_names}
     targets = []
     for name in ARKIT_NAMES:

@@ -4,6 +4,8 @@
 
 const HERE = ["127.0.0.1", "localhost", "[::1]"]; // this machine's names: the page listens to no other
 
+const TURNS_EYES = 0.1; // radians; less moves lids alone, as headfields/apps/driving/face_driver.py has it
+
 const live = {
   socket: null,
   taken: 0,
@@ -14,12 +16,20 @@ const live = {
     $("live").hidden = false;
     const own = new Map(info.names.map((name, index) => [this.plain(name), index]));
     const sided = (name) => [own.get(name + "left"), own.get(name + "right")];
-    this.columns = (written) => {
+    const mapped = new Map(Object.entries(info.face).map(([name, moves]) => [this.plain(name), moves]));
+    // Places in a row of parameters and what a weight of 1 adds there: by the mapping, or of shapes of the same name.
+    this.moves = (written) => {
       const name = this.plain(written);
-      if (own.has(name)) return [own.get(name)];
-      return sided(name).includes(undefined) ? [] : sided(name); // once in ARKit, once a side in the head
+      if (mapped.has(name)) return mapped.get(name);
+      if (own.has(name)) return [[own.get(name), 1]];
+      return sided(name).includes(undefined) ? [] : sided(name).map((at) => [at, 1]); // once in ARKit, a side each here
     };
-    this.looks = [...own.keys()].some((name) => name.startsWith("eyelook"));
+    const eyes = ["left_eye", "right_eye"].map((joint) => layout.starts.pose + 3 * info.joints[joint]);
+    const ofEye = ([at]) => eyes.some((start) => at >= start && at < start + 3);
+    const turnsEyes = (moves) => Math.hypot(...moves.filter(ofEye).map(([, turn]) => turn)) > TURNS_EYES;
+    this.looks =
+      [...own.keys()].some((name) => name.startsWith("eyelook") && !mapped.has(name)) ||
+      [...mapped].some(([name, moves]) => name.startsWith("eyelook") && turnsEyes(moves));
     $("live").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.socket) this.socket.close();
@@ -88,7 +98,7 @@ const live = {
     for (const [name, weight] of Object.entries(shapes)) {
       number(weight, 2);
       if (weight && name.toLowerCase().startsWith("eyelook")) looks = true;
-      for (const column of this.columns(name)) values[column] = weight;
+      for (const [at, amount] of this.moves(name)) values[at] += weight * amount;
     }
     for (const [part, joint] of [["head", "neck"], ["jaw", "jaw"], ["left_eye", "left_eye"], ["right_eye", "right_eye"]]) {
       if (!turns[part]) continue;
@@ -96,7 +106,7 @@ const live = {
       turns[part].forEach((x) => number(x, 2 * Math.PI));
       // Weights of looks and turns of the eyes say the same, and would count twice.
       if (!(joint in info.joints) || (joint.endsWith("eye") && this.looks && looks)) continue;
-      values.set(turns[part], layout.starts.pose + 3 * info.joints[joint]);
+      turns[part].forEach((x, axis) => (values[layout.starts.pose + 3 * info.joints[joint] + axis] += x));
     }
   },
 };

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from headfields.records import Camera, HeadState
 from headfields.records.display import Displayed
 from headfields.records.head_rig import HeadRig
 from headfields.viz.mesh import view_camera
+from headfields.viz.page.face_mapping import face_mapping
 from headfields.viz.page.model import check_avatar, describe_avatar
 from headfields.viz.page.packing import Packer
 from headfields.viz.page.rigs import MOTION, capture_rig, exact_rig, fitted_rig, with_motion
@@ -59,6 +61,7 @@ def page_html(
     fps: float | int = 25,
     title: str = "Head avatar",
     about: str | None = None,
+    arkit: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """One HTML page that poses and draws an avatar in the browser, without a server and without a network.
 
@@ -74,6 +77,8 @@ def page_html(
         fps: frames per second of the motion.
         title: heading of the page.
         about: a line below it; what the page holds if None.
+        arkit: for faces that come in live, what a weight of ARKit's name moves on a head without a shape of that name:
+            a mapping as `headfields arkit` writes it (`headfields.apps.export.arkit.read_mapping`).
 
     Returns:
         The page.
@@ -81,7 +86,7 @@ def page_html(
     Raises:
         TypeError: the avatar is a field of rays, or has a part that a page cannot compute; the message says which.
         ValueError: the head has another number of vertices than the avatar's mesh, there are neither one nor T
-            cameras, or fps is not positive.
+            cameras, fps is not positive, or `arkit` names what the head lacks.
     """
     check_avatar(avatar)
     if not 0 < fps < math.inf:
@@ -124,11 +129,13 @@ def page_html(
     codes = {name: len(shapes) for name, shapes in rig.codes.items()}
     codes |= {name: state.codes[name].shape[1] for name in avatar.needs if name in state.codes}
     clip = _clip(state, parts, codes)
+    joints = _joints(rig, parts["pose"] // 3)
     described: dict[str, Any] = {
         "title": title, "about": about if about is not None else _about(avatar, rig, len(state)),
         "avatar": describe_avatar(avatar, packer), "rig": _rig(rig, packer),
         "parameters": {**parts, "codes": codes}, "names": list(rig.expression_names),
-        "sliders": _sliders(rig, clip, parts, codes), "joints": _joints(rig, parts["pose"] // 3),
+        "sliders": _sliders(rig, clip, parts, codes), "joints": joints,
+        "face": face_mapping(arkit or {}, rig, joints),
         "neutral": _neutral(clip, parts, codes, rig).tolist(),
         "clip": {"frames": len(clip) if clip.shape[1] else 0, "fps": float(fps)},
         "camera": {

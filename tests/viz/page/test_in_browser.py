@@ -220,7 +220,11 @@ def test_a_stream_moves_the_head_when_the_user_asks(browser, tiny_head, tmp_path
         return browser.execute_async_script("const done = arguments[0];" + wait)
 
     avatar = varied_avatar("gaussian_avatars", tiny_head, 200)
-    path = avatar.to_html(tmp_path / "head.html", moving_states(tiny_head, 2), tiny_head)
+    arkit = {
+        "mouthPucker": {"expression_003": 0.5, "pose:jaw": [0.2, 0, 0]},
+        "eyeLookUpLeft": {"pose:left_eye": [-0.5, 0, 0]},
+    }
+    path = avatar.to_html(tmp_path / "head.html", moving_states(tiny_head, 2), tiny_head, arkit=arkit)
     browser.set_window_size(1000, 850)
     online(True)
     try:
@@ -240,6 +244,18 @@ def test_a_stream_moves_the_head_when_the_user_asks(browser, tiny_head, tmp_path
             until("live.taken === 1")
             jaw = browser.execute_script("return show.values[layout.starts.pose + 3 * info.joints.jaw]")
             assert jaw == pytest.approx(0.3, abs=1e-6) and server.refused == 0
+            server.send_frame(motion_of_message(
+                '{"time": 1, "shapes": {"mouthPucker": 0.5, "eyeLookUpLeft": 1}, "jaw": [0.3, 0, 0],'
+                ' "left_eye": [0.2, 0.1, 0], "right_eye": [0.2, 0.1, 0]}'
+            ))  # fmt: skip
+            until("live.taken === 2")
+            values = browser.execute_script("return Array.from(show.values)")
+            joint = browser.execute_script("return layout.starts.pose"), tiny_head.joints
+            assert values[3] == pytest.approx(0.25, abs=1e-6)
+            places = {part: joint[0] + 3 * joint[1][part] for part in ("jaw", "left_eye", "right_eye")}
+            assert values[places["jaw"]] == pytest.approx(0.4, abs=1e-6)  # 0.5 of the mapping's, and the frame's own
+            assert values[places["left_eye"]] == pytest.approx(-0.5, abs=1e-6)  # once: the look says what the turn says
+            assert values[places["right_eye"]] == pytest.approx(0, abs=1e-6)
     finally:
         online(False)
     until("live.socket === null")
