@@ -6,6 +6,8 @@ registered operations, and its definition in plain PyTorch (`reference/`). Annot
 `List` from `typing`: PyTorch 2.6 reads no others.
 """
 
+import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,10 +39,28 @@ def register(
         setup: in place of `keep`, what keeps something else, from `ctx`, the arguments and the results.
         rows, remedy, elementwise: see `define_transforms`.
     """
+    _import_dynamo_late(operation)
     operation.register_fake(shapes)
     if derivative is not None:
         operation.register_autograd(derivative, setup_context=setup or _keeping(operation, keep))
     define_transforms(operation, plain, rows, remedy, elementwise)
+
+
+def _import_dynamo_late(operation: Any) -> None:
+    """Calls a body as it is until something has imported `torch._dynamo`.
+
+    PyTorch keeps the compiler away from bodies by what imports it: two seconds at the first operation of a program that
+    compiles nothing. Before that import there is nothing to keep away.
+    """
+    bodies = getattr(operation, "_backend_fns", None)  # PyTorch's own, of 2.6 to 2.13 at least
+    if bodies is None or set(bodies) != {None}:
+        return
+    guarded, body = bodies[None], operation._init_fn
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return (guarded if "torch._dynamo" in sys.modules else body)(*arguments, **named)
+
+    bodies[None] = functools.wraps(body)(call)
 
 
 def like(*places: int) -> Callable[..., Any]:
