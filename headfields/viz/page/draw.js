@@ -117,6 +117,20 @@ class Painter {
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 
+  // Resolves when what was asked for has been drawn. Drivers take work ahead: pictures would show what was set long ago.
+  drawn() {
+    const { gl } = this, fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    return new Promise((done) => {
+      const look = () => {
+        if (!gl.isContextLost() && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) return setTimeout(look, 1);
+        gl.deleteSync(fence);
+        done();
+      };
+      setTimeout(look, 0); // its state changes between tasks alone
+    });
+  }
+
   // The picture, rows from the top, RGBA of 8 bits.
   read() {
     const { gl, canvas } = this, { width, height } = canvas, bytes = new Uint8Array(4 * width * height);

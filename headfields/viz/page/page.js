@@ -58,14 +58,15 @@ class Show {
     this.stateDirty = false;
   }
 
-  finish({ splats, spent }) {
+  async finish({ splats, spent }) {
     this.painter.draw(splats, this.camera.width, this.camera.height, this.background);
     this.spent = { pose: spent.pose || this.spent.pose, project: spent.project };
-    this.busy = false;
     if (canvas.hidden) {
       canvas.hidden = false;
       $("poster").hidden = true;
     }
+    await this.painter.drawn();
+    this.busy = false;
     if (this.wanted) this.request();
     else for (const done of this.waiting.splice(0)) done();
   }

@@ -200,6 +200,7 @@ def test_without_webgl_there_is_the_picture_and_a_sentence(browser, tiny_head, t
         poster = browser.find_element("id", "poster")
         assert poster.is_displayed() and int(poster.get_property("naturalWidth")) > 100
         assert not browser.find_element("id", "view").is_displayed()
+        assert all("this one has none" in line for line in complaints(browser))
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
