@@ -357,10 +357,12 @@ class Deformer(Part):
         follows_head: False if canonical space has the axes of posed space, whatever the head does: a head that turns
             together with its camera is then another picture, and belongs in one frame (`load_capture(head_frame=)`),
             of which `Trainer` warns.
+        moves_points: False if points stay where they are, and only which rays and points count is decided.
     """
 
     poses: bool = False
     follows_head: bool = True
+    moves_points: bool = True
     ambient_width: int = 0
     gives_faces: bool = False
     face_count: int | None = None

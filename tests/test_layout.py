@@ -123,6 +123,13 @@ def test_no_exported_name_means_two_things() -> None:
     assert not {name: list(where.values()) for name, where in meanings.items() if len(where) > 1}
 
 
+def test_the_sanitizers_tests_exist() -> None:
+    text = (ROOT / "csrc" / "sanitizers" / "run.py").read_text()
+    names = ast.literal_eval(text.partition("TESTS = ")[2].partition("]")[0] + "]")
+    missing = [name for name in names if not (ROOT / "tests" / "ops" / f"test_{name}.py").is_file()]
+    assert len(names) > 10 and not missing
+
+
 def test_no_run_folder_is_in_the_root() -> None:
     """A command that is tried from the root leaves its run there, and `git add` would take it."""
     runs = [path.parent.name for path in ROOT.glob("*/config.json")]

@@ -17,8 +17,8 @@ HERE = Path(__file__).resolve().parent
 # Must be in the process before Python is; and with them libstdc++, whose __cxa_throw they look for when they start.
 RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}
 TESTS = ["closest_triangle", "ray_mesh", "hash_grid", "spherical_harmonics", "compositing", "sampling", "occupancy",
-         "mlp", "softplus", "blended_map", "nearest_vertices", "interpolate_rows", "marching_cubes", "splat",
-         "bound_gaussians", "blur", "native_threads", "hostile_calls"]  # fmt: skip
+         "mlp", "softplus", "blended_map", "nearest_vertices", "interpolate_rows", "marching_cubes",
+         "rasterize_gaussians", "bound_gaussians", "blur", "native_threads", "hostile_calls"]  # fmt: skip
 # Warp compiles code at run time, which no sanitizer knows; torch.compile starts processes; the instruction sets are
 # what stress.cpp goes through.
 LEFT_OUT = "warp or cuda or compile or builders"

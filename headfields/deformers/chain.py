@@ -39,7 +39,10 @@ class Chain(Deformer):
         self.deformers = nn.ModuleList(deformers)
         self.poses = all(deformer.poses for deformer in deformers)
         self.ambient_width = sum(deformer.ambient_width for deformer in deformers)
-        self.follows_head = any(deformer.follows_head for deformer in deformers)
+        self.moves_points = any(deformer.moves_points for deformer in deformers)
+        # What moves points before one that follows the head does so along the axes of posed space.
+        first = next((deformer for deformer in deformers if deformer.follows_head or deformer.moves_points), None)
+        self.follows_head = first is not None and first.follows_head
         self.corrects = any(deformer.corrects for deformer in deformers)
         giving = [deformer for deformer in deformers if deformer.gives_faces]
         self.gives_faces = bool(giving)

@@ -62,6 +62,7 @@ class HyperDeformer(Deformer):
     """
 
     gives_faces = False
+    follows_head = False
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class NearSurface(MeshDeformer):
     choice.
     """
 
-    follows_head = False
+    follows_head = moves_points = False
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class Static(Deformer):
     """
 
     box: Tensor
-    follows_head = False
+    follows_head = moves_points = False
 
     def __init__(self, box: Float[Tensor, "2 3"]) -> None:
         super().__init__()

@@ -87,6 +87,7 @@ class UVDisplacementFeatures(VertexSource):
         self.unit = float(unit)
         self.rasterizer = _rasterizer(name, template, resolution, padding)
         self.register_buffer("neutral", vertices.detach().clone(), persistent=False)
+        self.follows_head = rigid is not None
         self.register_buffer(
             "rigid", None if rigid is None else _spanning(name, rigid, vertices).clone(), persistent=False
         )

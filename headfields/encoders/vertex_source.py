@@ -41,10 +41,13 @@ class VertexSource(Part):
         width: number of features per vertex.
         needs: the fields of `HeadState` (or names of codes) that the source reads.
         vertex_count: V, the number of rows of features: of the states' vertices, unless `anchors` gives others.
+        follows_head: False if a head that turns together with its camera has other features, as for a deformer
+            (`headfields.Deformer`).
     """
 
     width: int
     vertex_count: int
+    follows_head: bool = True
 
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
         """Features of each vertex of each frame; B = 0 is legal.

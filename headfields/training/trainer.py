@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headfields.data.head_frame import motion_in_vertices
 from headfields.data.live import LiveCapture
+from headfields.encoders.vertex_source import VertexSource
 from headfields.losses.base import Loss, check_positive
 from headfields.losses.function import as_losses
 from headfields.losses.surface import DepthPrior
@@ -590,16 +591,18 @@ class Trainer:
             )
 
     def _warn_of_motion(self, frames: Tensor) -> None:
-        """A part whose space does not follow the head learns each of its poses as another head."""
-        deformer = getattr(self.avatar, "deformer", None)
-        if deformer is None or deformer.follows_head or getattr(self.capture, "head_frame", None) is not None:
+        """A part that does not follow the head learns each of its poses as another head."""
+        parts = [getattr(self.avatar, "deformer", None)]
+        parts += [part for part in self.avatar.modules() if isinstance(part, VertexSource)]
+        still = [type(part).__name__ for part in parts if part is not None and not part.follows_head]
+        if not still or getattr(self.capture, "head_frame", None) is not None:
             return
         motion = motion_in_vertices(self.capture, frames.tolist())
         if not motion.is_still:
+            names = f"{' and '.join(still)} {'does' if len(still) == 1 else 'do'} not follow it"
             warn(
-                f"Trainer: the head moves by {motion} in the vertices of capture {self.capture.name!r}, and "
-                f"{type(deformer).__name__} does not follow it: load_capture(..., head_frame='normalize') moves the "
-                "head's motion into the cameras"
+                f"Trainer: the head moves by {motion} in the vertices of capture {self.capture.name!r}, and {names}: "
+                "load_capture(..., head_frame='normalize') moves the head's motion into the cameras"
             )
 
     def _record_limits(self, limits: Mapping[str, Any], **further: Any) -> None:

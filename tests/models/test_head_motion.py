@@ -5,7 +5,7 @@ import torch
 
 import headfields as hf
 from headfields.data.head_frame import motion_in_vertices
-from headfields.deformers import Blendfield, Chain, NearSurface, Static, SurfaceCanonicalizer
+from headfields.deformers import Blendfield, Chain, HyperDeformer, NearSurface, Static, SurfaceCanonicalizer
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.ops.rotations import rotation_matrices
 from headfields.records import HeadState
@@ -14,6 +14,17 @@ from tests.training.ball import BallCapture
 
 SPLATS = {"count": 80}
 NO_BORDER = TEMPLATE.replace(regions=TEMPLATE.regions | {"mouth": torch.ones_like(TEMPLATE.regions["mouth"])})
+
+
+def displaced_first() -> hf.Avatar:
+    """INSTA behind a blendfield that moves posed points."""
+    surface = SurfaceCanonicalizer(VERTICES, FACES)
+    blend = Blendfield(surface.bounds(), BlendCoefficients({"expression": 3}, fields=2), scale=5e-4)
+    for parameter in blend.parameters():
+        torch.nn.init.normal_(parameter)
+    return hf.models.insta(TEMPLATE, 3, **SMALL).replace(deformer=Chain(NearSurface(VERTICES, FACES), blend, surface))
+
+
 MAKERS = {
     "insta": lambda: hf.models.insta(TEMPLATE, 3, **SMALL),
     "insta without a border": lambda: hf.models.insta(NO_BORDER, 3, **SMALL),
@@ -21,6 +32,7 @@ MAKERS = {
     "monoavatar": lambda: hf.models.monoavatar(TEMPLATE, frames=2, sizes="cpu-0.3"),
     "gaussian_avatars": lambda: hf.models.gaussian_avatars(TEMPLATE, **SPLATS),
     "flash_avatar": lambda: hf.models.flash_avatar(TEMPLATE, expression_width=3, **SPLATS),
+    "moved before its surface": displaced_first,
     "rgb_avatar": lambda: hf.models.rgb_avatar(TEMPLATE, expression_width=3, **SPLATS),
 }
 
@@ -53,8 +65,11 @@ def test_moved_with_its_camera(name: str) -> None:
 def test_deformers_say_whether_they_follow() -> None:
     surface, near = SurfaceCanonicalizer(VERTICES, FACES), NearSurface(VERTICES, FACES)
     blend = Blendfield(surface.bounds(), BlendCoefficients({"expression": 3}, fields=2))
-    assert surface.follows_head and Chain(surface, blend).follows_head
-    assert not (near.follows_head or blend.follows_head or Static(surface.bounds()).follows_head)
+    static = Static(surface.bounds())
+    assert surface.follows_head and Chain(surface, blend).follows_head and Chain(static, near, surface).follows_head
+    assert not (near.follows_head or blend.follows_head or static.follows_head or HyperDeformer.follows_head)
+    assert not (Chain(blend, surface).follows_head or Chain(near, static).follows_head or Chain(near).moves_points)
+    assert not Chain(Chain(near, blend), surface).follows_head, "moved along the axes of posed space before"
 
 
 def test_the_trainer_warns_of_a_head_that_the_avatar_does_not_follow() -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -46,10 +46,20 @@ _WIDEST = 8.0
 """Width of a picture relative to its height, at most: a message of a browser can ask for any."""
 
 
+_FASTEST, _LONGEST = 60, 20
+"""Frames a second, and seconds of a turntable, at most."""
+
+
 def _within(value: Any, low: float | int, high: float | int, usual: float | int) -> float:
     """A number of a browser's message, within its bounds; `usual` if it is none."""
     number = float(value)
     return float(min(max(number, low), high) if math.isfinite(number) else usual)
+
+
+def _among(value: Any, choices: Iterable[Any]) -> Any:
+    """What a browser's message chooses; the first of the choices if it is none of them."""
+    known = list(choices)
+    return value if value in known else known[0]
 
 
 def _who_connects(host: str) -> str:
@@ -204,10 +214,10 @@ class Viewer:
             motion = gui.add_dropdown("motion", names, initial_value=names[0])
             frame = gui.add_slider("frame", 0, max(self._motion.count - 1, 1), 1, 0, disabled=self._motion.count < 2)
             play = gui.add_checkbox("play", False, disabled=all(each.count < 2 for each in scene.motions.values()))
-            rate = gui.add_slider("frames a second", 1, 60, 1, PLAYED)
+            rate = gui.add_slider("frames a second", 1, _FASTEST, 1, PLAYED)
         self._handles |= {"motion": motion, "frame": frame, "play": play, "rate": rate}
         motion.on_update(lambda _: self._set_motion(motion.value))
-        frame.on_update(lambda _: self._set_frame(int(frame.value)))
+        frame.on_update(lambda _: self._set_frame(frame.value))
         with gui.add_folder("Show"):
             for layer in scene.layers:
                 box = gui.add_checkbox(layer, layer in self.view.layers)
@@ -215,17 +225,16 @@ class Viewer:
                 self._handles[f"layer {layer}"] = box
             looks = [look for look in LOOKS if look != "nearest triangle" or scene.faces is not None]
             look = gui.add_dropdown("look", looks, initial_value=looks[0])
-            look.on_update(lambda _: self.set(look=look.value))
+            look.on_update(lambda _: self.set(look=_among(look.value, looks)))
             self._handles["look"] = look
             if self._has_gaussians:
-                drawing = gui.add_dropdown(
-                    "gaussians by", get_args(GaussianDrawing), initial_value=self.gaussians.setting
-                )
-                drawing.on_update(lambda _: self._set_gaussians(drawing.value))
+                drawings = get_args(GaussianDrawing)
+                drawing = gui.add_dropdown("gaussians by", drawings, initial_value=self.gaussians.setting)
+                drawing.on_update(lambda _: self._set_gaussians(_among(drawing.value, drawings)))
                 self._handles["gaussians"] = drawing
             if scene.canonical is not None:
                 canonical = gui.add_checkbox("canonical space", False)
-                canonical.on_update(lambda _: self.set(canonical=canonical.value))
+                canonical.on_update(lambda _: self.set(canonical=bool(canonical.value)))
                 self._handles["canonical"] = canonical
         self._build_sliders()
         if scene.capture is not None:
@@ -242,9 +251,12 @@ class Viewer:
             shot = gui.add_button("screenshot")
             shot.on_click(lambda event: self._save_screenshot(event.client))
             path = gui.add_dropdown("video of", ["the motion", "a turntable"], initial_value="a turntable")
-            seconds = gui.add_slider("turntable, seconds", 1, 20, 1, 4)
+            seconds = gui.add_slider("turntable, seconds", 1, _LONGEST, 1, 4)
             record = gui.add_button("video")
-            record.on_click(lambda event: self._save_video(event.client, path.value, seconds.value))
+            paths = get_args(CameraPath)
+            record.on_click(lambda event: self._save_video(
+                event.client, _among(path.value, paths), _within(seconds.value, 1, _LONGEST, 4)
+            ))  # fmt: skip
         self._handles |= {"screenshot": shot, "path": path, "seconds": seconds, "video": record}
 
     def _build_sliders(self) -> None:
@@ -258,7 +270,7 @@ class Viewer:
                     label = f"{control.name} {control.unit}".strip()
                     step = (control.high - control.low) / 200 or 0.01
                     slider = gui.add_slider(label, control.low, control.high, step, 0.0)
-                    slider.on_update(self._slider_callback(control.name, slider))
+                    slider.on_update(self._slider_callback(control, slider))
                     self._handles[f"slider {control.name}"] = slider
         if groups:
             reset = gui.add_button("sliders to 0")
@@ -272,9 +284,10 @@ class Viewer:
 
         return changed
 
-    def _slider_callback(self, name: str, slider: Any) -> Callable[[Any], None]:
+    def _slider_callback(self, control: Control, slider: Any) -> Callable[[Any], None]:
         def changed(_: Any) -> None:
-            self.set(values={**self.view.values, name: float(slider.value)})
+            value = _within(slider.value, control.low, control.high, 0.0)
+            self.set(values={**self.view.values, control.name: value})
 
         return changed
 
@@ -288,11 +301,13 @@ class Viewer:
     def _motion(self) -> Any:
         return self.scene.motions[self.view.motion]
 
-    def _set_frame(self, frame: int) -> None:
+    def _set_frame(self, value: Any) -> None:
+        frame = int(_within(value, 0, max(self._motion.count - 1, 0), 0))
         if frame != self.view.frame:  # else the program moved the scrubber
             self.set(frame=frame)
 
-    def _set_motion(self, name: str) -> None:
+    def _set_motion(self, value: Any) -> None:
+        name = _among(value, self.scene.motions)
         count = self.scene.motions[name].count
         self.set(motion=name, frame=0)
         slider = self._handles["frame"]
@@ -582,7 +597,8 @@ class Viewer:
                     self._handles["frame"].value, shown = frame, start
             elif behind:
                 self._handles["frame"].value, behind = self.view.frame, False
-            time.sleep(max(1 / max(rate.value, 1) - (time.monotonic() - start), 0.002) if play.value else 0.05)
+            each = 1 / _within(rate.value, 1, _FASTEST, PLAYED)
+            time.sleep(max(each - (time.monotonic() - start), 0.002) if play.value else 0.05)
 
     # Files
 

@@ -4,6 +4,7 @@ Both hold an optimizer's numbers, not what is drawn: logits of opacities, logari
 harmonics. They are read and written as they are, so that a file that is read and written has the same bits.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +33,10 @@ FLAME_PARAMETERS = "flame_param.npz"
 """The name of the file with FLAME's parameters, next to a bound `.ply`."""
 
 _MOST_FACES = 2**24  # float32, in which a binding is written, holds whole numbers below
-_LARGEST = 80.0  # logarithm of a scale: beyond, a squared scale overflows long before float32 does
+_LONGEST = 1e9
+"""Of a coordinate or a scale, in whatever unit the file has, and of a quaternion: beyond, a number is damaged, or no
+logarithm."""
+_VECTORS = ("x", "y", "z", "rot_0", "rot_1", "rot_2", "rot_3")
 _SHAPES = {
     "translation": "T 3", "rotation": "T 3", "neck_pose": "T 3", "jaw_pose": "T 3", "eyes_pose": "T 6", "expr": "T E",
     "shape": "S", "static_offset": "V 3", "dynamic_offset": "T V 3",
@@ -271,16 +275,24 @@ def _gaussians(columns: dict[str, np.ndarray], where: str) -> Gaussians:
     return gaussians
 
 
+def _limit(name: str) -> float | None:
+    """The largest number of a column; of scales its logarithm."""
+    if name.startswith("scale_"):
+        return math.log(_LONGEST)
+    return _LONGEST if name in _VECTORS else None
+
+
 def _check_numbers(columns: Mapping[str, np.ndarray], where: str) -> None:
     """Raises ValueError for a number that is not finite, a rotation without length, or a scale beyond measure."""
     for name, values in columns.items():
         bad = ~np.isfinite(values)
-        if name.startswith("scale_"):
-            bad |= values > _LARGEST
+        limit = _limit(name)
+        if limit is not None:
+            bad |= np.abs(values) > limit if name in _VECTORS else values > limit
         if bad.any():
             row = int(bad.argmax())
-            limit = f", at most {_LARGEST:g}" if name.startswith("scale_") else ""
-            raise ValueError(f"{where}: {name} of Gaussian {row} is {values[row]}; expected a finite number{limit}")
+            least = "" if limit is None else f", at most {limit:.3g}"
+            raise ValueError(f"{where}: {name} of Gaussian {row} is {values[row]}; expected a finite number{least}")
     rotation = np.stack([columns[f"rot_{i}"] for i in range(4)])
     still = ~(np.abs(rotation) > 1e-18).any(0)
     if still.any():

@@ -1,5 +1,6 @@
 """The viewer's server: its callbacks without a browser; and, slowly, in headless Chromium."""
 
+import asyncio
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from headfields.apps.viewer.browser_gaussians import draw_gaussians, packed_gaussians
+from headfields.apps.viewer.looks import LOOKS
 from headfields.apps.viewer.scene import SplatArrays
 from headfields.apps.viewer.server import Viewer
 from headfields.apps.viewer.subjects import head_scene
@@ -24,6 +26,7 @@ from tests.apps.viewer.browser import free_port
 from tests.tables import table
 
 viser = pytest.importorskip("viser", reason="the viewer needs viser (the extra `viewer`)")
+from viser._messages import GuiUpdateMessage  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -175,6 +178,37 @@ def test_a_camera_message_is_kept_within_bounds(viewer: Viewer, message) -> None
     camera = viewer.camera_of(client, 64)
     assert camera.size[0] <= 64 and camera.size[1] <= 8 * 64
     assert camera.world_to_camera.isfinite().all() and camera.intrinsics.isfinite().all()
+
+
+def say(viewer: Viewer, name: str, value: Any) -> None:
+    """A browser's message of a control, as viser takes it, and the wait for what follows."""
+    handle = viewer._handles[name]
+    message = GuiUpdateMessage(handle._impl.uuid, {"value": value})
+    asyncio.run(viewer.server.gui._handle_gui_updates(0, message))
+    for changed in handle._impl.update_cb:
+        changed(None)
+
+
+def test_a_message_of_the_panel_is_kept_within_bounds(viewer: Viewer) -> None:
+    """Browsers send what their sliders and lists allow; a program that connects may send anything of the same type."""
+    nan = float("nan")
+    for value, kept in [(0.5, 0.5), (1e30, 1.0), (-1e30, -1.0), (nan, 0.0), (float("inf"), 0.0)]:
+        say(viewer, "slider taller", value)
+        assert viewer.view.values["taller"] == kept
+    for name, field, usual in [("motion", "motion", "rest"), ("look", "look", LOOKS[0])]:
+        say(viewer, name, "nothing of the kind")
+        assert getattr(viewer.view, field) == usual
+    for value in (10**12, -5):
+        say(viewer, "frame", value)
+        assert viewer.view.frame == 0
+    say(viewer, "play", True)
+    say(viewer, "rate", 10**12)
+    time.sleep(0.1)
+    say(viewer, "rate", -3)
+    say(viewer, "play", False)
+    assert viewer.idle(10) and all(thread.is_alive() for thread in viewer._threads)
+    press(viewer, "reset", True)
+    assert not viewer.view.values
 
 
 def test_gaussians_are_packed_as_viser_packs_them(viewer: Viewer) -> None:
