@@ -5,7 +5,7 @@ A preset is a function of `headfields.models` whose first parameter is the captu
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headfields import models
@@ -30,6 +30,23 @@ DRIVING_JOINTS: Mapping[str, tuple[int, ...]] = {"flash_avatar": (2, 3, 4), "rgb
 """Joints of FLAME (root, neck, jaw, left eye, right eye) whose rotations drive presets of Gaussians: in the released
 code of FlashAvatar src/deform_model.py, in that of RGBAvatar dataset/flame_dataset.py."""
 _FLAME_JOINTS = 5
+_UNREAD: Mapping[str, Sequence[tuple[Sequence[str], str, Callable[[Mapping[str, Any]], bool]]]] = {
+    "insta": [(("person_width",), "for one person (people=0)", lambda given: not given.get("people"))],
+    "vp360": [(
+        ("expression_width", "joints", "blend", "kind"), "without fields (fields=0)",
+        lambda given: given.get("fields") == 0,
+    )],
+    "monoavatar": [(
+        ("expression_width", "pose_width"), "with variant D, which reads displacements",
+        lambda given: given.get("variant", "D") == "D",
+    )],
+    "gaussian_avatars": [
+        (("hair", "share_above"), "with one Gaussian a triangle (count=None)",
+         lambda given: given.get("count", 0) is None),
+        (("share_above",), "where no hair is above the mesh (hair=0)", lambda given: not given.get("hair")),
+    ],
+}  # fmt: skip
+"""Arguments that a preset does not read beside others: their names, where that is, and whether it is so."""
 
 
 def presets() -> dict[str, Callable[..., Any]]:
@@ -85,6 +102,7 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
 
     Raises:
         ValueError: there is no such preset.
+            Or an argument in `own` is one that the preset does not read beside the others.
         TypeError: it has no argument of that name.
     """
     arguments = {**recipe.arguments, **own}
@@ -124,6 +142,10 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
         arguments.setdefault("pose_width", pose_width(capture))
     if "sizes" in parameters and not {"sizes", "small"} & arguments.keys():
         arguments["sizes"] = "cpu" if recipe.name == "cpu" else "paper"
+    for names, where, is_so in _UNREAD.get(model, ()):
+        idle = [name for name in names if name in own]
+        if idle and is_so(arguments):
+            raise ValueError(f"{model}: {idle[0]}={own[idle[0]]!r} changes nothing {where}; leave it out")
     return arguments
 
 

@@ -1,6 +1,7 @@
 """Every option of every preset changes the result, or is refused: a sweep of one that does nothing would be flat."""
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.training.presets import presets
+from headfields.training.presets import preset_arguments, presets
+from tests.tables import table
 
 _FIELD = {"levels": 2, "features": 2, "log2_table_size": 8}
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -67,3 +69,33 @@ def test_an_option_acts_or_is_refused(model, option, plain, tiny_folder, tmp_pat
 def test_all_presets_and_options_are_walked() -> None:
     assert set(SMALL) == set(presets())
     assert set(CHANGED) == {option for model in SMALL for option in hf.training.recipe_of(model, "cpu").options}
+
+
+@table(
+    ("model", "own", "reason"),
+    [
+        ("insta", {"person_width": 8}, "person_width=8 changes nothing for one person"),
+        ("vp360", {"fields": 0, "kind": "mlp"}, "kind='mlp' changes nothing without fields"),
+        ("vp360", {"fields": 0, "joints": (2,)}, "joints=(2,) changes nothing without fields"),
+        ("monoavatar", {"expression_width": 2}, "expression_width=2 changes nothing with variant D"),
+        ("gaussian_avatars", {"count": None, "hair": 0.01}, "hair=0.01 changes nothing with one Gaussian a triangle"),
+        ("gaussian_avatars", {"hair": 0.0, "share_above": 0.2}, "share_above=0.2 changes nothing where no hair"),
+    ],
+)  # fmt: skip
+def test_arguments_that_a_preset_does_not_read_are_refused(
+    tiny_folder: Path, tmp_path: Path, model, own, reason
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{model}: {reason}")):
+        hf.training.train(model, tiny_folder, tmp_path / "run", steps=1, arguments=own, device="cpu", bar=False)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_they_are_taken_where_they_are_read(tiny_folder: Path) -> None:
+    capture = hf.data.load_capture(tiny_folder)
+    for model, own in [
+        ("insta", {"people": 2, "person_width": 8}), ("vp360", {"kind": "mlp"}),
+        ("monoavatar", {"variant": "C", "expression_width": 2}),
+        ("gaussian_avatars", {"hair": 0.01, "share_above": 0.2}),
+    ]:  # fmt: skip
+        arguments = preset_arguments(model, own, capture, hf.training.recipe_of(model, "cpu"))
+        assert arguments.items() >= own.items()
