@@ -31,7 +31,7 @@ def idle_rates(
 
 
 def idle_options(
-    recipe: Any, avatar: nn.Module, options: Mapping[str, Any], steps: int | None = None
+    recipe: Any, avatar: nn.Module, options: Mapping[str, Any], steps: int | None = None, capture: Any = None
 ) -> dict[str, str]:
     """The options of a recipe that reach nothing when it trains this avatar, each with the reason.
 
@@ -40,6 +40,7 @@ def idle_options(
         avatar: what is trained.
         options: values of the recipe's options, and `learning_rates`.
         steps: the end of the run, if it is known.
+        capture: what it trains on, if that counts: without labels the depth prior is zero.
     """
     rates = {**recipe.trainer.get("learning_rates", {}), **(options.get("learning_rates") or {})}
     groups = parameter_groups(avatar, weight_decay=1.0)
@@ -53,7 +54,15 @@ def idle_options(
         idle["depth_start"] = "it is the first step of the depth prior, whose weight (depth) is 0"
     elif steps is not None and values["depth_start"] >= steps:
         idle["depth"] = f"the depth prior starts at step {values['depth_start']} (depth_start) of {steps}"
+    elif not _has_labels(capture):
+        idle["depth"] = "the capture has no segmentation labels that say where the mesh is the surface"
     return {name: why for name, why in idle.items() if name in recipe.options}
+
+
+def _has_labels(capture: Any) -> bool:
+    """Whether training frames have labels; true if nobody can know."""
+    frames = () if capture is None else capture.splits["train"]
+    return not hasattr(capture, "label") or not len(frames) or capture.label(int(frames[0])) is not None
 
 
 def refuse_idle(owner: str, given: Mapping[str, Any], idle: Mapping[str, str]) -> None:

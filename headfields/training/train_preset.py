@@ -162,7 +162,7 @@ def train(
         avatar = load_avatar(folder.parts)  # of the frames that there were
     else:
         avatar = build(model, values, source)
-    refuse_idle("train", options, idle_options(chosen, avatar, training, training["steps"]))
+    refuse_idle("train", options, idle_options(chosen, avatar, training, training["steps"], source))
     idle = idle_options(chosen, avatar, training)  # whatever the end: a run may go on beyond it
     config["training"] = training = {name: value for name, value in training.items() if name not in idle}
     if not before:

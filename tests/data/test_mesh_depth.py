@@ -13,7 +13,7 @@ from headfields.data.formats.insta_writer import write_insta
 from headfields.data.labels import Label
 from headfields.losses import DepthPrior
 from headfields.models import insta, vp360
-from headfields.training import Trainer, insta_losses
+from headfields.training import Trainer, insta_losses, train
 from tests.data.moving import put_pose_into_vertices
 from tests.data.tiny import SIZE, blob, tiny_frames
 from tests.shared_data import shared
@@ -137,3 +137,6 @@ def test_without_labels_the_trainer_says_that_it_is_zero(tmp_path: Path) -> None
         UserWarning, match="Trainer: the depth prior is zero, because capture 'bare' has no segmentation"
     ):
         Trainer(avatar, capture, insta_losses(), bar=False, device="cpu")
+    small = {"fields": 0, "levels": 2, "log2_table_size": 8}
+    with pytest.raises(ValueError, match=r"depth=2\.0 would change nothing: the capture has no segmentation labels"):
+        train("vp360", capture, tmp_path / "run", steps=1, depth=2.0, depth_start=0, arguments=small, bar=False)
