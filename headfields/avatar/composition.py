@@ -303,8 +303,8 @@ class Composition(Movable, Displayed):
 
         Args:
             path: the file; its folder is created.
-            motion: what it plays: a `HeadState` of T frames, or a `headfields.data.Capture`; None: the avatar's
-                preview.
+            motion: what it plays: a `HeadState` of T frames, a `headfields.data.Capture`, or a face that drives a head
+                (`headfields.apps.driving.face_driver.DrivenFace`); None: the avatar's preview.
             head: what moves the mesh, whose shapes and joints get sliders: the head model that the avatar was built on,
                 or a `HeadRig`; None: the avatar's `rig`, or else the linear rig that fits the motion best.
             options: `camera`, `fps`, `title`, `about` and `arkit`, as for `headfields.viz.page.page.page_html`.

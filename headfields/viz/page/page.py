@@ -67,8 +67,9 @@ def page_html(
 
     Args:
         avatar: an avatar of Gaussians on triangles: what `gaussian_avatars`, `rgb_avatar` and `flash_avatar` make.
-        motion: what the page plays: a `HeadState` of T frames, or a `headfields.data.Capture`, whose frames they are;
-            the avatar's preview, or its template at rest, if None.
+        motion: what the page plays: a `HeadState` of T frames; or a `headfields.data.Capture`, or a face that drives a
+            head (`headfields.apps.driving.face_driver.DrivenFace`), whose frames they are; the avatar's preview, or its
+            template at rest, if None.
         head: what moves the mesh: the head model that the avatar was built on, or a `HeadRig`
             (`headfields.viz.page.rigs`). If None, the avatar's `rig`, or else the linear rig that fits the motion best.
         camera: the view at the start; or T cameras, before which the head moves as it did when it was recorded. If
@@ -98,9 +99,11 @@ def page_html(
         motion = preview[1] if preview is not None else HeadState(template[0][None])
         camera = preview[0] if preview is not None and camera is None else camera
     elif not isinstance(motion, HeadState):
-        capture, frames = motion, torch.as_tensor(motion.splits["all"])
-        head = capture_rig(capture) if head is None else head
-        motion, camera = capture.state(frames), capture.camera(frames) if camera is None else camera
+        source, frames = motion, torch.as_tensor(motion.splits["all"])
+        motion = source.state(frames)
+        if hasattr(source, "camera"):  # a capture, and no driven face
+            head = capture_rig(source) if head is None else head
+            camera = source.camera(frames) if camera is None else camera
     state = avatar.with_codes(motion.to(template[0].device)).detach().to("cpu")
     new = torch.ones(len(state), dtype=torch.bool)
     new[1:] = (state.vertices[1:] != state.vertices[:-1]).flatten(1).any(1)

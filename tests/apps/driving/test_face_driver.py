@@ -11,6 +11,7 @@ from headfields.apps.retargeting.expression_fit import ExpressionFit
 from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.viewer.articulation import BasisArticulation, HeadArticulation, Rigid
 from headfields.heads.blendshapes import BlendshapeHead
+from headfields.models.gaussian_avatars import gaussian_avatars
 from headfields.records import HeadState
 from tests.data.tiny import blob
 
@@ -85,3 +86,11 @@ def test_a_head_without_a_face_is_refused(blendshapes) -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             FaceDriver(HeadArticulation(blendshapes), blendshapes(), mapping)
+
+
+def test_a_page_plays_it(blendshapes, tmp_path) -> None:
+    driver = FaceDriver(HeadArticulation(blendshapes), blendshapes())
+    avatar = gaussian_avatars(blendshapes.template(), count=20).eval()
+    page = avatar.to_html(tmp_path / "head.html", DrivenFace(driver, face(shapes={"jawOpen": 1})), blendshapes)
+    info = json.loads(page.read_text().partition('id="info" type="application/json">')[2].partition("</script>")[0])
+    assert info["clip"]["frames"] == 1 and info["names"][0] == "JawOpen"
