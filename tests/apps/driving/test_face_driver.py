@@ -88,9 +88,10 @@ def test_a_head_without_a_face_is_refused(blendshapes) -> None:
             FaceDriver(HeadArticulation(blendshapes), blendshapes(), mapping)
 
 
-def test_a_page_plays_it(blendshapes, tmp_path) -> None:
-    driver = FaceDriver(HeadArticulation(blendshapes), blendshapes())
-    avatar = gaussian_avatars(blendshapes.template(), count=20).eval()
-    page = avatar.to_html(tmp_path / "head.html", DrivenFace(driver, face(shapes={"jawOpen": 1})), blendshapes)
+def test_a_page_plays_it(head, tmp_path) -> None:
+    mapping = {"jawOpen": {"pose:jaw": [0.3, 0, 0]}}
+    driven = DrivenFace(FaceDriver(HeadArticulation(head), head(), mapping), face(shapes={"jawOpen": 1}))
+    page = gaussian_avatars(head.template(), count=20).to_html(tmp_path / "head.html", driven, head, arkit=mapping)
     info = json.loads(page.read_text().partition('id="info" type="application/json">')[2].partition("</script>")[0])
-    assert info["clip"]["frames"] == 1 and info["names"][0] == "JawOpen"
+    assert info["clip"]["frames"] == 1
+    assert [amount for _, amount in info["face"]["jawOpen"]] == pytest.approx([0.3])
