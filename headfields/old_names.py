@@ -227,7 +227,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
     "headfields.renderers": {
         "renderers.lighting": "Shading",
         "renderers.mesh": "MeshRendering",
-        "renderers.occupancy": "OccupancyGrid",
+        "renderers.occupancy_grid": "OccupancyGrid",
         "renderers.sharpness": "Sharpness",
         "renderers.surface_alpha": "SurfaceAlpha",
     },

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._checks import check_index, check_integer, require_shapes
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.registration import register
-from headfields.ops.wanted import wanted
 
 _TRITON = importlib.util.find_spec("triton") is not None
 _KINDS = (torch.float32, torch.float16, torch.bfloat16)
@@ -91,7 +91,7 @@ def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weights, group = ctx.saved_tensors
-    needs_x, needs_weights, needs_bias = wanted(ctx, 3)
+    needs_x, needs_weights, needs_bias = needed_gradients(ctx, 3)
     none = grad.new_empty(0, weights.shape[1])
     to_x = grouped_linear(grad, weights.transpose(1, 2), none, group) if needs_x else None
     to_weights = grouped_outer(x, grad, group, len(weights)) if needs_weights else None
@@ -105,7 +105,7 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y, group = ctx.saved_tensors
     to_x = to_y = None
-    needs_x, needs_y = wanted(ctx, 2)
+    needs_x, needs_y = needed_gradients(ctx, 2)
     if needs_x:
         to_x = grouped_linear(y, grad.transpose(1, 2), grad.new_empty(0, grad.shape[1]), group)
     if needs_y:

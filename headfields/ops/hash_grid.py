@@ -19,9 +19,9 @@ from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_same_device, check_shape, no_third_derivative, require_shapes
 from headfields.ops.functorch_rules import pullback
 from headfields.ops.hash_grid_layout import HashGridLayout
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import hash_grid as reference
 from headfields.ops.registration import register, where_needed
-from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 
 
@@ -311,7 +311,7 @@ def _hash_grid_rounded_backward(
 
 
 def _backward(ctx, grad):
-    needs = wanted(ctx, 2)
+    needs = needed_gradients(ctx, 2)
     grads = torch.ops.headfields.hash_grid_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None
 
@@ -323,7 +323,7 @@ def _save_backward(ctx, inputs, output):
 
 
 def _backward_backward(ctx, gg_points, gg_table):
-    needs = wanted(ctx, 3)
+    needs = needed_gradients(ctx, 3)
     gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
     if gg_points is None and gg_table is None:
         return (None,) * 6
@@ -335,13 +335,13 @@ def _backward_backward(ctx, gg_points, gg_table):
 
 def _rounded_backward(ctx, grad):
     points, table, rounded = ctx.saved_tensors
-    needs = wanted(ctx, 2)
+    needs = needed_gradients(ctx, 2)
     grads = torch.ops.headfields.hash_grid_rounded_backward(grad, points, table, rounded, *ctx.rest, needs)
     return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None
 
 
 def _rounded_backward_backward(ctx, gg_points, gg_table):
-    needs = wanted(ctx, 3)
+    needs = needed_gradients(ctx, 3)
     gg_points, gg_table = (gg if had else None for gg, had in zip((gg_points, gg_table), ctx.had, strict=True))
     if gg_points is None and gg_table is None:
         return (None,) * 7

@@ -19,9 +19,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native, use_warp
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import interpolate_rows as reference
 from headfields.ops.registration import register
-from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 
 
@@ -77,7 +77,7 @@ def _dot(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
 def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     table, index, weights = ctx.saved_tensors
-    needs_table, _, needs_weights = wanted(ctx, 3)
+    needs_table, _, needs_weights = needed_gradients(ctx, 3)
     to_table = _scatter(grad, index, weights, table.shape[0]) if needs_table else None
     to_weights = _dot(table, index, grad) if needs_weights else None
     return to_table, None, to_weights
@@ -85,7 +85,7 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     values, index, weights = ctx.saved_tensors
-    needs_values, _, needs_weights = wanted(ctx, 3)
+    needs_values, _, needs_weights = needed_gradients(ctx, 3)
     to_values = _gather(grad, index, weights) if needs_values else None
     to_weights = _dot(grad, index, values) if needs_weights else None
     return to_values, None, to_weights, None
@@ -93,7 +93,7 @@ def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     table, index, values = ctx.saved_tensors
-    needs_table, _, needs_values = wanted(ctx, 3)
+    needs_table, _, needs_values = needed_gradients(ctx, 3)
     to_table = _scatter(values, index, grad, table.shape[0]) if needs_table else None
     to_values = _gather(table, index, grad) if needs_values else None
     return to_table, None, to_values

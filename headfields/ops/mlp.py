@@ -23,9 +23,9 @@ from headfields.ops._checks import (
     require_shapes,
 )
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import mlp as reference
 from headfields.ops.registration import register, where_needed
-from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128
@@ -297,7 +297,7 @@ def _save_for_backward(ctx, inputs, output) -> None:
 def _first_derivative(ctx, grad):
     x, *parameters, index = ctx.saved_tensors
     weights, biases = parameters[: ctx.layers], parameters[ctx.layers :]
-    needs = wanted(ctx, 1 + len(parameters))
+    needs = needed_gradients(ctx, 1 + len(parameters))
     grads = _mlp_backward(grad, x, weights, biases, index, needs)
     grads = [gradient if need else None for gradient, need in zip(grads, needs, strict=True)]
     return grads[0], grads[1 : ctx.layers + 1], grads[ctx.layers + 1 :], None
@@ -325,7 +325,7 @@ def _second_derivative(ctx, grads):
             for output, gradient, need in zip((to_x, *to_weights, *to_biases), grads, ctx.needs, strict=True)
             if need and gradient is not None and output.requires_grad
         ]
-        asked = wanted(ctx, len(views))
+        asked = needed_gradients(ctx, len(views))
         inputs = [view for view, want in zip(views, asked, strict=True) if want]
         gradients = torch.autograd.grad(
             [output for output, _ in pairs], inputs, [gradient for _, gradient in pairs],

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.registration import like, register
-from headfields.ops.wanted import wanted
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
@@ -64,7 +64,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 def _derivative_backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     (grad, x), (beta, second) = ctx.saved_tensors, ctx.rest
-    needs_grad, needs_x = wanted(ctx, 2)
+    needs_grad, needs_x = needed_gradients(ctx, 2)
     to_grad = _derivative(out, x, beta, second) if needs_grad else None
     to_x = None
     if needs_x and not second:

@@ -22,9 +22,9 @@ from headfields.ops._checks import (
 )
 from headfields.ops.dispatch import use_warp
 from headfields.ops.functorch_rules import pullback
+from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import triangle_frames as reference
 from headfields.ops.registration import like, register, where_needed
-from headfields.ops.wanted import wanted
 from headfields.ops.warp_launch import launch
 from headfields.records.precision import full_precision
 
@@ -204,7 +204,7 @@ def _frames_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 def _gradients_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    needs = wanted(ctx, 2)
+    needs = needed_gradients(ctx, 2)
     grads = torch.ops.headfields.deformation_gradients_backward(grad, *ctx.saved_tensors, *ctx.rest, needs)
     return *(one if need else None for one, need in zip(grads, needs, strict=True)), None, None
 

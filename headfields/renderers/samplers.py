@@ -12,7 +12,7 @@ from headfields.ops.sampling import inverse_cdf, merge_samples, stratified, stra
 from headfields.parts import Field, Sampler
 from headfields.records import Canonical, Rays, Samples
 from headfields.records.device_copy import any_directions
-from headfields.renderers.occupancy import OccupancyGrid
+from headfields.renderers.occupancy_grid import OccupancyGrid
 from headfields.renderers.padded import Buffers, PaddedSamples, between_edges, compact, finite_without_samples
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from headfields.apps.estimate import announced
+from headfields.apps.progress_estimate import announced
 from headfields.data.formats.insta_writer import CapturedFrame, write_insta
 from headfields.data.noise_ceiling import write_noise_ceiling
 from headfields.files.atomic import write_text

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headfields.renderers.occupancy import OccupancyGrid
+from headfields.renderers.occupancy_grid import OccupancyGrid
 
 STEP = 0.1
 

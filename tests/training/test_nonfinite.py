@@ -163,7 +163,7 @@ def test_a_rate_that_is_too_high_is_told(tmp_path, rate, diverges):
 
 
 def test_an_occupancy_grid_ignores_a_density_of_nan():
-    from headfields.renderers.occupancy import OccupancyGrid
+    from headfields.renderers.occupancy_grid import OccupancyGrid
 
     grid = OccupancyGrid(2, 0.1)
     grid.box.copy_(torch.tensor([[0.0, 0, 0], [1, 1, 1]]))

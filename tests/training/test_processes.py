@@ -264,7 +264,7 @@ class Pretended(Processes):
 
 
 def test_observations_of_a_grid_combine_as_in_one_process():
-    from headfields.renderers.occupancy import OccupancyGrid
+    from headfields.renderers.occupancy_grid import OccupancyGrid
 
     grid = OccupancyGrid(2, 0.01)
     old = torch.tensor([0.5, 0.5, 0.5, 0.5, -1.0, -1.0, 0.9, 0.9]).view(2, 2, 2)

@@ -105,8 +105,8 @@ def read_posed_frames(folder: Path, files: list[Path] | None = None) -> PosedFra
     if not frames:
         raise CaptureError(f"{files[0]}: it lists no frames; the converter has found no camera")
     frames.sort(key=lambda frame: natural_order((frame.path("file_path"), "")))
-    wanted = None if folder.resolve() == base.resolve() else folder
-    images = [_image(base, frame, wanted) for frame in frames]
+    folder_of_images = None if folder.resolve() == base.resolve() else folder
+    images = [_image(base, frame, folder_of_images) for frame in frames]
     twice = next((path for number, path in enumerate(images) if path in images[:number]), None)
     if twice is not None:
         raise CaptureError(f"{base}: {twice} has two frames; expected one camera for each image")
@@ -119,7 +119,7 @@ def read_posed_frames(folder: Path, files: list[Path] | None = None) -> PosedFra
                     f"{frame.where}: {path.name} is turned by its EXIF, and its camera may be that of the image before "
                     "or after the turn; write the pixels upright (mogrify -auto-orient) and run the converter again"
                 )
-    for line in _unregistered(images, wanted or images[0].parent):
+    for line in _unregistered(images, folder_of_images or images[0].parent):
         report.append(line)
     lenses = [_lens(frame, path, size, report) for frame, path, size in zip(frames, images, sizes, strict=True)]
     masks = [_mask(base, frame) for frame in frames]
@@ -142,12 +142,12 @@ def _matrix(frame: TransformsFrame) -> Float[np.ndarray, "4 4"]:
     return matrix_of(frame)
 
 
-def _image(base: Path, frame: TransformsFrame, wanted: Path | None) -> Path:
-    """The file of a frame: with its suffix or one of the usual, in its folder, the wanted one, or a smaller copy."""
+def _image(base: Path, frame: TransformsFrame, folder_of_images: Path | None) -> Path:
+    """The file of a frame: with its suffix or one of the usual, in its folder or that of images, or a smaller copy."""
     named = base / str(frame.values.get("file_path", "")).replace("\\", "/")
     frame.path("file_path")  # refuses what leads out of the folder
-    places = [named.parent] if wanted is None else [wanted]
-    if wanted is None:
+    places = [named.parent] if folder_of_images is None else [folder_of_images]
+    if folder_of_images is None:
         places += [named.parent.with_name(f"{named.parent.name}_{factor}") for factor in _FACTORS]
     suffixes = ("",) if named.suffix.lower() in _SUFFIXES else _SUFFIXES
     for place in places:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.apps.estimate import announced
 from headfields.apps.export.rigged_mesh import RiggedMesh
+from headfields.apps.progress_estimate import announced
 from headfields.apps.texturing.bake import bake_texture
 from headfields.apps.texturing.images import PosedImages
 from headfields.avatar.avatar import Avatar

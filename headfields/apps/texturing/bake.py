@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from headfields.apps.estimate import announced
+from headfields.apps.progress_estimate import announced
 from headfields.apps.texturing.exposure import view_gains
 from headfields.apps.texturing.images import PosedImages
 from headfields.ops._checks import check_floating, check_integer, check_shape

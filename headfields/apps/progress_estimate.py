@@ -36,7 +36,7 @@ def announced(items: Sequence[T], what: str, unit: str, shown: bool = True) -> I
 def duration(seconds: float) -> str:
     """Seconds as people say them.
 
-    >>> from headfields.apps.estimate import duration
+    >>> from headfields.apps.progress_estimate import duration
     >>> duration(0.2), duration(40.3), duration(200), duration(9000)
     ('1 s', '40 s', '3 min', '2.5 h')
     """

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-def wanted(ctx: Any, count: int) -> list[bool]:
+def needed_gradients(ctx: Any, count: int) -> list[bool]:
     """Whether the running backward pass asks for the gradient of each of the first arguments.
 
     Args:
