@@ -121,7 +121,7 @@ def kept_findings(path: Path) -> dict[str, Any]:
     about = {what: kept[what] for what in ("commit", "noise ceiling", "versions", "cells in all")}
     seeds = {(cell["capture"], cell["seed"]) for cell in kept["cells"]}
     return {**found, **about, "cells": len(kept["cells"]), "pairs in all": len(seeds), "all rows": list(study.rows),
-            "budget": "{1:g} {0}".format(*study.budget), "strata": list(study.strata)}  # fmt: skip
+            "budget": study.stated_budget, "strata": list(study.strata)}  # fmt: skip
 
 
 def _spread(runs: Mapping[tuple[str, int], Mapping[str, Any]], measure: str) -> float:

@@ -18,6 +18,7 @@ def compare(
     out: Folder,
     capture: tuple[Path, ...] = (),
     plan: bool = False,
+    steps: bool = False,
     verify: bool = False,
     workers: int = 1,
     device: str = "cpu",
@@ -39,6 +40,8 @@ def compare(
         capture: Folders of captures, in place of the study's.
         plan: Print cells, rows that cannot be built, what the cells cost by a short trial, and the seeds that would see
             a difference of 0.2; train nothing.
+        steps: Print the steps of each row's finished cells, as a table [steps_by_row] for a study in seconds that then
+            takes as many on any machine; train nothing.
         verify: Run a random finished cell again and say whether its score comes back: to the bit with a budget of steps
             or rays; with one of seconds, as near as seeds are. Fails if it does not.
         workers: Processes that train side by side.
@@ -73,6 +76,9 @@ def compare(
         for line in plan_of(asked, out, device):
             print(line)
         return
+    if steps:
+        print(_steps_table(asked, out, device))
+        return
     if verify:
         with tempfile.TemporaryDirectory() as scratch:
             verification = verify_cell(asked, out, scratch, device=device)
@@ -100,6 +106,24 @@ def compare(
     print(out / "report.html")
     if report["failed"]:
         raise CommandError(f"{len(report['failed'])} cells failed; the report lists them")
+
+
+def _steps_table(study: Any, out: Path, device: str) -> str:
+    """TOML of what a budget in seconds was in steps."""
+    from headfields.compare.cells import gathered
+    from headfields.compare.pace import steps_by_row
+    from headfields.compare.running import done_cells, nothing_done
+
+    if not study.is_timed:
+        raise CommandError("--steps says what a budget in seconds was; this study's is none")
+    done = [cell for cell in done_cells(study, out, device) if cell.done(out) is not None]
+    if not done:
+        raise CommandError(nothing_done(out, device))
+    found = steps_by_row(gathered(done, out))
+    missing = [name for name in study.rows if name not in found]
+    if missing:
+        raise CommandError(f"no cell is finished of {', '.join(missing)}; --steps needs one of each row")
+    return "\n".join(["[steps_by_row]", *(f"{json.dumps(name)} = {found[name]}" for name in study.rows)])
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -101,8 +101,9 @@ class Cell:
     def training(self) -> dict[str, Any]:
         """What decides the trained avatar, as JSON has it."""
         study, base = self.study, self.study.rows[self.study.baseline or ""]
+        steps = {"steps": study.steps_by_row[self.row]} if study.steps_by_row else {}
         return {
-            "row": {**self.spec.data(), "model": study.model_of(self.spec)},
+            "row": {**self.spec.data(), "model": study.model_of(self.spec), **steps},
             "shared": self.shared(),
             "baseline": base.data() | {"model": study.model_of(base)},
             "capture": capture_digest(self.capture),
@@ -207,7 +208,7 @@ def _run(cell: Cell, folder: Path) -> dict[str, Any]:
     """
     assert cell.spec.run is not None
     write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
-    what, amount = cell.study.budget
+    what, amount = cell.study.budget_of(cell.row)
     started, processor = time.perf_counter(), time.process_time()
     found = cell.spec.run(
         Path(cell.capture),
@@ -301,7 +302,7 @@ class Curve:
 def _train(cell: Cell, source: Any, validation: Sequence[int], folder: RunFolder, bar: bool) -> dict[str, Any]:
     """Trains the cell's avatar and returns what that cost, and its curve."""
     study = cell.study
-    what, amount = study.budget
+    what, amount = study.budget_of(cell.row)
     if cell.trial and not validation:
         raise ValueError(f"{cell}: the capture has no frame to spare for validation; leave out trials")
     curve = Curve(source, evenly_spaced(list(validation), CURVE_FRAMES) if not cell.trial else (), study.background)

@@ -1,5 +1,6 @@
 """Whether a budget of seconds was the same for all cells: other work on a machine takes its share of every second."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def uneven_pace(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mappin
         that is more than `PACE`. None where the budget is no time.
     """
     base = done.get(study.baseline or "", {})
-    if study.budget[0] != "seconds":
+    if not study.is_timed:
         return {}
     found = {}
     for name, runs in done.items():
@@ -28,6 +29,19 @@ def uneven_pace(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mappin
     return found
 
 
+def steps_by_row(done: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> dict[str, int]:
+    """The median steps of the finished cells of each row, for `Study.steps_by_row`.
+
+    Args:
+        done: results by row and pair, as `headfields.compare.cells.gathered` gives them.
+    """
+    return {
+        name: round(statistics.median(run["cost"]["steps"] for run in runs.values()))
+        for name, runs in done.items()
+        if runs
+    }
+
+
 def pace_line(found: Mapping[str, Any]) -> str:
     """What a report says of an uneven pace; empty if it is even."""
     rows = found.get("uneven pace", {})
@@ -36,5 +50,5 @@ def pace_line(found: Mapping[str, Any]) -> str:
     return (
         f"Seconds were no equal budget: between pairs, steps beside the baseline's differ by a factor of up to "
         f"{max(rows.values()):.1f}, and of more than {PACE:g} in {len(rows)} of {len(found['rows'])} rows. Run a study "
-        "in seconds on machines that do nothing else, or give a budget in steps"
+        "in seconds on machines that do nothing else, or give steps_by_row"
     )

@@ -43,8 +43,7 @@ def plan_of(study: Study, out: Path | str, device: str = "cpu") -> Iterator[str]
     waiting = [cell for cell, result in zip((*trials, *known), finished, strict=True) if result is None]
     for cell in waiting:
         yield str(cell)
-    what, amount = study.budget
-    yield f"{len(waiting)} of {len(finished)} cells to run, {amount} {what} each"
+    yield f"{len(waiting)} of {len(finished)} cells to run, {study.stated_budget} each"
     total = 0.0
     for name in study.rows:
         todo = sum(cell.row == name for cell in waiting)
@@ -82,7 +81,7 @@ class _Spent:
 
 def short_trial(cell: Cell) -> tuple[float, str]:
     """Seconds that a cell will take with its measuring, from a few steps and one rendering, and what was seen."""
-    study, (what, amount) = cell.study, cell.study.budget
+    study, (what, amount) = cell.study, cell.study.budget_of(cell.row)
     source, _ = opened(study, cell.capture)
     torch.manual_seed(cell.seed)
     avatar, recipe = made(study, cell.spec, source)

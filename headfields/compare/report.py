@@ -154,7 +154,7 @@ def content(
         **found,
         "left out": dict(without),
         "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
-        "footing": {**_common(study), "budget": f"{study.budget[1]} {study.budget[0]}",
+        "footing": {**_common(study), "budget": study.stated_budget,
                     **measured_by(done, found["measures"])},
         "seeds": max((cell.seed for cell in cells), default=-1) + 1,
         "trials": tried(study, trials, out), "failed": dict(failed or {}),

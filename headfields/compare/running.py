@@ -300,10 +300,10 @@ def verify(
     if before == again:
         return Verification(f"{said}: the same", True)
     said += f": {again - before:+.4f} apart"
-    if study.budget[0] != "seconds":
+    if not study.is_timed:
+        what = study.budget_of(cell.row)[0]
         return Verification(
-            f"{said}; a budget of {study.budget[0]} gives the same bits on one machine with one number of threads",
-            False,
+            f"{said}; a budget of {what} gives the same bits on one machine with one number of threads", False
         )
     steps = [result["cost"].get("steps") for result in (first, second)]
     if None not in steps:

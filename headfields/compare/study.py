@@ -131,6 +131,9 @@ class Study:
         steps, rays, seconds: the budget of a cell, one of them: steps of the optimizer; rays, or pixels of whole
             images; or processor seconds, over all threads, which are wall time on a GPU. Preparing the avatar from the
             images is part of the seconds; measuring is not. Learning rates fall over the budget, whichever it is.
+        steps_by_row: what the seconds are for each row, in steps, as one quiet machine took them (`headfields compare
+            --steps` prints them of cells that ran in seconds). With it cells take so many steps on whatever machine,
+            and whatever else it does; without, a slower machine is a smaller budget.
         model: preset of rows that name none.
         arguments: of the presets, for all rows that take them.
         options: of training, for all rows: `rays=512`.
@@ -181,6 +184,7 @@ class Study:
     rows: Mapping[str, Row]
     steps: int | None = None
     seconds: float | int | None = None
+    steps_by_row: Mapping[str, int] = field(default_factory=dict)
     rays: int | None = None
     model: str = "insta"
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -222,6 +226,15 @@ class Study:
                             ("seeds", self.seeds), ("frames", self.frames), ("margin", self.margin)):  # fmt: skip
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Study: {name} is {value}; expected a positive number")
+        if self.steps_by_row:
+            if self.seconds is None:
+                raise ValueError("Study: steps_by_row says what seconds are in steps; give seconds too, or steps alone")
+            other = sorted(set(self.rows) ^ set(self.steps_by_row))
+            if other:
+                raise ValueError(f"Study: steps_by_row and rows differ in {', '.join(other)}; give each row its steps")
+            for name, value in self.steps_by_row.items():
+                if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                    raise ValueError(f"Study: steps_by_row has {value!r} for {name}; expected a number of steps")
         if self.trials < 0 or self.trials == 1:
             raise ValueError(f"Study: trials is {self.trials}; expected 2 or more rates to choose from, or 0 for none")
         if self.most_seeds is not None and (self.most_seeds <= self.seeds or self.margin is None):
@@ -344,6 +357,21 @@ class Study:
         amounts = {"steps": self.steps, "rays": self.rays, "seconds": self.seconds}
         return next((name, amount) for name, amount in amounts.items() if amount is not None)
 
+    def budget_of(self, row: str) -> tuple[str, float | int]:
+        """What the budget of a row's cells counts, and how much of it."""
+        return ("steps", self.steps_by_row[row]) if self.steps_by_row else self.budget
+
+    @property
+    def stated_budget(self) -> str:
+        """The budget of a cell in words."""
+        what, amount = self.budget
+        return f"the steps that {amount} {what} took on one machine" if self.steps_by_row else f"{amount} {what}"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether cells end by the clock, so that their steps depend on the machine and on what else it does."""
+        return self.seconds is not None and not self.steps_by_row
+
     def model_of(self, row: Row) -> str:
         """The preset of a row, or whose recipe a composition is trained with."""
         return (row.model or self.model).replace("-", "_")
@@ -371,7 +399,8 @@ class Study:
         """The study as JSON has it."""
         said = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         plain = {"captures": list(self.captures), "arguments": dict(self.arguments), "options": dict(self.options),
-                 "strata": list(self.strata), "conditions": {name: dict(own) for name, own in self.conditions.items()},
+                 "steps_by_row": dict(self.steps_by_row), "strata": list(self.strata),
+                 "conditions": {name: dict(own) for name, own in self.conditions.items()},
                  "refine": self.refine if isinstance(self.refine, bool) else dict(self.refine)}  # fmt: skip
         return {**said, **plain, "rows": {name: row.data() for name, row in self.rows.items()}}
 

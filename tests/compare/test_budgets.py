@@ -1,5 +1,6 @@
 """What rows of a study share and what they may spend: draws, budgets, trials of rates, seeds that are added."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import headfields as hf
+from headfields.cli import main
 from headfields.compare import Row, Study, cells
 from headfields.compare.cells import Cell, cells_of, chosen_factors, made, opened, run_cell, training_options, trials_of
 from headfields.compare.figures import export_figures, import_figures
@@ -64,6 +66,40 @@ def test_a_budget_of_rays_or_processor_seconds_ends_the_schedule(folder: Path, t
     assert 0.3 <= cost["processor seconds"] < 0.9 and cost["steps"] > 1 and cost["rays"] == 16 * cost["steps"]
     rates = [entry["learning_rate"] for entry in hf.load_run(cell.folder(tmp_path) / "run").log if "loss" in entry]
     assert rates[-1] < 0.02 * 0.16  # the recipe's rate falls to a tenth
+
+
+def test_seconds_of_one_machine_are_steps_on_any(folder: Path, tmp_path, capsys) -> None:  # noqa: F811
+    """What cells in seconds took is printed for the study's file; with it each row takes its own steps, to the bit."""
+    text = (
+        f'captures = ["{folder}"]\nmodel = "insta"\nseconds = 0.2\nseeds = 1\nstrata = ["test"]\nframes = 1\n'
+        f"[arguments]\nexpression_width = 4\n{''.join(f'{k} = {v}{chr(10)}' for k, v in SIZES.items())}"
+        '[options]\nrays = 16\nsamples = 0\nframes = 1\n[rows.one]\n[rows."the other"]\nmodel = "static-field"\n'
+    )
+    timed = tmp_path / "timed.toml"
+    timed.write_text(text)
+    assert main(["compare", str(timed), "--out", str(tmp_path / "a")]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(timed), "--out", str(tmp_path / "a"), "--steps"]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith('[steps_by_row]\n"one" = ')
+    counted = tmp_path / "counted.toml"
+    counted.write_text(text + table)
+    study = Study.load(counted)
+    assert not study.is_timed and study.stated_budget == "the steps that 0.2 seconds took on one machine"
+    for cell in cells_of(study):
+        cost = run_cell(cell, tmp_path / "b")["cost"]
+        assert cost["steps"] == study.steps_by_row[cell.row] == study.budget_of(cell.row)[1]
+    more = dataclasses.replace(study, steps_by_row={**study.steps_by_row, "one": study.steps_by_row["one"] + 1})
+    before, after = cells_of(study), cells_of(more)
+    assert before[0].key() != after[0].key() and before[1].key() == after[1].key(), "other rows' cells stay"
+    assert main(["compare", str(counted), "--out", str(tmp_path / "b"), "--steps"]) == 1
+    assert "--steps says what a budget in seconds was" in capsys.readouterr().err
+    for changes, said in [
+        ({"seconds": None, "steps": 3}, "give seconds too"), ({"steps_by_row": {"one": 3}}, "differ in the other"),
+        ({"steps_by_row": {"one": 3, "the other": 0}}, "has 0 for the other"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            dataclasses.replace(study, **changes)
 
 
 class Killed(BaseException):
