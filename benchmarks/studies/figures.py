@@ -47,7 +47,8 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
         result, about = json.loads(path.read_text()), path.with_name("cell.json")
         if about.exists() and not result.get("condition"):  # figures alone have none
             made = json.loads(about.read_text())
-            if made["shared"] != shared:
+            steps = study.steps_by_row.get(result["row"])
+            if made["shared"] != shared or made.get("row", {}).get("steps") != steps:
                 continue  # of another budget, or other options: an earlier version of the study
             described.append(made)
         if not result["trial"]:
