@@ -467,7 +467,7 @@ class Encoder(SizedPart):
 
     Attributes:
         width: number of features per point.
-        needs_faces: True if the encoder reads `Canonical.face`, which not every deformer gives.
+        needs_faces: True if the encoder reads `Canonical.face` or `barycentric`, which not every deformer gives.
         face_count: F, the number of faces that it was made for, for checks; None: any.
         most_ambient: the largest number of hyper-coordinates that it can read; None: any, or it ignores them.
     """

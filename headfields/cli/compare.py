@@ -119,11 +119,11 @@ def _steps_table(study: Any, out: Path, device: str) -> str:
     done = [cell for cell in done_cells(study, out, device) if cell.done(out) is not None]
     if not done:
         raise CommandError(nothing_done(out, device))
-    found = steps_by_row(gathered(done, out))
-    missing = [name for name in study.rows if name not in found]
+    steps = steps_by_row(gathered(done, out))
+    missing = [name for name in study.rows if name not in steps]
     if missing:
         raise CommandError(f"no cell is finished of {', '.join(missing)}; --steps needs one of each row")
-    return "\n".join(["[steps_by_row]", *(f"{json.dumps(name)} = {found[name]}" for name in study.rows)])
+    return "\n".join(["[steps_by_row]", *(f"{json.dumps(name)} = {steps[name]}" for name in study.rows)])
 
 
 def _option(text: str) -> tuple[str, Any]:

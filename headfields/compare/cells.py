@@ -210,7 +210,7 @@ def _run(cell: Cell, folder: Path) -> dict[str, Any]:
     write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
     what, amount = cell.study.budget_of(cell.row)
     started, processor = time.perf_counter(), time.process_time()
-    found = cell.spec.run(
+    outcome = cell.spec.run(
         Path(cell.capture),
         folder / "run",
         cell.seed,
@@ -218,14 +218,14 @@ def _run(cell: Cell, folder: Path) -> dict[str, Any]:
         **{**cell.study.arguments, **cell.spec.arguments},
     )
     spent = {"seconds": time.perf_counter() - started, "processor seconds": time.process_time() - processor}
-    frames = [{"yaw": 0.0, **frame} for frame in found["frames"]]
+    frames = [{"yaw": 0.0, **frame} for frame in outcome["frames"]]
     strata = {frame["stratum"] for frame in frames}
     if strata != set(cell.study.strata):
         raise ValueError(f"{cell}: run has returned the strata {sorted(strata)}; the study has {cell.study.strata}")
     result = FORMAT.stamp({
         "row": cell.row, "capture": cell.capture, "seed": cell.seed, "factor": cell.factor, "trial": False,
         "condition": cell.condition, "pair": cell.pair or cell.capture, "measured": digest(cell.measuring()),
-        "frames": frames, "curve": [], "cost": {**spent, "diverged": None, **found.get("cost", {})},
+        "frames": frames, "curve": [], "cost": {**spent, "diverged": None, **outcome.get("cost", {})},
     })  # fmt: skip
     write_json(folder / "result.json", result)
     return result
@@ -241,14 +241,14 @@ def joined(
     results: Iterable[tuple[str, str, int, dict[str, Any]]],
 ) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
     """Results by row and by capture and seed, from (row, capture, seed, result): those of all conditions in one."""
-    found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    by_row: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
     for row, capture, seed, result in results:
-        runs = found.setdefault(row, {})
+        runs = by_row.setdefault(row, {})
         if (capture, seed) in runs:
             before = runs[capture, seed]
             result = {**before, "frames": [*before["frames"], *result["frames"]]}
         runs[capture, seed] = result
-    return found
+    return by_row
 
 
 def opened(study: Study, capture: str) -> tuple[Any, list[int]]:
@@ -382,8 +382,8 @@ def made(study: Study, row: Row, source: Any) -> tuple[Any, Recipe]:
     """The untrained avatar of a row, and the recipe that trains it, both on the footing of the baseline."""
     base = study.rows[study.baseline or ""]
     if row.build is not None:
-        taken = [parameter.name for parameter in parameters_of(row.build)]
-        shared = {name: value for name, value in footing(study, source).items() if name in taken}
+        parameters = [parameter.name for parameter in parameters_of(row.build)]
+        shared = {name: value for name, value in footing(study, source).items() if name in parameters}
         avatar = row.build(source, **shared)
         whole = bool(getattr(avatar, "whole_images", False))
         recipe = recipe_of("gaussian_avatars" if whole else study.model_of(base), study.recipe)  # type: ignore[arg-type]
@@ -531,8 +531,8 @@ def check_primary(study: Study) -> None:
         source, frames = frames_of(under, stratum or TEST, opened(under, str(folder))[0])
         masks = RegionMasks(source)
         for frame in frames:
-            found = masks(frame, source.image(frame)[..., 3])
-            if region in found and int(found[region].sum()) >= MIN_PIXELS:
+            regions = masks(frame, source.image(frame)[..., 3])
+            if region in regions and int(regions[region].sum()) >= MIN_PIXELS:
                 break
         else:
             raise ValueError(

@@ -7,7 +7,8 @@ from typing import Any
 from headfields.compare.study import Study
 
 PACE = 1.25
-"""Factor between pairs in steps beside the baseline's that is told. Own choice; alone on a machine it is some 1.05."""
+"""Factor between pairs, in steps beside the baseline's, beyond which a row is undetermined. Own choice; alone on a
+machine it is some 1.05."""
 
 
 def uneven_pace(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> dict[str, float]:
@@ -20,13 +21,13 @@ def uneven_pace(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mappin
     base = done.get(study.baseline or "", {})
     if not study.is_timed:
         return {}
-    found = {}
+    uneven = {}
     for name, runs in done.items():
         steps = [(run["cost"]["steps"], base[pair]["cost"]["steps"]) for pair, run in runs.items() if pair in base]
         paces = [own / max(other, 1) for own, other in steps]
         if name != study.baseline and len(paces) > 1 and max(paces) > PACE * min(paces) > 0:
-            found[name] = max(paces) / min(paces)
-    return found
+            uneven[name] = max(paces) / min(paces)
+    return uneven
 
 
 def steps_by_row(done: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> dict[str, int]:
@@ -49,6 +50,6 @@ def pace_line(found: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Seconds were no equal budget: between pairs, steps beside the baseline's differ by a factor of up to "
-        f"{max(rows.values()):.1f}, and of more than {PACE:g} in {len(rows)} of {len(found['rows'])} rows. Run a study "
-        "in seconds on machines that do nothing else, or give steps_by_row"
+        f"{max(rows.values()):.1f}, and of more than {PACE:g} in {len(rows)} of {len(found['rows'])} rows, "
+        "which are undetermined for it. Run a study in seconds on machines that do nothing else, or give steps_by_row"
     )

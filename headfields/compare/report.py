@@ -115,21 +115,23 @@ def findings(study: Study, done: Mapping[str, Mapping[tuple[str, int], Mapping[s
             if not gains:
                 continue
             margin = study.margin if measure == study.primary else None
-            found = paired_difference(gains, margin, level)
-            rows[name]["differences"][measure] = vars(found)
+            difference = paired_difference(gains, margin, level)
+            rows[name]["differences"][measure] = vars(difference)
             if measure == study.primary:
-                primary[name] = found
-    decided = verdicts(primary, level)
-    corrected = holm({name: found.p for name, found in primary.items()})
-    for name, found in primary.items():
+                primary[name] = difference
+    unequal = uneven_pace(study, done)
+    # Rows that did not have the baseline's seconds are on no equal footing, whatever their figures are.
+    decided = {name: "undetermined" if name in unequal else v for name, v in verdicts(primary, level).items()}
+    corrected = holm({name: difference.p for name, difference in primary.items()})
+    for name, difference in primary.items():
         rows[name] |= {"verdict": decided[name], "p": corrected[name]}
-        if decided[name] == "undetermined" and found.deviation > 0:
-            wanted = study.margin or 0.2
-            rows[name]["seeds to see it"] = _needed(found.deviation, wanted, found.captures, len(primary), level)
+        if decided[name] == "undetermined" and name not in unequal and difference.deviation > 0:
+            effect, asked = study.margin or 0.2, len(primary)
+            rows[name]["seeds to see it"] = _needed(difference.deviation, effect, difference.captures, asked, level)
     return {
         "name": study.name, "study": study.data(), "key": study.key(), "baseline": baseline, "primary": study.primary,
         "level": study.level, "margin": study.margin, "rows": rows, "measures": measures, "looks": study.looks,
-        "uneven pace": uneven_pace(study, done),
+        "uneven pace": unequal,
         "over yaw": yaw_curve(done, study.primary) or yaw_curve(done, study.primary, "test"),
         "curves": {name: mean_curve(runs.values()) for name, runs in done.items()},
     }  # fmt: skip
@@ -149,13 +151,13 @@ def content(
         ValueError: no cell has the primary measure.
     """
     done = gathered(cells, out)
-    found = findings(study, done)
+    figures = findings(study, done)
     return {
-        **found,
+        **figures,
         "left out": dict(without),
         "noise ceiling": {Path(folder).name: noise_ceiling(folder) for folder in study.captures},
         "footing": {**_common(study), "budget": study.stated_budget,
-                    **measured_by(done, found["measures"])},
+                    **measured_by(done, figures["measures"])},
         "seeds": max((cell.seed for cell in cells), default=-1) + 1,
         "trials": tried(study, trials, out), "failed": dict(failed or {}),
         "machine": {**versions(), "processor": platform.machine(), "threads": torch.get_num_threads(),
@@ -190,7 +192,7 @@ def tried(study: Study, trials: Sequence[Cell], out: Path) -> list[dict[str, Any
     """By row and capture: the score of each factor on the learning rates, the one chosen, and whether it is at an edge
     of the grid, beyond which a better one may lie."""
     chosen, factors = chosen_factors(study, trials, out), trial_factors(study.trials)
-    found = []
+    tuned = []
     measure = study.primary.partition("@")[0]
     for (row, capture), factor in chosen.items():
         own = [cell for cell in trials if (cell.row, cell.pair) == (row, capture)]
@@ -198,9 +200,9 @@ def tried(study: Study, trials: Sequence[Cell], out: Path) -> list[dict[str, Any
         scores = {f"{each:g}": None if result is None else summary(result, measure)
                   for each, result in results.items()}  # fmt: skip
         seconds = sum(result["cost"]["processor seconds"] for result in results.values() if result is not None)
-        found.append({"row": row, "capture": Path(capture).name, "factor": factor, "scores": scores,
+        tuned.append({"row": row, "capture": Path(capture).name, "factor": factor, "scores": scores,
                       "at the edge": factor in (factors[0], factors[-1]), "processor seconds": seconds})  # fmt: skip
-    return found
+    return tuned
 
 
 def mean_curve(runs: Iterable[Mapping[str, Any]]) -> list[list[float]]:
@@ -238,12 +240,12 @@ def write_report(
     failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes report.json, report.html, table.tex and frames.csv into `out`, and returns what report.json holds."""
-    found = content(study, cells, out, without, trials, failed)
-    write_json(out / "report.json", _finite(found))
-    write_text(out / "table.tex", latex(found))
-    write_text(out / "frames.csv", raw_rows(cells, out, found["measures"]))
-    write_text(out / "report.html", page(found, worst_frame(study, cells, out)))
-    return found
+    report = content(study, cells, out, without, trials, failed)
+    write_json(out / "report.json", _finite(report))
+    write_text(out / "table.tex", latex(report))
+    write_text(out / "frames.csv", raw_rows(cells, out, report["measures"]))
+    write_text(out / "report.html", page(report, worst_frame(study, cells, out)))
+    return report
 
 
 def raw_rows(cells: Sequence[Cell], out: Path, measures: Sequence[str]) -> str:

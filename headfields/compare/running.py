@@ -176,21 +176,21 @@ def _here(todo: list[Cell], out: Path, progress: Any) -> dict[str, str]:
     """Runs cells one after the other; those of another coordinator at the end, if it has left them."""
     failed: dict[str, str] = {}
     while todo:
-        taken = []
+        elsewhere = []
         for cell in todo:
             progress.set_postfix_str(str(cell), refresh=False)
             try:
                 if attempt(cell, out):
                     progress.update()
                 else:
-                    taken.append(cell)
+                    elsewhere.append(cell)
             except InterruptedCell:
                 raise
             except Exception as error:  # whatever a row raises, the other rows go on
                 _note(failed, cell, error, progress)
-        if len(taken) == len(todo):
+        if len(elsewhere) == len(todo):
             time.sleep(_WAIT)
-        todo = taken
+        todo = elsewhere
     return failed
 
 

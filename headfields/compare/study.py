@@ -184,7 +184,6 @@ class Study:
     rows: Mapping[str, Row]
     steps: int | None = None
     seconds: float | int | None = None
-    steps_by_row: Mapping[str, int] = field(default_factory=dict)
     rays: int | None = None
     model: str = "insta"
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -209,6 +208,7 @@ class Study:
     convention: str = "auto"
     level: float = 0.05
     name: str = "study"
+    steps_by_row: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "captures", tuple(str(folder) for folder in self.captures))
@@ -309,12 +309,12 @@ class Study:
                 near = did_you_mean(option, known)
                 raise ValueError(f"Study: row {name!r} has no option {option!r}{near}; it has {', '.join(known)}")
         if row.build is None:
-            taken = self.parameters_of(row)
+            parameters = self.parameters_of(row)
             for argument in row.arguments:
-                if argument not in taken:
+                if argument not in parameters:
                     raise ValueError(
                         f"Study: {self.model_of(row)}, row {name!r}, has no argument {argument!r}"
-                        f"{did_you_mean(argument, taken)}; it has {', '.join(taken)}"
+                        f"{did_you_mean(argument, parameters)}; it has {', '.join(parameters)}"
                     )
 
     def __len__(self) -> int:
@@ -382,8 +382,8 @@ class Study:
 
     def arguments_of(self, row: Row) -> dict[str, Any]:
         """Arguments of the row's preset: its own, and those of the study that it takes."""
-        taken = self.parameters_of(row)
-        return {**{name: value for name, value in self.arguments.items() if name in taken}, **row.arguments}
+        parameters = self.parameters_of(row)
+        return {**{name: value for name, value in self.arguments.items() if name in parameters}, **row.arguments}
 
     @property
     def stated(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _import_dynamo_late(operation: Any) -> None:
     PyTorch keeps the compiler away from bodies by what imports it: two seconds at the first operation of a program that
     compiles nothing. Before that import there is nothing to keep away.
     """
-    bodies = getattr(operation, "_backend_fns", None)  # PyTorch's own, of 2.6 to 2.13 at least
+    bodies = getattr(operation, "_backend_fns", None)  # PyTorch's own: where it is another, the import comes as before
     if bodies is None or set(bodies) != {None}:
         return
     guarded, body = bodies[None], operation._init_fn

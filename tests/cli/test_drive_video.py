@@ -1,5 +1,7 @@
 """`headfields drive --video` from pictures to frames, with a stand-in for MediaPipe that reads their brightness."""
 
+import importlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +55,47 @@ def test_every_frame_goes_into_a_file(video: list[str], tmp_path: Path, capsys: 
     assert torch.allclose(motion.times, torch.tensor([0, 1, 3, 4, 5], dtype=torch.float64) / 25)
 
 
-def test_frames_go_to_a_stream_in_real_time(
-    video: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Clock:
+    """A clock that moves when somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_frames_go_to_a_stream_in_real_time(video: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
     (tmp_path / "face_landmarker.task").touch()
     jaws: list[float] = []
+    clock = Clock()
+    monkeypatch.setattr(importlib.import_module("headfields.cli.drive"), "time", clock)
     with FaceStream("udp://127.0.0.1:0") as stream:
         stream.on_frame = lambda: jaws.append(float(stream.latest.shapes[0, JAW]))
         assert main(["drive", str(stream.address), *video]) == 0
-        taken = stream.counts.taken
-    sent = int(capsys.readouterr().out.split()[0])
-    assert 1 <= taken <= sent <= 5 and jaws == sorted(jaws), "in order; late ones are left out"
+        end = time.monotonic() + 20
+        while len(jaws) < 5 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert capsys.readouterr().out == "5 frames sent\n" and jaws == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert clock.now == pytest.approx(5 / 25), "it waits for each frame's time"
+
+
+def test_frames_that_are_late_are_left_out(video: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "face_landmarker.task").touch()
+    clock = Clock()
+    seen = Brightness.face
+
+    def slow(self: Brightness, image: np.ndarray, due: float) -> FaceMotion | None:
+        clock.now += 0.1  # a landmarker that takes two and a half frames
+        return seen(self, image, due)
+
+    monkeypatch.setattr(Brightness, "face", slow)
+    monkeypatch.setattr(importlib.import_module("headfields.cli.drive"), "time", clock)
+    with FaceStream("udp://127.0.0.1:0") as stream:
+        assert main(["drive", str(stream.address), *video]) == 0
+    assert "a face in 2 of 3 frames" in capsys.readouterr().err
 
 
 def test_nobody_in_a_video_is_no_file(video: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

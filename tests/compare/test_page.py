@@ -1,5 +1,6 @@
 """The page of a study's report: it asks no network, and shows what report.json says."""
 
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from headfields.compare import Row, Study
 from headfields.compare.charts import curves, dominated, log_ticks, scatter, ticks
 from headfields.compare.pace import uneven_pace
 from headfields.compare.page import page
+from headfields.compare.report import findings
 
 
 def row(psnr: float, seconds: float, difference: float | None = None, **further: Any) -> dict[str, Any]:
@@ -70,6 +72,26 @@ def test_seconds_that_were_no_equal_budget_are_told() -> None:
     assert not uneven_pace(Study(["ada"], rows={"base": Row()}, steps=60, baseline="base"), done)
     said = found({"base": row(22.0, 0.2)}) | {"uneven pace": {"busy": 5 / 3}}
     assert "a factor of up to 1.7, and of more than 1.25 in 1 of 1 rows" in page(said, {})
+
+
+def test_rows_without_the_baselines_seconds_are_undetermined() -> None:
+    study = Study(["ada"], rows={"base": Row(), "busy": Row(), "even": Row()}, seconds=60, baseline="base")
+
+    def runs(gain, steps):
+        def frames(seed):
+            score = 20 + gain + 0.01 * seed
+            return [{"frame": frame, "yaw": 0.0, "stratum": "test", "psnr": score} for frame in range(4)]
+
+        return {
+            ("ada", seed): {"frames": frames(seed), "cost": {"steps": count, "diverged": None}, "curve": []}
+            for seed, count in enumerate(steps)
+        }
+
+    done = {"base": runs(0, (100,) * 4), "busy": runs(-5, (50, 50, 50, 30)), "even": runs(-5, (50,) * 4)}
+    rows = findings(study, done)["rows"]
+    assert (rows["busy"]["verdict"], rows["even"]["verdict"]) == ("undetermined", "worse")
+    counted = dataclasses.replace(study, steps_by_row={"base": 100, "busy": 50, "even": 50})
+    assert findings(counted, done)["rows"]["busy"]["verdict"] == "worse"
 
 
 def test_charts_gray_what_is_dominated_and_leave_out_what_is_not_finite() -> None:

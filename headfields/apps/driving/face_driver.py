@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.apps.export.arkit import check_names, part_of_recipe
+from headfields.apps.export.arkit import check_names
 from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_columns
 from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.articulation import Articulation
 from headfields.data.frame_indices import Frames, frame_indices
+from headfields.heads.shape_mapping import part_of_recipe
 from headfields.records import HeadState
 
 __all__ = ["DrivenFace", "FaceDriver"]

@@ -1,9 +1,9 @@
 """ARKit's 52 blendshapes from those of a rig, by a mapping that says what each is made of."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from headfields.apps.export.heads import frame_times
 from headfields.apps.export.rigged_mesh import RiggedMesh, RigMotion
 from headfields.apps.faces.arkit import ARKIT_NAMES
 from headfields.files.reading import file_bytes, reading
+from headfields.heads.shape_mapping import part_of_recipe
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
 
-__all__ = ["ARKIT_NAMES", "arkit_rig", "check_names", "part_of_recipe", "read_mapping"]
+__all__ = ["ARKIT_NAMES", "arkit_rig", "check_names", "read_mapping"]
 
 Mapping52 = Mapping[str, Mapping[str, Any]]
 
@@ -83,36 +84,3 @@ def _displacement(rig: RiggedMesh, name: str, recipe: Mapping[str, Any], where: 
         (turns if kind == "joint" else amounts)[0, at] = number
     moved = joint_transforms(rotation_matrices(turns), rig.joints[None], rig.parents)
     return rig.posed(RigMotion(frame_times(1, 25), amounts, moved))[0] - rig.mesh.vertices
-
-
-def part_of_recipe(
-    name: str, part: str, value: Any, targets: Sequence[str], joints: Sequence[str], where: str
-) -> tuple[Literal["joint", "target"], int, Tensor]:
-    """What an entry of a mapping is: of a joint or a target, its index, and the turn (3,) or the weight ().
-
-    Args:
-        name: ARKit's name that the entry belongs to, for messages.
-        part, value: the entry.
-        targets, joints: names that the head has.
-        where: beginning of messages.
-
-    Raises:
-        ValueError: the value is no finite number, or not three of a joint; or the head lacks the name.
-    """
-    own = part.removeprefix("pose:")
-    numbers = torch.as_tensor(value, dtype=torch.float32) if _numeric(value) else None
-    expected = (3,) if part.startswith("pose:") else ()
-    if numbers is None or tuple(numbers.shape) != expected or not bool(numbers.isfinite().all()):
-        kind = "three finite numbers, axis-angle in radians" if expected else "a finite number"
-        raise ValueError(f"{where}: {name}: {part} is {value!r}; expected {kind}")
-    if expected and own in joints:
-        return "joint", joints.index(own), numbers
-    if not expected and part in targets:
-        return "target", targets.index(part), numbers
-    have = ", ".join(joints if expected else targets) or "none"
-    raise ValueError(f"{where}: {name}: the head has no {'joint' if expected else 'target'} {own}; it has {have}")
-
-
-def _numeric(value: Any) -> bool:
-    values = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)

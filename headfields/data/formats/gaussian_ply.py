@@ -291,8 +291,8 @@ def _check_numbers(columns: Mapping[str, np.ndarray], where: str) -> None:
             bad |= np.abs(values) > limit if name in _VECTORS else values > limit
         if bad.any():
             row = int(bad.argmax())
-            least = "" if limit is None else f", at most {limit:.3g}"
-            raise ValueError(f"{where}: {name} of Gaussian {row} is {values[row]}; expected a finite number{least}")
+            bound = "" if limit is None else f", at most {limit:.3g}"
+            raise ValueError(f"{where}: {name} of Gaussian {row} is {values[row]}; expected a finite number{bound}")
     rotation = np.stack([columns[f"rot_{i}"] for i in range(4)])
     still = ~(np.abs(rotation) > 1e-18).any(0)
     if still.any():

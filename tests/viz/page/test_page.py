@@ -175,16 +175,15 @@ def test_frames_of_several_cameras_are_one(tiny_head) -> None:
 def test_what_a_live_face_moves_is_in_the_page(tiny_head) -> None:
     """The rest is in test_in_browser.py, `test_a_stream_moves_the_head_when_the_user_asks`."""
     rig = exact_rig(tiny_head)
-    assert face_mapping({"jawOpen": {"expression_002": 0.5, "pose:jaw": [0.3, 0, -0.1]}, "tongueOut": {}}, rig,
-                        {"jaw": 2}) == {
-        "jawOpen": [(2, 0.5), (len(rig.expression) + 6, 0.3), (len(rig.expression) + 8, -0.1)], "tongueOut": [],
+    mapping = {"jawOpen": {"expression_002": 0.5, "pose:jaw": [0.25, 0, -0.125]}, "tongueOut": {}}
+    pose = len(rig.expression)
+    assert face_mapping(mapping, rig, {"jaw": 2}) == {
+        "jawOpen": [(2, 0.5), (pose + 6, 0.25), (pose + 8, -0.125)], "tongueOut": [],
     }  # fmt: skip
     for recipe, said in [
-        ({"nothing": 1.0}, "the page's head has no expression nothing"),
+        ({"nothing": 1.0}, "to_html: arkit: jawOpen: the head has no target nothing"),
         ({"pose:tail": [0, 0, 0]}, "has no joint tail; it has jaw"),
         ({"pose:jaw": 0.3}, "pose:jaw is 0.3; expected three finite numbers"),
-        ({"expression_000": float("nan")}, "is nan; expected a finite number"),
-        ({"expression_000": True}, "is True; expected a finite number"),
     ]:
         with pytest.raises(ValueError, match=re.escape(said)):
             face_mapping({"jawOpen": recipe}, rig, {"jaw": 2})
