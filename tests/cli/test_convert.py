@@ -1,3 +1,7 @@
+import os
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +9,11 @@ from PIL import Image
 
 import headfields as hf
 from headfields.cli import main
+from headfields.data.formats.insta_writer import InstaWriter, write_insta
 from headfields.synthetic.head.model import procedural_head_arrays
+from tests.cli.test_streams import forked
 from tests.data.formats import vhap_folder
+from tests.data.tiny import blob, tiny_frames
 
 
 @pytest.mark.slow
@@ -48,6 +55,28 @@ def test_meshes_of_flames_topology_become_parameters_and_back(tmp_path, capsys):
     after = hf.data.load_capture(tmp_path / "again", head=head, head_frame="keep", mouth="none")
     assert (after.state([0, 1]).vertices - before.state([0, 1]).vertices).abs().max() < 1e-6
     assert torch.equal(after.image(1), before.image(1))
+
+
+def test_a_killed_conversion_is_no_capture_and_the_same_command_takes_its_folder(tmp_path: Path, capsys) -> None:
+    write_insta(tmp_path / "blob", tiny_frames(4, True), *blob(True), test_frames=1)
+
+    def killed() -> int:
+        add = InstaWriter.add
+        InstaWriter.add = lambda self, *frame: (
+            os.kill(os.getpid(), signal.SIGKILL) if self.count == 2 else add(self, *frame)
+        )  # type: ignore[method-assign]
+        return main(["convert", str(tmp_path / "blob"), "--out", str(tmp_path / "killed")])
+
+    assert forked(killed) == -signal.SIGKILL
+    assert len(list((tmp_path / "killed/images").iterdir())) == 2
+    assert main(["inspect", str(tmp_path / "killed")]) == 1
+    assert "killed" in capsys.readouterr().err
+    written = []
+    for name in ("killed", "whole"):
+        assert main(["convert", str(tmp_path / "blob"), "--out", str(tmp_path / name)]) == 0
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        written.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    assert written[0] == written[1] and len(written[0]) > 10
 
 
 def test_without_a_head_the_remedy_is_said(tmp_path, capsys):

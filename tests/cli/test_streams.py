@@ -128,14 +128,17 @@ def test_a_signal_at_any_place_ends_with_a_line(monkeypatch, capsys, name, statu
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "headfields", "synth", "--out", str(tmp_path / "capture"), "--frames", "4"]
-    for delay in np.linspace(0.4, 8.0, 20):
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_at_any_moment_of_a_start_is_one_line(tmp_path, number, word):
+    """But for the first tenth of a second, in which Python itself starts."""
+    command = [sys.executable, "-m", "headfields", "synth", str(tmp_path / "capture"), "--frames", "4"]
+    for delay in [*np.linspace(0.1, 0.6, 11), *np.linspace(0.8, 8.0, 10)]:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         err = process.communicate(timeout=60)[1]
         assert "Traceback" not in err, (delay, err)
+        assert process.returncode == 0 or f"headfields: {word}" in err, (delay, err)
 
 
 @pytest.mark.slow
