@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import headfields as hf
-from headfields.training.presets import preset_arguments, presets
+from headfields.training.presets import parameters_of, preset_arguments, presets
 from tests.tables import table
 
 _FIELD = {"levels": 2, "features": 2, "log2_table_size": 8}
@@ -27,7 +27,9 @@ USUAL = {"rays": 64, "samples": 0, "frames": 2, "depth": 0.1, "depth_start": 0}
 """A run's options where the option is not the one that changes; of rays alone."""
 
 
-def tensors(model: str, folder: Path, out: Path, options: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def tensors(
+    model: str, folder: Path, out: Path, options: Mapping[str, Any], own: Mapping[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """The weights of a run of four steps."""
     whole = model in ("gaussian_avatars", "flash_avatar", "rgb_avatar")
     usual = {} if whole else USUAL
@@ -36,7 +38,7 @@ def tensors(model: str, folder: Path, out: Path, options: Mapping[str, Any]) -> 
         folder,
         out,
         steps=4,
-        arguments=dict(SMALL[model]),
+        arguments={**SMALL[model], **(own or {})},
         device="cpu",
         bar=False,
         recipe="cpu",
@@ -64,6 +66,58 @@ def test_an_option_acts_or_is_refused(model, option, plain, tiny_folder, tmp_pat
         return
     before = plain(model)
     assert any(not torch.equal(value, before[name]) for name, value in changed.items()), f"{option} changes nothing"
+
+
+_GRID = {"levels": 3, "features": 4, "log2_table_size": 9, "finest_resolution": 64, "rows": "float16"}
+_RAYS = {"grid_resolution": 16, "step": 0.01, "shell": 0.03, "behind": None}
+_DRIVEN = {"expression_width": 1, "joints": (2,), "eyelids": True}
+_SPLATS = {"count": 80, "degree": 3, "hair": 0.02, "backend": "gsplat"}
+ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "insta": {
+        **_GRID, **_RAYS, "expression_width": 1, "extent": 0.3, "scaling": "length", "formula": "exact", "people": 2,
+        "person_width": 8,
+    },
+    "static_field": {**_GRID, "margin": 0.03},
+    "vp360": {
+        **_GRID, **_RAYS, "expression_width": 1, "joints": (2,), "fields": 3, "blend": "color", "kind": "mlp",
+        "weights": None,
+    },
+    "monoavatar": {
+        "frames": 40, "variant": "C", "expression_width": 1, "small": True, "source": None, "start": 1,
+        "coarse_to_fine": 2, "sizes": "cpu", "pose_width": 3, "shell": 0.03, "behind": None,
+    },
+    "gaussian_avatars": {
+        **_SPLATS, "degree": 1, "degree_every": 1, "share_above": 0.9, "antialiased": True, "low_pass": 0.4,
+    },
+    "flash_avatar": {
+        **_SPLATS, **_DRIVEN, "degree_every": 1, "hidden": 32, "layers": 2, "bands": 4, "follows": "translation",
+        "bounded": True, "round_start": True,
+    },
+    "rgb_avatar": {
+        **_SPLATS, **_DRIVEN, "blendshapes": 5, "hidden": 32, "centered": False, "blend_from": 2, "scale": 0.01,
+        "opacity": 0.3,
+    },
+}  # fmt: skip
+"""A value of each argument of the presets that no recipe has."""
+
+
+def test_all_arguments_of_presets_are_walked() -> None:
+    for model, function in presets().items():
+        assert set(ARGUMENTS[model]) == {each.name for each in parameters_of(function)} - {"template"}, model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "argument"), [(model, name) for model, own in ARGUMENTS.items() for name in own])
+def test_an_argument_acts_or_is_refused(model, argument, plain, tiny_folder, tmp_path) -> None:
+    try:
+        changed = tensors(model, tiny_folder, tmp_path / "run", {}, {argument: ARGUMENTS[model][argument]})
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
+        assert argument in str(error)
+        assert not (tmp_path / "run" / "config.json").exists()
+        return
+    before = plain(model)
+    if changed.keys() == before.keys() and all(value.shape == before[name].shape for name, value in changed.items()):
+        assert any(not torch.equal(value, before[name]) for name, value in changed.items()), f"{argument} does nothing"
 
 
 def test_all_presets_and_options_are_walked() -> None:

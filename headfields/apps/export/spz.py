@@ -2,7 +2,8 @@
 
 import gzip
 import io
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def save_spz(path: Path | str, splats: Splats) -> Path:
     columns[2] = torch.nn.functional.normalize(columns[2], dim=1)
     gsply = _gsply("save_spz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), _same_threads():
         gsply.write_spz(path, gsply.GSData(*(values.numpy() for values in columns)), version=3, fractional_bits=_BITS)
     return path
 
@@ -78,7 +79,7 @@ def load_spz(path: Path | str) -> Gaussians:
         ModuleNotFoundError: gsply is not installed.
     """
     path, gsply = Path(path), _gsply("load_spz")
-    with reading(path, "Gaussians", where=f"load_spz: {path}"):
+    with reading(path, "Gaussians", where=f"load_spz: {path}"), _same_threads():
         _check_size(path)
         data = gsply.read_spz(path)
     count = len(data.means)
@@ -106,6 +107,16 @@ def _check_size(path: Path) -> None:
             room -= len(block)
     if room < 0:
         raise ValueError("it unpacks to more than its header's number of Gaussians takes")
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """numba, which gsply compiles with, gives PyTorch as many threads as there are cores, whatever was asked for."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _gsply(op: str) -> Any:
