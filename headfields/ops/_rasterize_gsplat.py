@@ -29,7 +29,7 @@ def check_gsplat(tensors: dict[str, Tensor], channels: int, max_tile_entries: in
         TypeError: an argument is float64.
         ValueError: a tensor is on a CPU; the number of channels or `max_tile_entries` is none for gsplat.
     """
-    _gsplat()
+    installed_gsplat()
     for name, tensor in tensors.items():
         if not tensor.is_cuda:
             raise ValueError(
@@ -65,7 +65,7 @@ def rasterize(
     host waits for that number. Depth and normals are drawn apart from the colors, so that a loss of colors alone
     differentiates nothing else; with `means2d_absgrad` they are drawn together, as magnitudes of a sum are no sum of
     magnitudes."""
-    gsplat = _gsplat()
+    gsplat = installed_gsplat()
     c, n = rows.shape[:2]
     centers = rows[..., :2] if means2d_offset is None else rows[..., :2] + means2d_offset
     across, down = -(-width // TILE), -(-height // TILE)
@@ -87,7 +87,12 @@ def rasterize(
     return color, 1 - alpha[..., 0], further[..., 0], further[..., 1:], entries
 
 
-def _gsplat() -> Any:
+def installed_gsplat() -> Any:
+    """The package gsplat.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
     try:
         return importlib.import_module("gsplat")
     except ModuleNotFoundError as error:
@@ -122,7 +127,7 @@ class _Blended(torch.autograd.Function):
             leaf.requires_grad_(need)
         leaves[0].requires_grad_(ctx.needs_input_grad[0] or absolute)
         with torch.set_grad_enabled(any(ctx.needs_input_grad)):
-            images = _gsplat().rasterize_to_pixels(*leaves, *lists, absgrad=absolute)
+            images = installed_gsplat().rasterize_to_pixels(*leaves, *lists, absgrad=absolute)
         ctx.leaves, ctx.images, ctx.absolute = leaves, images, absolute
         ctx.set_materialize_grads(False)
         color, alpha = (image.detach() for image in images)

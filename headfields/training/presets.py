@@ -11,6 +11,7 @@ from typing import Any
 from headfields import models
 from headfields.data.matter import matter_extent
 from headfields.models.preset import unknown_argument
+from headfields.ops._rasterize_gsplat import installed_gsplat
 from headfields.similar_names import did_you_mean
 
 __all__ = ["PRIORS", "build", "check_people", "parameters_of", "preset", "preset_arguments", "presets"]
@@ -120,6 +121,11 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
     several = getattr(capture, "captures", (capture,))
     if "people" in parameters and len(several) > 1:
         arguments.setdefault("people", len(set(capture.identities)))
+    elif own.get("people"):
+        raise ValueError(
+            f"{model}: people={own['people']!r} has a code for each person, and the capture is of one; give a capture "
+            "of each, or leave it out"
+        )
     if "frames" in parameters:
         arguments.setdefault("frames", len(capture))
     if "shell" in parameters and "shell" not in arguments:
@@ -146,6 +152,8 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
         idle = [name for name in names if name in own]
         if idle and is_so(arguments):
             raise ValueError(f"{model}: {idle[0]}={own[idle[0]]!r} changes nothing {where}; leave it out")
+    if own.get("joints") and len(capture) and capture.state([0]).pose is None:
+        raise ValueError(f"{model}: joints={own['joints']!r} need poses, and the capture records none; leave it out")
     return arguments
 
 
@@ -154,7 +162,10 @@ def build(model: str, arguments: Mapping[str, Any], capture: Any) -> Any:
 
     Raises:
         ValueError: it is to have no Gaussians, which is legal elsewhere, but nothing to train.
+        ModuleNotFoundError: gsplat is to draw, and not installed.
     """
+    if arguments.get("backend") == "gsplat":
+        installed_gsplat()
     if arguments.get("count", 1) == 0:
         raise ValueError(f"{model}: count is 0; expected 1 Gaussian or more to train")
     return preset(model)(capture.template, **arguments)

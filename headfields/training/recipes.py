@@ -25,6 +25,7 @@ from headfields.training.densification import DensityControl
 from headfields.training.fine_tuning import RELEASED_RATES, FineTuning
 from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.optimizers import LogLinearFall
+from headfields.training.parameter_groups import parameter_groups
 from headfields.training.preset_losses import (
     blendfield_losses,
     flash_avatar_losses,
@@ -84,10 +85,16 @@ class Recipe:
             losses = [*losses, *self.regularizers(avatar)]
         return [*losses, OpacityLoss(weight=options["opacity"])] if options["opacity"] else losses
 
-    def scaled_rates(self, rates: Mapping[str, float], capture: Any) -> dict[str, float]:
-        """Rates of groups, with the capture's factors on those that are the recipe's own."""
+    def scaled_rates(self, rates: Mapping[str, float], avatar: nn.Module, capture: Any) -> dict[str, float]:
+        """Rates of groups, with the capture's factors on those that are the recipe's own, of which the avatar's
+        arguments may leave some without a group."""
         own, factors = self.trainer.get("learning_rates", {}), self.rate_factors(capture)
-        return {name: rate * factors.get(name, 1.0) if rate == own.get(name) else rate for name, rate in rates.items()}
+        known = {group["name"] for group in parameter_groups(avatar, None)}
+        return {
+            name: rate * factors.get(name, 1.0) if rate == own.get(name) else rate
+            for name, rate in rates.items()
+            if name in known or rate != own.get(name)
+        }
 
     def trainer_arguments(self, avatar: nn.Module, capture: Any, **options: Any) -> dict[str, Any]:
         """Arguments of `Trainer` after the avatar and the capture.
@@ -125,7 +132,7 @@ class Recipe:
             **{name: chosen[name] for name in ("schedule", "precision")},
             "callbacks": self.callbacks(avatar, capture),
             **{name: value for name, value in self.trainer.items() if name != "most_rays"},
-            "learning_rates": self.scaled_rates(self.trainer.get("learning_rates", {}), capture),
+            "learning_rates": self.scaled_rates(self.trainer.get("learning_rates", {}), avatar, capture),
             **self.sampling(capture),
         }
 

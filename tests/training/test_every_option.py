@@ -15,7 +15,7 @@ from tests.tables import table
 
 _FIELD = {"levels": 2, "features": 2, "log2_table_size": 8}
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "insta": _FIELD, "static_field": _FIELD, "vp360": {**_FIELD, "fields": 2}, "monoavatar": {},
+    "insta": _FIELD, "static_field": _FIELD, "vp360": {**_FIELD, "fields": 2}, "monoavatar": {"start": 0},
     "gaussian_avatars": {"count": 60}, "flash_avatar": {"count": 60}, "rgb_avatar": {"count": 60},
 }  # fmt: skip
 CHANGED: Mapping[str, Any] = {
@@ -80,11 +80,10 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "static_field": {**_GRID, "margin": 0.03},
     "vp360": {
         **_GRID, **_RAYS, "expression_width": 1, "joints": (2,), "fields": 3, "blend": "color", "kind": "mlp",
-        "weights": None,
     },
     "monoavatar": {
-        "frames": 40, "variant": "C", "expression_width": 1, "small": True, "source": None, "start": 1,
-        "coarse_to_fine": 2, "sizes": "cpu", "pose_width": 3, "shell": 0.03, "behind": None,
+        "frames": 40, "variant": "C", "expression_width": 1, "small": True, "start": 2,
+        "coarse_to_fine": 2, "sizes": "paper", "pose_width": 3, "shell": 0.03, "behind": None,
     },
     "gaussian_avatars": {
         **_SPLATS, "degree": 1, "degree_every": 1, "share_above": 0.9, "antialiased": True, "low_pass": 0.4,
@@ -99,11 +98,15 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 """A value of each argument of the presets that no recipe has."""
+IN_PYTHON = {"template", "weights", "source"}
+"""Arguments that are tensors or parts."""
+SAID = {"joints": "pose", "people": "person"}
+"""What the message names of an argument, if not the argument."""
 
 
 def test_all_arguments_of_presets_are_walked() -> None:
     for model, function in presets().items():
-        assert set(ARGUMENTS[model]) == {each.name for each in parameters_of(function)} - {"template"}, model
+        assert set(ARGUMENTS[model]) == {each.name for each in parameters_of(function)} - IN_PYTHON, model
 
 
 @pytest.mark.slow
@@ -112,7 +115,7 @@ def test_an_argument_acts_or_is_refused(model, argument, plain, tiny_folder, tmp
     try:
         changed = tensors(model, tiny_folder, tmp_path / "run", {}, {argument: ARGUMENTS[model][argument]})
     except (ValueError, TypeError, ModuleNotFoundError) as error:
-        assert argument in str(error)
+        assert SAID.get(argument, argument) in str(error)
         assert not (tmp_path / "run" / "config.json").exists()
         return
     before = plain(model)
@@ -146,8 +149,11 @@ def test_arguments_that_a_preset_does_not_read_are_refused(
 
 def test_they_are_taken_where_they_are_read(tiny_folder: Path) -> None:
     capture = hf.data.load_capture(tiny_folder)
+    joined = hf.data.JoinedCaptures([capture, hf.data.load_capture(tiny_folder)])
+    own = {"people": 2, "person_width": 8}
+    assert preset_arguments("insta", own, joined, hf.training.recipe_of("insta", "cpu")).items() >= own.items()
     for model, own in [
-        ("insta", {"people": 2, "person_width": 8}), ("vp360", {"kind": "mlp"}),
+        ("vp360", {"kind": "mlp"}),
         ("monoavatar", {"variant": "C", "expression_width": 2}),
         ("gaussian_avatars", {"hair": 0.01, "share_above": 0.2}),
     ]:  # fmt: skip

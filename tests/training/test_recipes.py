@@ -54,7 +54,8 @@ def test_monoavatar_as_published():
     arguments = recipe.trainer_arguments(torch.nn.Linear(1, 1), BallCapture())
     assert arguments["rays_per_step"] == 1024 and arguments["samples_per_step"] is None and recipe.steps == 400_000
     assert recipe.options["learning_rate"] == recipe.options["network_learning_rate"] == 1e-3
-    assert arguments["learning_rates"] == {"warp": 1e-4} and arguments["schedule"] == "exponential"
+    assert recipe.trainer["learning_rates"] == {"warp": 1e-4} and arguments["schedule"] == "exponential"
+    assert arguments["learning_rates"] == {}  # this avatar has no warp
     assert arguments["betas"] == (0.9, 0.999) and arguments["ema"] == 0.0 and "pixel_weights" not in arguments
     assert "final_rate" not in arguments  # a tenth is the trainer's default
     color, elastic, magnitude = arguments["losses"]
