@@ -106,7 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the sdist and the wheel")
     parser.add_argument("--in", dest="python", default=sys.executable, help="Python that the wheel is installed for")
-    parser.add_argument("--tests", nargs="*", default=["tests/ops"], help="tests to run with the installed wheel")
+    tests = "tests to run with the installed wheel: tests/ops; with --lowest also those of files and meshes"
+    parser.add_argument("--tests", nargs="*", help=tests)
     parser.add_argument("--lowest", action="store_true", help="install the oldest versions that pyproject.toml allows")
     parser.add_argument("--wheel", type=Path, help="try this wheel, and build none")
     given = parser.parse_args()
@@ -115,7 +116,8 @@ def main() -> None:
     made = build(given.out) if given.wheel is None else (given.wheel,)
     with tempfile.TemporaryDirectory() as folder:
         programs, alone = install(made[-1], given.python, Path(folder) / "clean", given.lowest)
-        check(programs, alone, given.lowest, given.tests)
+        usual = ["tests/ops", "tests/files", "tests/mesh"] if given.lowest else ["tests/ops"]
+        check(programs, alone, given.lowest, usual if given.tests is None else given.tests)
     for path in made:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 

@@ -48,7 +48,7 @@ def _reworded(said: str, sections: list[list[str]]) -> str:
         given, option, choices = choice.groups()
         names = [name.strip(" '") for name in choices.split(",") if name.strip(" '") not in ("None", "")]
         return f"{option} is {given}; expected {', '.join(sorted(names))}"
-    missing = re.match(r"Missing value for argument '(.*?)'", said)
+    missing = re.match(r"Missing value for argument '\(?'?([\w-]+)'", said)
     if missing:
         return f"{missing.group(1)} needs a value"
     required = re.match(r"Missing from headfields \S+: (.*)", said)

@@ -45,10 +45,10 @@ def write_safetensors(
         try:
             save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
-            match = re.search(r"\(os error (\d+)\)", str(error))
+            match = re.search(r"\(os error (\d+)\)|Os { code: (\d+),", str(error))  # from 0.7 on, and before
             if match is None:
                 raise
-            number = int(match[1])
+            number = int(match[1] or match[2])
             raise OSError(number, os.strerror(number)) from error
 
 
