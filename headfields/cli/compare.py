@@ -53,7 +53,7 @@ def compare(
     """
     from headfields.compare import Study
     from headfields.compare.cells import ChangedCodeError, InterruptedCell
-    from headfields.compare.figures import export_figures, import_figures
+    from headfields.compare.exported_cells import export_figures, import_figures
     from headfields.compare.plan import plan_of
     from headfields.compare.report import lines
     from headfields.compare.running import run_study

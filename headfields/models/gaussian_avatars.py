@@ -44,7 +44,7 @@ def gaussian_avatars(
         degree_every: steps after which training adds a degree, from 0 on; the released code's is 1,000. None: all from
             the start.
         hair: meters above the mesh in which hair may be; `headfields train` measures it in the mattes
-            (`headfields.data.matter.matter_extent`).
+            (`headfields.data.hair_extent.matter_extent`).
         share_above: share of the Gaussians that start there, if there is a height.
         antialiased, low_pass, backend: see `headfields.renderers.SplatRenderer`. The paper's low-pass is 3DGS's,
             0.3 pixels².

@@ -56,7 +56,7 @@ def insta(
             it; `"affine"` maps triangles onto triangles (see `headfields.ops.triangle_frames.deformation_gradients`).
         formula: formula by which neighbors are averaged; see `SurfaceCanonicalizer`.
         shell: meters around the mesh in which matter is looked for. Long hair, a bun or a beard need more; `headfields
-            train` measures it in the mattes (`headfields.data.matter.matter_extent`).
+            train` measures it in the mattes (`headfields.data.hair_extent.matter_extent`).
         behind: meters behind the first surface along a ray in which matter is looked for; None: no limit.
         people: number of people who share grid and networks, each with a code `"person"` that `HeadState.identity`
             chooses, as `JoinedCaptures` fills it; 0 for one person without a code, as published. Our own extension.

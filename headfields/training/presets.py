@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headfields import models
-from headfields.data.matter import matter_extent
+from headfields.data.hair_extent import matter_extent
 from headfields.models.preset import unknown_argument
 from headfields.ops._rasterize_gsplat import installed_gsplat
 from headfields.similar_names import did_you_mean

@@ -12,7 +12,7 @@ import headfields as hf
 from headfields.cli import main
 from headfields.compare import Row, Study, cells
 from headfields.compare.cells import Cell, cells_of, chosen_factors, made, opened, run_cell, training_options, trials_of
-from headfields.compare.figures import export_figures, import_figures
+from headfields.compare.exported_cells import export_figures, import_figures
 from headfields.compare.running import run_study
 from headfields.compare.study import trial_factors
 from headfields.runs.folder import RunFolder

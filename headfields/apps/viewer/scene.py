@@ -357,7 +357,7 @@ class Scene:
         self, image: np.ndarray, depth: np.ndarray, camera: Camera, posed: Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
         """The clay mesh, half transparent over what is behind it."""
-        from headfields.apps.viewer.painters import MeshPainter
+        from headfields.apps.viewer.mesh_painter import MeshPainter
         from headfields.mesh.mesh import Mesh
 
         assert self.faces is not None

@@ -9,8 +9,8 @@ from headfields.apps.retargeting.head_surface import HeadSurface
 from headfields.apps.retargeting.retargeter import Retargeter
 from headfields.apps.retargeting.sources import expressions_of_capture, surface_of_capture
 from headfields.apps.viewer.articulation import Articulation, BasisArticulation, HeadArticulation, Rigid
+from headfields.apps.viewer.mesh_painter import MeshPainter
 from headfields.apps.viewer.motion import Motion, neutral_frame
-from headfields.apps.viewer.painters import MeshPainter
 from headfields.apps.viewer.scene import Scene
 from headfields.data.expression_basis import expression_names
 from headfields.heads.blendshapes import BlendshapeHead

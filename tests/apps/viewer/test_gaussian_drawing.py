@@ -10,8 +10,8 @@ import torch
 
 from headfields.apps.viewer.gaussian_drawing import PageSpeed, WhoDraws
 from headfields.apps.viewer.looks import Picture
+from headfields.apps.viewer.mesh_painter import MeshPainter
 from headfields.apps.viewer.motion import Motion
-from headfields.apps.viewer.painters import MeshPainter
 from headfields.apps.viewer.scene import Scene, View
 from headfields.mesh.mesh import Mesh
 from headfields.models.gaussian_avatars import gaussian_avatars

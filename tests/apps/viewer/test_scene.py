@@ -8,8 +8,8 @@ import torch
 
 from headfields.apps.viewer.articulation import HeadArticulation, Rigid
 from headfields.apps.viewer.looks import FAR, LOOKS, face_colors
+from headfields.apps.viewer.mesh_painter import MeshPainter
 from headfields.apps.viewer.motion import Motion, neutral_frame
-from headfields.apps.viewer.painters import MeshPainter
 from headfields.apps.viewer.recording import encoded_video, frames_of
 from headfields.apps.viewer.scene import Scene, _arrays
 from headfields.apps.viewer.subjects import capture_scene, head_scene, mesh_scene

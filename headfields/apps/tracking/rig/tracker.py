@@ -26,11 +26,11 @@ from headfields.apps.tracking.rig.adapted import AdaptedTemplate, adapted_templa
 from headfields.apps.tracking.rig.body import BodyPose, TrackedBody
 from headfields.apps.tracking.rig.energy import Energy, MotionPrior
 from headfields.apps.tracking.rig.fit import RigFit
-from headfields.apps.tracking.rig.joint import smooth_together
 from headfields.apps.tracking.rig.light import LightSums, fitted_light
 from headfields.apps.tracking.rig.observation import RigObservation, rig_observation
 from headfields.apps.tracking.rig.options import RigTrackingOptions
 from headfields.apps.tracking.rig.pictures import rig_picture
+from headfields.apps.tracking.rig.smoothing import smooth_together
 from headfields.apps.tracking.rig.solve import extrapolated_pose, landmark_start, solve_frame
 from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.apps.tracking.rig.tracked_capture import write_tracked_capture

@@ -11,8 +11,8 @@ from PIL import Image
 import headfields as hf
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.rig.energy import MotionPrior, PoseEnergy
-from headfields.apps.tracking.rig.joint import smooth_together
 from headfields.apps.tracking.rig.options import RigTrackingOptions, TermScales
+from headfields.apps.tracking.rig.smoothing import smooth_together
 from headfields.apps.tracking.rig.solve import minimize
 from headfields.apps.tracking.rig.tracker import RigTracker
 from headfields.data import load_capture

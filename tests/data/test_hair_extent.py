@@ -41,10 +41,10 @@ def capture(folder: Path, scale: float, labels: bool = True, **options: str) -> 
     ],
 )
 def test_the_distance_of_the_matte_is_measured(tmp_path: Path, scale: float, stands_off: float) -> None:
-    extent = hf.data.matter.matter_extent(capture(tmp_path / "a", scale), outside=0.0)
+    extent = hf.data.hair_extent.matter_extent(capture(tmp_path / "a", scale), outside=0.0)
     pixel = 0.01  # of the coarse images, at the head
     assert stands_off - pixel < extent < 1.2 * (stands_off + pixel)
-    assert hf.data.matter.matter_extent(capture(tmp_path / "b", scale), most=0.02) <= 0.02
+    assert hf.data.hair_extent.matter_extent(capture(tmp_path / "b", scale), most=0.02) <= 0.02
 
 
 Balls = list[tuple[tuple[float, float, float], float]]
@@ -90,11 +90,11 @@ HAND = ((0.15, 0.05, 0.02), 0.05)
     ids=["head", "bun", "hat", "hand", "blob", "one-frame", "hand-in-one", "empty"],
 )
 def test_matter_that_the_frames_agree_on_counts(tmp_path: Path, balls: list[Balls], least: float, most: float) -> None:
-    assert least <= hf.data.matter.matter_extent(photographed(tmp_path / "a", balls)) <= most
+    assert least <= hf.data.hair_extent.matter_extent(photographed(tmp_path / "a", balls)) <= most
 
 
 def test_a_matte_without_background_is_none(tmp_path: Path) -> None:
-    assert hf.data.matter.matter_extent(photographed(tmp_path / "a", [[SKULL]] * 4, opaque=True)) == 0.0
+    assert hf.data.hair_extent.matter_extent(photographed(tmp_path / "a", [[SKULL]] * 4, opaque=True)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_matte_without_background_is_none(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_named(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hf.data.matter.matter_extent(capture(tmp_path / "a", 1.0), **options)
+        hf.data.hair_extent.matter_extent(capture(tmp_path / "a", 1.0), **options)
 
 
 def test_the_head_may_turn_in_the_vertices(tmp_path: Path) -> None:
@@ -124,7 +124,9 @@ def test_the_head_may_turn_in_the_vertices(tmp_path: Path) -> None:
         frames.append(CapturedFrame(image, posed, still))
     hf.data.formats.insta_writer.write_insta(tmp_path / "b", frames, vertices, faces, 0)
     turned = hf.data.load_capture(tmp_path / "b", head_frame="keep")
-    assert hf.data.matter.matter_extent(turned) == pytest.approx(hf.data.matter.matter_extent(moving), abs=2e-3)
+    assert hf.data.hair_extent.matter_extent(turned) == pytest.approx(
+        hf.data.hair_extent.matter_extent(moving), abs=2e-3
+    )
 
 
 def test_bodies_do_not_count(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_bodies_do_not_count(tmp_path: Path) -> None:
         image[-8:, :, 3] = 255
         frames.append(replace(frame, image=image, label=None, depth=None))
     hf.data.formats.insta_writer.write_insta(tmp_path / "torso", frames, vertices, faces)
-    assert hf.data.matter.matter_extent(hf.data.load_capture(tmp_path / "torso")) < 0.03
+    assert hf.data.hair_extent.matter_extent(hf.data.load_capture(tmp_path / "torso")) < 0.03
 
 
 def test_the_command_looks_as_far_as_the_mattes_show_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
