@@ -84,7 +84,7 @@ def gsplat_on_cpu(monkeypatch):
         isect_tiles=peer._isect_tiles, isect_offset_encode=peer._isect_offset_encode,
         rasterize_to_pixels=rasterize_to_pixels,
     )  # fmt: skip
-    monkeypatch.setattr(_rasterize_gsplat, "_gsplat", lambda: stand_in)
+    monkeypatch.setattr(_rasterize_gsplat, "installed_gsplat", lambda: stand_in)
     monkeypatch.setattr(rasterizer, "check_gsplat", lambda *_: None)  # which refuses CPUs
 
 
@@ -165,7 +165,7 @@ def test_what_gsplat_cannot_draw_is_named(monkeypatch):
     s = scene(n=4, dtype=torch.float32)
     with pytest.raises(ValueError, match="rasterize_gaussians: backend is 'tiles'"):
         hf.ops.rasterize_gaussians(**s, backend="tiles")
-    monkeypatch.setattr(_rasterize_gsplat, "_gsplat", lambda: None)
+    monkeypatch.setattr(_rasterize_gsplat, "installed_gsplat", lambda: None)
     with pytest.raises(ValueError, match="means is on cpu, and backend='gsplat' draws on CUDA alone"):
         hf.ops.rasterize_gaussians(**s, backend="gsplat")
     on_cuda = types.SimpleNamespace(is_cuda=True, dtype=torch.float32)
