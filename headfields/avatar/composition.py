@@ -307,7 +307,8 @@ class Composition(Movable, Displayed):
                 (`headfields.apps.driving.face_driver.DrivenFace`); None: the avatar's preview.
             head: what moves the mesh, whose shapes and joints get sliders: the head model that the avatar was built on,
                 or a `HeadRig`; None: the avatar's `rig`, or else the linear rig that fits the motion best.
-            options: `camera`, `fps`, `title`, `about` and `arkit`, as for `headfields.viz.page.page.page_html`.
+            options: `camera`, `fps`, `title`, `about`, `arkit` and `link`, as for
+                `headfields.viz.page.page.page_html`.
 
         Returns:
             The path.

@@ -19,9 +19,9 @@ _VIDEO = (".webm", ".mov")
 _VIEWERS_LOW_PASS = 0.3
 """Pixels² that 3DGS, and viewers that draw its files as it does, add to a Gaussian's variance on screen."""
 _UNUSED = {
-    "gaussians": ("in_place", "texture", "scale"),
-    "mesh": ("space", "scale"),
-    "pictures": ("space", "in_place", "texture"),
+    "gaussians": ("in_place", "texture", "scale", "link"),
+    "mesh": ("space", "scale", "link"),
+    "pictures": ("space", "in_place", "texture", "link"),
     "page": ("space", "texture", "scale"),
 }
 """Options that each kind of file does not read."""
@@ -41,6 +41,7 @@ def export(
     texture: OptionalInt = None,
     limit: OptionalInt = None,
     scale: float = 1.0,
+    link: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
     capture: OptionalFolder = None,
     memory: int = 2048,
     device: str = "auto",
@@ -70,6 +71,7 @@ def export(
             images, as a power of two, at most 1024.
         limit: At most this many frames, evenly spaced.
         scale: Size of images relative to the capture's.
+        link: Of a page: the address of what made it (a paper, a project), at its foot.
         capture: Another capture than the run was trained on.
         memory: Megabytes for decoded frames.
         device: cpu, cuda, cuda:1, ...; auto is CUDA where there is one.
@@ -103,7 +105,7 @@ def export(
         refuse_unused(export, given, ("fps",), "for single pictures")
     opened = _Source(source, capture, memory, device, arkit, fps)
     if kind == "page":
-        _export_page(opened, out, motion, frames, arkit, in_place, fps, limit)
+        _export_page(opened, out, motion, frames, arkit, in_place, fps, limit, link)
     elif kind == "gaussians":
         _export_gaussians(opened, out, motion, frames, space, limit)
     elif kind == "mesh":
@@ -299,7 +301,7 @@ def _export_gaussians(
 
 def _export_page(
     source: _Source, out: Path, motion: Path | None, frames: str | None, arkit: Path | None, in_place: bool, fps: int,
-    limit: int | None,
+    limit: int | None, link: str | None,
 ) -> None:  # fmt: skip
     from tqdm import tqdm
 
@@ -323,7 +325,7 @@ def _export_page(
     camera = Camera.cat(list(cameras))
     written = avatar.to_html(
         out, HeadState.cat(list(states)), rig, camera=camera[0] if in_place else camera, fps=fps,
-        title=source.path.resolve().name.replace("_", " "), arkit=mapping,
+        title=source.path.resolve().name.replace("_", " "), arkit=mapping, link=link,
     )  # fmt: skip
     print(f"{written}: {len(avatar.gaussians)} Gaussians, {len(chosen)} frames, {written.stat().st_size / 1e6:.1f} MB")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from jaxtyping import Float
@@ -62,6 +63,7 @@ def page_html(
     title: str = "Head avatar",
     about: str | None = None,
     arkit: Mapping[str, Mapping[str, Any]] | None = None,
+    link: str | None = None,
 ) -> str:
     """One HTML page that poses and draws an avatar in the browser, without a server and without a network.
 
@@ -80,6 +82,8 @@ def page_html(
         about: a line below it; what the page holds if None.
         arkit: for faces that come in live, what a weight of ARKit's name moves on a head without a shape of that name:
             a mapping as `headfields arkit` writes it (`headfields.apps.export.arkit.read_mapping`).
+        link: address of what made it (a paper, a project), http or https, at the page's foot; a browser opens it when
+            it is pressed, and never by itself.
 
     Returns:
         The page.
@@ -87,9 +91,10 @@ def page_html(
     Raises:
         TypeError: the avatar is a field of rays, or has a part that a page cannot compute; the message says which.
         ValueError: the head has another number of vertices than the avatar's mesh, there are neither one nor T
-            cameras, fps is not positive, or `arkit` names what the head lacks.
+            cameras, fps is not positive, `arkit` names what the head lacks, or `link` is no address of a site.
     """
     check_avatar(avatar)
+    made = _made(link)
     if not 0 < fps < math.inf:
         raise ValueError(f"to_html: fps is {fps}; expected a positive number of frames per second")
     template, preview = avatar.template_faces, avatar.preview
@@ -157,7 +162,7 @@ def page_html(
     filled = {
         "title": html.escape(title), "style": _text("page.css"),
         "pose": "\n".join(_text(name) for name in _WORKER),
-        "script": "\n".join(_text(name) for name in _SCRIPTS), "made": _made(), "data": packer.stream(),
+        "script": "\n".join(_text(name) for name in _SCRIPTS), "made": made, "data": packer.stream(),
         "info": json.dumps(described, separators=(",", ":")).replace("<", "\\u003c"),
         "poster": _poster(avatar, camera, state[:1]),
     }  # fmt: skip
@@ -181,10 +186,11 @@ class Page(Displayed):
         return f"Page({len(self.content) / 1e6:.1f} MB)"
 
     def html(self) -> str:
-        """The page as a frame that needs no file; it may run its scripts and save pictures, and nothing else."""
+        """The page as a frame that needs no file; it may run its scripts, save pictures, open its link, and no more."""
         page = self.content.replace("&", "&amp;").replace('"', "&quot;")
         look = f'style="width:100%;height:{self.height}px;border:0;border-radius:10px"'
-        return f'<iframe title="Head avatar" sandbox="allow-scripts allow-downloads" {look} srcdoc="{page}"></iframe>'
+        may = 'sandbox="allow-scripts allow-downloads allow-popups"'
+        return f'<iframe title="Head avatar" {may} {look} srcdoc="{page}"></iframe>'
 
     def save(self, path: Path | str) -> Path:
         """Writes the page."""
@@ -198,10 +204,17 @@ def _text(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
-def _made() -> str:
+def _made(link: str | None) -> str:
     from headfields import __version__
 
-    return f"Made with headfields {__version__}"
+    made = f"Made with headfields {__version__}"
+    if link is None:
+        return made
+    address = urlsplit(link)
+    if address.scheme not in ("http", "https") or not address.hostname or any(letter.isspace() for letter in link):
+        raise ValueError(f"to_html: link is {link!r}; expected an address of a site: https://...")
+    shown = html.escape(address.hostname + address.path.rstrip("/"))
+    return f'{made} · <a href="{html.escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
 
 
 def _about(avatar: SplatAvatar, rig: HeadRig, frames: int) -> str:

@@ -44,6 +44,17 @@ def test_nothing_is_loaded(tiny_head) -> None:
     assert "<b>A" not in words and "&lt;b&gt;A &amp; B&lt;/b&gt;" in words
 
 
+def test_what_made_it_is_a_link_that_nothing_loads(tiny_head) -> None:
+    avatar, states = varied_avatar("rgb_avatar", tiny_head, 50), moving_states(tiny_head, 2)
+    words = own_words(page_html(avatar, states, tiny_head, link="https://lab.org/people/?a=1&b='2'"))
+    (anchor,) = re.findall(r"<a [^>]*>[^<]*</a>", words)
+    assert 'href="https://lab.org/people/?a=1&amp;b=&#x27;2&#x27;"' in anchor and ">lab.org/people</a>" in anchor
+    assert LOADS.findall(words.replace(anchor, "")) == ["WebSocket"]
+    for link in ("javascript:alert(1)", "lab.org", "https://", "file:///etc/passwd", 'https://a.b/"\n><script>'):
+        with pytest.raises(ValueError, match=r"to_html: link is .*expected an address"):
+            page_html(avatar, states, tiny_head, link=link)
+
+
 def test_the_promised_size() -> None:
     """24,000 Gaussians, 57 shapes of 3,000 vertices, all of them random: nothing repeats that deflate could use."""
     torch.manual_seed(0)
