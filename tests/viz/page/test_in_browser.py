@@ -32,6 +32,12 @@ const [state, camera, done] = arguments, page = window.headfields;
 BACKGROUND = torch.tensor([0.3, 0.6, 0.9])
 
 
+@pytest.fixture(autouse=True)
+def the_same_draws() -> None:
+    """Of random avatars: one picture in some fifty has Gaussians of nearly the same depth in another order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     try:
