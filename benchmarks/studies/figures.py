@@ -79,6 +79,7 @@ def keep(study: Study, out: Path, target: Path, commit: str) -> int:
     head = {
         "commit": commit, "measures": measures, "noise ceiling": {Path(f).name: _ceiling(f) for f in study.captures},
         "versions": described[0]["versions"] if described else {}, "cells in all": len(study),
+        "steps by row": dict(study.steps_by_row),
     }  # fmt: skip
     cells = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     write_text(target, f'{json.dumps(head)[:-1]}, "cells": [\n{cells}\n]}}\n')
@@ -116,8 +117,7 @@ def kept_findings(path: Path) -> dict[str, Any]:
     unknown = sorted({cell["row"] for cell in kept["cells"]} - set(study.rows))
     if unknown:
         raise ValueError(f"{path.name} has rows that {study.name!r} lacks: {', '.join(unknown)}; keep its figures anew")
-    if any(cell["cost"]["steps"] != study.steps_by_row.get(cell["row"]) for cell in kept["cells"]):
-        study = replace(study, steps_by_row={})  # they ran in seconds, before the study said what those are in steps
+    study = replace(study, steps_by_row=kept.get("steps by row", {}))  # as the cells ran, whatever the study says now
     results = kept_results(path)
     found = findings(study, results)
     found["spread"] = {name: _spread(runs, study.primary) for name, runs in results.items()}

@@ -76,6 +76,18 @@ def test_the_repositorys_pages_say_what_its_figures_say() -> None:
     assert set(findings) <= shown, "figures that no page shows"
 
 
+def test_kept_figures_have_the_budget_that_their_cells_had(tmp_path: Path) -> None:
+    """A study that says later what its seconds are in steps makes no steps of cells that ran in seconds."""
+    steps = "\n[steps_by_row]\n" + "".join(f'"{row}" = 3\n' for row in (*GAINS, "never, run"))
+    for kept_with, read_with, said in (("", steps, "9 seconds"), (steps, "", "the steps that 9 seconds took")):
+        out = tmp_path / said[:5]
+        write_cells(out / "out")
+        (out / "parts.toml").write_text(STUDY.replace("steps = 3", "seconds = 9") + kept_with)
+        figures.keep(Study.load(out / "parts.toml"), out / "out", out / "parts.json", "abc123")
+        (out / "parts.toml").write_text(STUDY.replace("steps = 3", "seconds = 9") + read_with)
+        assert figures.kept_findings(out / "parts.json")["budget"].startswith(said)
+
+
 def test_verdicts_and_tables_of_kept_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = kept(tmp_path)
     found["noise ceiling"] = {"one": {"psnr": 30.21, "psnr_head": 26.5, "source": "two drawings"}, "two": {}}
