@@ -308,8 +308,11 @@ def _export_page(
     from headfields.apps.export.arkit import read_mapping
     from headfields.avatar.splat_avatar import SplatAvatar
     from headfields.records import Camera, HeadState
+    from headfields.viz.page.page import check_link
     from headfields.viz.page.rigs import capture_rig
 
+    if link is not None:
+        check_link("export", link)  # before frames are read
     avatar = source.needs_avatar("pages")
     if not isinstance(avatar, SplatAvatar):
         raise CommandError(

@@ -231,14 +231,16 @@ def test_a_run_becomes_a_page(run, tiny_folder, tmp_path, capsys):
     out = tmp_path / "page" / "head.html"
     arkit = tmp_path / "arkit.json"
     arkit.write_text('{"jawOpen": {"expression_000": 0.5}}')
-    options = ["--frames", "0:4", "--fps", "10", "--arkit", str(arkit)]
+    options = ["--frames", "0:4", "--fps", "10", "--arkit", str(arkit), "--link", "https://lab.org/paper"]
     assert main(["export", str(run), "--out", str(out), *options]) == 0
     printed = capsys.readouterr()
     assert "150 Gaussians, 4 frames" in printed.out and "the mesh is fitted within" in printed.err
     text = out.read_text()
     info = json.loads(text.partition('id="info" type="application/json">')[2].partition("</script>")[0])
     assert info["clip"] == {"frames": 4, "fps": 10.0, "moves": info["clip"]["moves"]} and info["title"] == "run"
-    assert info["face"] == {"jawOpen": [[0, 0.5]]}
+    assert info["face"] == {"jawOpen": [[0, 0.5]]} and '<a href="https://lab.org/paper"' in text
+    assert "expected an address" in fails(capsys, "export", str(run), "--out", str(out), "--link", "lab.org")
+    assert "--link" in fails(capsys, "export", str(run), "--out", str(tmp_path / "a.ply"), "--link", "https://lab.org")
     assert "x.json is not a file" in fails(capsys, "export", str(run), "--out", str(out), "--arkit", "x.json")
     assert "pages need the folder of a run" in fails(capsys, "export", str(tiny_folder), "--out", str(out))
     assert out.read_text() == text

@@ -204,16 +204,26 @@ def _text(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
+def check_link(op: str, link: str) -> None:
+    """Refuses what is no address of a site.
+
+    Raises:
+        ValueError: it is none of http or https with a host, or has blanks.
+    """
+    address = urlsplit(link)
+    if address.scheme not in ("http", "https") or not address.hostname or any(letter.isspace() for letter in link):
+        raise ValueError(f"{op}: link is {link!r}; expected an address of a site: https://...")
+
+
 def _made(link: str | None) -> str:
     from headfields import __version__
 
     made = f"Made with headfields {__version__}"
     if link is None:
         return made
+    check_link("to_html", link)
     address = urlsplit(link)
-    if address.scheme not in ("http", "https") or not address.hostname or any(letter.isspace() for letter in link):
-        raise ValueError(f"to_html: link is {link!r}; expected an address of a site: https://...")
-    shown = html.escape(address.hostname + address.path.rstrip("/"))
+    shown = html.escape(f"{address.hostname}{address.path}".rstrip("/"))
     return f'{made} · <a href="{html.escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
 
 
