@@ -71,9 +71,9 @@ def rasterize(
     across, down = -(-width // TILE), -(-height // TILE)
     with torch.no_grad():
         radii, depths = _reach(rows), rows[..., 6].detach().contiguous()
-        found = gsplat.isect_tiles(centers.detach().contiguous(), radii, depths, TILE, across, down)
-        offsets = gsplat.isect_offset_encode(found[1], c, across, down).reshape(c, down, across)
-    lists = width, height, TILE, offsets, found[2]
+        sorted_tiles = gsplat.isect_tiles(centers.detach().contiguous(), radii, depths, TILE, across, down)
+        offsets = gsplat.isect_offset_encode(sorted_tiles[1], c, across, down).reshape(c, down, across)
+    lists = width, height, TILE, offsets, sorted_tiles[2]
     conics, opacities = rows[..., 2:5], rows[..., 5]
     colors, d = colors.expand(c, n, -1), colors.shape[2]
     if means2d_absgrad is None:
@@ -83,7 +83,7 @@ def rasterize(
         features = torch.cat([colors, rows[..., 6:]], dim=-1)
         every, alpha = _Blended.apply(centers, conics, features, opacities, means2d_absgrad, lists)
         color, further = every.split([d, 4], dim=-1)
-    entries = torch.full((), len(found[2]), dtype=torch.int64, device=rows.device)
+    entries = torch.full((), len(sorted_tiles[2]), dtype=torch.int64, device=rows.device)
     return color, 1 - alpha[..., 0], further[..., 0], further[..., 1:], entries
 
 
@@ -141,6 +141,6 @@ class _Blended(torch.autograd.Function):
         if not pairs:
             return (None,) * 6
         images, given = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(images, leaves, given, retain_graph=True, allow_unused=True))
-        gradients = [next(found) if leaf.requires_grad else None for leaf in ctx.leaves]
+        computed = iter(torch.autograd.grad(images, leaves, given, retain_graph=True, allow_unused=True))
+        gradients = [next(computed) if leaf.requires_grad else None for leaf in ctx.leaves]
         return *gradients, ctx.leaves[0].absgrad if ctx.absolute else None, None

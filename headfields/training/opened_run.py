@@ -247,7 +247,7 @@ def trainer_of(
     """
     options = {name: training.get(name, default) for name, default in recipe.options.items()}
     own = recipe.trainer_arguments(avatar, capture, **options)
-    own["learning_rates"] = recipe.scaled_rates(training["learning_rates"], avatar, capture)
+    own["learning_rates"] = recipe.scaled_rates(recipe.rates_of(avatar, training["learning_rates"]), capture)
     callbacks = [*own.pop("callbacks", ()), *arguments.get("callbacks", ())]
     return Trainer(avatar, capture, **{"seed": seed, **own, **arguments, "callbacks": callbacks})
 

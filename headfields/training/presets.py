@@ -105,6 +105,7 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
         ValueError: there is no such preset.
             Or an argument in `own` is one that the preset does not read beside the others.
         TypeError: it has no argument of that name.
+        ModuleNotFoundError: gsplat is to draw, and not installed.
     """
     arguments = {**recipe.arguments, **own}
     if "small" in own and "sizes" not in own:  # MonoAvatar's older word for sizes
@@ -152,8 +153,14 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
         idle = [name for name in names if name in own]
         if idle and is_so(arguments):
             raise ValueError(f"{model}: {idle[0]}={own[idle[0]]!r} changes nothing {where}; leave it out")
-    if own.get("joints") and len(capture) and capture.state([0]).pose is None:
-        raise ValueError(f"{model}: joints={own['joints']!r} need poses, and the capture records none; leave it out")
+    if len(capture) and (own.get("joints") or own.get("eyelids")):
+        state = capture.state([0])
+        for name, recorded in (("joints", state.pose is not None), ("eyelids", "eyelids" in state.codes)):
+            if own.get(name) and not recorded:
+                what = "poses" if name == "joints" else "eyelids"
+                raise ValueError(f"{model}: {name}={own[name]!r}, and the capture records no {what}; leave it out")
+    if arguments.get("backend") == "gsplat":
+        installed_gsplat()  # here, and not where an avatar is built: a run can be opened without it
     return arguments
 
 
@@ -162,10 +169,7 @@ def build(model: str, arguments: Mapping[str, Any], capture: Any) -> Any:
 
     Raises:
         ValueError: it is to have no Gaussians, which is legal elsewhere, but nothing to train.
-        ModuleNotFoundError: gsplat is to draw, and not installed.
     """
-    if arguments.get("backend") == "gsplat":
-        installed_gsplat()
     if arguments.get("count", 1) == 0:
         raise ValueError(f"{model}: count is 0; expected 1 Gaussian or more to train")
     return preset(model)(capture.template, **arguments)

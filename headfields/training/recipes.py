@@ -85,16 +85,18 @@ class Recipe:
             losses = [*losses, *self.regularizers(avatar)]
         return [*losses, OpacityLoss(weight=options["opacity"])] if options["opacity"] else losses
 
-    def scaled_rates(self, rates: Mapping[str, float], avatar: nn.Module, capture: Any) -> dict[str, float]:
-        """Rates of groups, with the capture's factors on those that are the recipe's own, of which the avatar's
-        arguments may leave some without a group."""
+    def rates_of(self, avatar: nn.Module, rates: Mapping[str, float]) -> dict[str, float]:
+        """Rates of groups without the recipe's own for groups that this avatar, by its arguments, does not have."""
+        own, groups = (
+            self.trainer.get("learning_rates", {}),
+            {group["name"] for group in parameter_groups(avatar, None)},
+        )
+        return {name: rate for name, rate in rates.items() if name in groups or rate != own.get(name)}
+
+    def scaled_rates(self, rates: Mapping[str, float], capture: Any) -> dict[str, float]:
+        """Rates of groups, with the capture's factors on those that are the recipe's own."""
         own, factors = self.trainer.get("learning_rates", {}), self.rate_factors(capture)
-        known = {group["name"] for group in parameter_groups(avatar, None)}
-        return {
-            name: rate * factors.get(name, 1.0) if rate == own.get(name) else rate
-            for name, rate in rates.items()
-            if name in known or rate != own.get(name)
-        }
+        return {name: rate * factors.get(name, 1.0) if rate == own.get(name) else rate for name, rate in rates.items()}
 
     def trainer_arguments(self, avatar: nn.Module, capture: Any, **options: Any) -> dict[str, Any]:
         """Arguments of `Trainer` after the avatar and the capture.
@@ -132,7 +134,7 @@ class Recipe:
             **{name: chosen[name] for name in ("schedule", "precision")},
             "callbacks": self.callbacks(avatar, capture),
             **{name: value for name, value in self.trainer.items() if name != "most_rays"},
-            "learning_rates": self.scaled_rates(self.trainer.get("learning_rates", {}), avatar, capture),
+            "learning_rates": self.scaled_rates(self.rates_of(avatar, self.trainer.get("learning_rates", {})), capture),
             **self.sampling(capture),
         }
 

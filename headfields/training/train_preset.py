@@ -165,6 +165,7 @@ def train(
     refuse_idle("train", options, idle_options(chosen, avatar, training, training["steps"], source))
     idle = idle_options(chosen, avatar, training)  # whatever the end: a run may go on beyond it
     config["training"] = training = {name: value for name, value in training.items() if name not in idle}
+    training["learning_rates"] = chosen.rates_of(avatar, training["learning_rates"])
     if not before:
         chosen.start(avatar, source)
     if isinstance(source, LiveCapture):
