@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import headfields as hf
+from headfields.records.opengl_axes import flip_y_z
 
 SIGMA = 0.008  # meters: standard deviation of the near queries' distance from the surface
 
@@ -115,7 +116,7 @@ def camera(size: int) -> hf.Camera:
     vertices = head(0).vertices64
     middle = 0.5 * (vertices.min(0) + vertices.max(0))
     pose = torch.eye(4)
-    pose[:3, :3] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    pose[:3, :3] = flip_y_z(torch.eye(3))
     place = torch.from_numpy(middle).float() + torch.tensor([0.0, 0.0, 1.0])
     pose[:3, 3] = -(pose[:3, :3] @ place)
     extent = 0.55 * float(np.ptp(vertices[:, 1])) / (1.0 - 0.5 * float(np.ptp(vertices[:, 2])))

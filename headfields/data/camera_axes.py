@@ -14,6 +14,7 @@ import numpy as np
 
 from headfields.data.errors import CaptureError
 from headfields.data.projection import coarse_mask, inside_image, project
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = [
     "CONVENTIONS",
@@ -31,14 +32,13 @@ Convention = Literal["auto", "opencv", "opengl", "opencv-world-to-camera", "open
 """What a user calls a convention: axes of the camera (OpenCV: x right, y down, z forward; OpenGL: x right, y up, z
 backward) and, unless the matrices are camera-to-world, their direction. "auto" compares all four with the images."""
 
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 _Convert = Callable[[np.ndarray], np.ndarray]
 
 CONVENTIONS: dict[str, _Convert] = {
     "camera-to-world, OpenCV axes": lambda m: m,
-    "camera-to-world, OpenGL axes": lambda m: m @ _FLIP,
+    "camera-to-world, OpenGL axes": lambda m: flip_y_z(m),
     "world-to-camera, OpenCV axes": lambda m: np.linalg.inv(m),
-    "world-to-camera, OpenGL axes": lambda m: np.linalg.inv(_FLIP @ m),
+    "world-to-camera, OpenGL axes": lambda m: np.linalg.inv(flip_y_z(m, -2)),
 }
 """Name → function from a (4, 4) on disk to camera-to-world with OpenCV axes. The first is the format's own definition,
 and leaves every bit as it is."""

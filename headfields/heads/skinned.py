@@ -24,6 +24,7 @@ from headfields.ops.skinning import (
 from headfields.ops.vertex_geometry import face_crosses
 from headfields.records import Camera, HeadState, Template
 from headfields.records.device_copy import Movable
+from headfields.records.opengl_axes import flip_y_z
 from headfields.records.precision import full_precision
 
 __all__ = ["SkinnedHead"]
@@ -243,8 +244,7 @@ class SkinnedHead(Movable):
         rotation = state.need(f"{type(self).__name__}.skull_rotation", "joint_transforms")[:, self.skull_joint, :3, :3]
         if camera is None:
             return rotation
-        flip = rotation.new_tensor([1.0, -1.0, -1.0])[:, None]
-        return (flip * camera.world_to_camera[..., :3, :3].to(rotation)) @ rotation
+        return flip_y_z(camera.world_to_camera[..., :3, :3].to(rotation), -2) @ rotation
 
     def landmarks(
         self, vertices: Float[Tensor, "b v 3"], rotation: Float[Tensor, "b 3 3"] | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating
 from headfields.records import Camera, Record
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = [
     "NerfstudioCameras",
@@ -37,8 +38,9 @@ _SKEW = 1e-4
 """Pixels of skew over the focal length, below which a lens counts as having none."""
 
 
-def _flip_axes(like: Tensor, *signs: float) -> Float[Tensor, "4 4"]:
-    return torch.diag(like.new_tensor([*signs, 1.0]))
+def _flip_x_y(world_to_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
+    """Between OpenCV's axes and PyTorch3D's (x left, y up, z forward)."""
+    return world_to_camera * world_to_camera.new_tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
 
 
 def refuse_skew(op: str, camera: Camera) -> None:
@@ -99,8 +101,7 @@ def to_opengl(camera: Camera) -> Float[Tensor, "*batch 4 4"]:
     >>> hf.interop.to_opengl(camera)[:3, 3].tolist()  # where it stands
     [0.0, 0.0, 1.5]
     """
-    pose = torch.linalg.inv(camera.world_to_camera)
-    return pose @ _flip_axes(pose, 1.0, -1.0, -1.0)
+    return flip_y_z(torch.linalg.inv(camera.world_to_camera))
 
 
 def from_opengl(
@@ -119,8 +120,7 @@ def from_opengl(
     Differentiable.
     """
     check_floating("from_opengl", "camera_to_world", camera_to_world)
-    flip = _flip_axes(camera_to_world, 1.0, -1.0, -1.0)
-    return Camera(torch.linalg.inv(camera_to_world @ flip), intrinsics, size)
+    return Camera(torch.linalg.inv(flip_y_z(camera_to_world)), intrinsics, size)
 
 
 def to_clip(camera: Camera, near: float | int = 0.01, far: float | int = 100.0) -> Float[Tensor, "*batch 4 4"]:
@@ -304,7 +304,7 @@ def to_pytorch3d(camera: Camera) -> PyTorch3DCameras:
     """
     refuse_skew("to_pytorch3d", camera)
     pose, lens = camera.world_to_camera.reshape(-1, 4, 4), camera.intrinsics.reshape(-1, 3, 3)
-    pose = _flip_axes(pose, -1.0, -1.0, 1.0) @ pose
+    pose = _flip_x_y(pose)
     focal = torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)
     size = lens.new_tensor(camera.size).expand(len(pose), 2)
     return PyTorch3DCameras(pose[:, :3, :3].transpose(1, 2), pose[:, :3, 3], focal, lens[:, :2, 2], size)
@@ -338,7 +338,7 @@ def from_pytorch3d(cameras: PyTorch3DCameras, in_ndc: bool = False) -> Camera:
     pose = torch.cat([cameras.R.transpose(1, 2), cameras.T[:, :, None]], dim=-1)
     pose = torch.cat([pose, pose.new_tensor([0.0, 0, 0, 1]).expand(count, 1, 4)], dim=1)
     lens = _lens(focal[:, 0], focal[:, 1], center[:, 0], center[:, 1]).expand(count, 3, 3)
-    return Camera(_flip_axes(pose, -1.0, -1.0, 1.0) @ pose, lens.to(pose), (height, width))
+    return Camera(_flip_x_y(pose), lens.to(pose), (height, width))
 
 
 @dataclass(frozen=True)
@@ -421,7 +421,7 @@ def from_weak_perspective(
     if bool((scale.detach() <= 0).any()):
         raise ValueError(f"from_weak_perspective: the smallest scale is {float(scale.min()):.3g}; expected above 0")
     shift = torch.stack([right, -up, 2 * focal / (scale * width)], dim=-1)
-    turn = torch.diag(parameters.new_tensor([1.0, -1.0, -1.0])).expand(len(parameters), 3, 3)
+    turn = flip_y_z(torch.eye(3).to(parameters)).expand(len(parameters), 3, 3)
     lens = _lens(*(parameters.new_tensor(value) for value in (focal, focal, width / 2, height / 2)))
     center = lens[:2, 2].expand(len(parameters), 2)
     return from_smplify(SmplifyCamera(turn, shift, center.new_full((len(parameters), 2), focal), center), size)

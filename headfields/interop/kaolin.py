@@ -20,6 +20,7 @@ from headfields.interop.optional import optional_module
 from headfields.mesh.mesh import Mesh
 from headfields.networks.gaussians import DC
 from headfields.records import Camera, HeadState, Splats
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = [
     "OccupiedCells",
@@ -66,11 +67,10 @@ def to_camera(camera: Camera, near: float | int = 1e-2, far: float | int = 1e2) 
     refuse_skew("hf.interop.kaolin.to_camera", camera)
     height, width = camera.size
     pose, lens = camera.world_to_camera.reshape(-1, 4, 4), camera.intrinsics.reshape(-1, 3, 3)
-    flip = torch.diag(pose.new_tensor([1.0, -1.0, -1.0, 1.0]))
     parameters = torch.stack(
         [lens[:, 0, 2] - width / 2, height / 2 - lens[:, 1, 2], lens[:, 0, 0], lens[:, 1, 1]], dim=-1
     )
-    extrinsics = module.CameraExtrinsics.from_view_matrix(flip @ pose)
+    extrinsics = module.CameraExtrinsics.from_view_matrix(flip_y_z(pose, -2))
     return module.Camera(extrinsics, module.PinholeIntrinsics(width, height, parameters.to(pose), near, far))
 
 
@@ -94,13 +94,12 @@ def from_camera(camera: Any) -> Camera:
             f"{getattr(camera, 'lens_type', None)!r}; expected kaolin.render.camera.Camera with a pinhole"
         )
     pose = camera.view_matrix()
-    flip = torch.diag(pose.new_tensor([1.0, -1.0, -1.0, 1.0]))
     height, width = int(camera.height), int(camera.width)
     x, y, focal_x, focal_y = camera.intrinsics.params.to(pose).unbind(-1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     rows = [(focal_x, zero, x + width / 2), (zero, focal_y, height / 2 - y), (zero, zero, one)]
     lens = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-    return Camera(flip @ pose, lens.expand(len(pose), 3, 3), (height, width))
+    return Camera(flip_y_z(pose, -2), lens.expand(len(pose), 3, 3), (height, width))
 
 
 def to_mesh(mesh: Mesh) -> Any:

@@ -26,6 +26,7 @@ from headfields.heads.flame.model import FlameHead
 from headfields.metrics.image import decibels
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
+from headfields.records.opengl_axes import flip_y_z
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.retargeted_motion import retargeted_states
 from headfields.synthetic.scans.sampler import HeadSampler
@@ -314,7 +315,7 @@ def _poses(head: FlameHead, motion: ScriptedMotion, yaw: float = 0.0) -> Float[T
     rotation = _rotations(motion)
     pivot = (head.joint_regressor @ head.template_vertices)[1] + torch.tensor([0.0, 0.02, 0.0])  # the upper neck
     middle = _middle(head)
-    room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
+    room = flip_y_z(torch.eye(3))  # OpenCV axes, looking along -z
     shift = pivot + torch.from_numpy(motion.shift).float()
     place = torch.tensor([0.0, float(middle[1]), float(middle[2]) + _DISTANCE])
     pose = torch.zeros(len(rotation), 4, 4)

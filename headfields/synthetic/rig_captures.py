@@ -17,6 +17,7 @@ from headfields.files.atomic import write_text
 from headfields.mesh.mesh import Mesh
 from headfields.ops.rotations import rotation_from_euler
 from headfields.records import Camera, HeadState
+from headfields.records.opengl_axes import flip_y_z
 from headfields.synthetic.captures import CAMERAS, ORBIT_FRAMES
 from headfields.synthetic.detector_noise import DetectorNoise
 from headfields.synthetic.scene.rig_dress import Dress
@@ -187,7 +188,7 @@ def _cameras(
     low, high = rest.amin(0), rest.amax(0)
     axis = torch.stack([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2])])
     rotation = motion.body_to_room
-    room = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # OpenCV axes, looking along -z
+    room = flip_y_z(torch.eye(3))  # OpenCV axes, looking along -z
     pose = torch.eye(4).repeat(len(rotation), 1, 1)
     around = rotation_from_euler(torch.tensor([-np.radians(yaw), 0.0, 0.0]).double(), "yxz").float()
     above = rotation_from_euler(torch.tensor([0.0, np.radians(height), 0.0]).double(), "yxz").float()

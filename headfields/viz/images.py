@@ -13,6 +13,7 @@ from torch import Tensor
 from headfields.files.atomic import write_image
 from headfields.parts import Rendering
 from headfields.records import Camera
+from headfields.records.opengl_axes import flip_y_z
 
 CAPTION_HEIGHT = 18
 
@@ -125,7 +126,7 @@ def normal_map(rendering: Rendering, camera: Camera) -> Float[Tensor, "h w 3"]:
     if rendering.normal is None:
         raise ValueError("normal_map: the rendering has no normals; use SurfaceRenderer")
     local = rendering.normal.detach() @ camera.world_to_camera.reshape(4, 4)[:3, :3].T
-    local = torch.nn.functional.normalize(local, dim=-1) * local.new_tensor([1.0, -1.0, -1.0])
+    local = flip_y_z(torch.nn.functional.normalize(local, dim=-1))
     opacity = rendering.opacity.detach()[..., None]
     return ((0.5 + 0.5 * local) * opacity + 1 - opacity).clamp(0, 1)
 

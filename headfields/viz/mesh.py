@@ -17,6 +17,7 @@ from headfields.ops.render_mesh import render_mesh
 from headfields.ops.texture import sample_texture
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
+from headfields.records.opengl_axes import flip_y_z
 
 Look = Literal["clay", "colors", "texture", "normals"]
 Side = Literal["front", "left", "back", "right"]
@@ -159,7 +160,7 @@ def draw_mesh(
     rays = fine.rays().directions.reshape(*fine.size, 3).to(normal)
     if isinstance(look, str) and look == "normals":
         local = normal @ fine.world_to_camera.reshape(4, 4)[:3, :3].T.to(normal)
-        color = 0.5 + 0.5 * local * local.new_tensor([1.0, -1.0, -1.0])
+        color = 0.5 + 0.5 * flip_y_z(local)
     else:
         color = values
         if isinstance(look, str) and look == "texture":

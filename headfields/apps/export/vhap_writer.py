@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from headfields.data.formats.vhap import CY_BORDER, LOWER
 from headfields.files.arrays import save_arrays
 from headfields.files.atomic import write_image, write_text
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = ["WIDTHS", "VhapWriter"]
 
@@ -22,7 +23,6 @@ WIDTHS = {
     "shape": 300, "expr": 100, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3
 }  # fmt: skip
 """Entries of each array of parameters."""
-_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _PER_IMAGE = ("cx", "cy", "fl_x", "fl_y", "h", "w", "camera_angle_x", "camera_angle_y")
 
 
@@ -105,7 +105,7 @@ class VhapWriter:
                 "w": width,
                 "camera_angle_x": 2 * math.atan(width / (2 * focal_x)),
                 "camera_angle_y": 2 * math.atan(height / (2 * focal_y)),
-                "transform_matrix": (camera_to_world @ _OPENGL).tolist(),
+                "transform_matrix": flip_y_z(camera_to_world).tolist(),
                 "file_path": f"images/{stem}",
                 "fg_mask_path": f"fg_masks/{stem}",
                 "flame_param_path": _parameter_file(step),

@@ -12,6 +12,7 @@ from headfields.ops.ray_length import ray_length
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
 from headfields.records import Camera
+from headfields.records.opengl_axes import flip_y_z
 from headfields.viz.images import to_uint8
 from headfields.viz.mesh import heat
 
@@ -90,7 +91,7 @@ def drawn(
         points = camera.center.reshape(3).cpu().float() + along[..., None] * directions
         if look == "normals":
             local = _normals(rendering, points) @ pose[:3, :3].T
-            rgb = 0.5 + 0.5 * local * local.new_tensor([1.0, -1.0, -1.0])
+            rgb = 0.5 + 0.5 * flip_y_z(local)
         else:
             if mesh is None:
                 raise ValueError("drawn: the nearest triangle needs the mesh of the frame, which this scene has not")

@@ -30,6 +30,7 @@ from headfields.data.formats.transforms import (
 from headfields.data.image_files import ImageHeader, decode_image, exists, image_header
 from headfields.data.untracked import UntrackedRecording
 from headfields.files.reading import reading
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = ["NeRFaceRecording", "is_nerface", "load_nerface"]
 
@@ -215,7 +216,7 @@ def _view(pose: Float[np.ndarray, "4 4"], signs: tuple[float, float]) -> Float[n
     A pixel's ray is ((u - cx) / fx, -(v - cy) / fy, -1) in the camera. Of the lens with positive focal lengths it is
     (a, b, 1), so one is the other with axes negated: two or none of them is a turn, one or three mirrors the world.
     """
-    axes = np.diag([signs[0], -signs[1], -1.0, 1.0])
+    axes = flip_y_z(np.diag([*signs, 1.0, 1.0]))
     mirror = np.diag([np.linalg.det(axes[:3, :3]), 1.0, 1.0, 1.0])
     view: np.ndarray = axes @ np.linalg.inv(pose) @ mirror
     return view

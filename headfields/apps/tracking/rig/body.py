@@ -10,6 +10,7 @@ from torch import Tensor
 from headfields.apps.rigging.rigged_template import RiggedTemplate
 from headfields.ops.rotations import axis_angle, left_jacobian, rotation_matrices
 from headfields.records import HeadState, Record
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = ["BODY_JOINTS", "BodyPose", "PosedBody", "TrackedBody", "cross_matrices"]
 
@@ -174,7 +175,7 @@ class TrackedBody:
 
     def landmarks_at_rest(self) -> Float[Tensor, "l 3"]:
         """(L, 3) the landmarks of the body at rest, as seen from the front, meters."""
-        facing = self.at_rest(torch.diag(self.rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
+        facing = self.at_rest(flip_y_z(torch.eye(4).to(self.rig.template_vertices)))
         corners, weights = self.landmarks(facing)
         return (weights[..., None] * self.rig.template_vertices[corners]).sum(1)
 
@@ -184,8 +185,7 @@ class TrackedBody:
         assert rig.landmark_faces is not None and rig.landmark_barycentric is not None
         faces, weights = rig.landmark_faces, rig.landmark_barycentric
         if rig.contour is not None:
-            flip = pose.world_to_camera.new_tensor([1.0, -1.0, -1.0])[:, None]
-            row = rig.contour.rows((flip * pose.world_to_camera[:3, :3])[None])[0]
+            row = rig.contour.rows(flip_y_z(pose.world_to_camera[:3, :3], -2)[None])[0]
             faces = torch.cat([rig.contour.faces[row], faces])
             weights = torch.cat([rig.contour.barycentric[row], weights])
         return rig.faces[faces], weights.to(rig.template_vertices)

@@ -16,6 +16,7 @@ from headfields.apps.tracking.rig.observation import RigObservation
 from headfields.apps.tracking.rig.options import RigTrackingOptions
 from headfields.apps.tracking.rig.surface import RigSurface
 from headfields.ops.rotations import axis_angle, rotation_matrices
+from headfields.records.opengl_axes import flip_y_z
 
 __all__ = ["extrapolated_pose", "landmark_start", "minimize", "solve_frame"]
 
@@ -113,7 +114,7 @@ def landmark_start(body: TrackedBody, observation: RigObservation, options: RigT
             f"{options.landmark_count} are needed to start tracking"
         )  # fmt: skip
     view = max(observation.views, key=lambda view: int(view.landmarks.isfinite().all(dim=1).sum()))
-    facing = body.at_rest(torch.diag(rig.template_vertices.new_tensor([1.0, -1.0, -1.0, 1.0])))
+    facing = body.at_rest(flip_y_z(torch.eye(4).to(rig.template_vertices)))
     corners, weights = body.landmarks(facing)
     points = (weights[..., None] * rig.template_vertices[corners]).sum(1)
     try:
