@@ -1,14 +1,14 @@
-"""A person drawn with one rig and tracked with another, for the study of 3VP Avatar's fine field.
+"""A person drawn with one rig and tracked with another: how well `track-template` holds whom it is no model of.
 
 `python -m benchmarks.fair_capture --out OUT [--frames 300] [--size 128] [--every 3]`
 
 The subject has a random shape and skin, hair, brows and teeth off the tracked mesh, a shirt that stands off the skin,
 relief and folds. Landmarks and mattes err. The template that tracks it is the mean body with another texture and
-another expression basis, so that a residual is left for a fine field to learn. A sixth of the frames are for testing;
-expressions that occur nowhere else swell and fade in some of them.
+another expression basis. A sixth of the frames are for testing; expressions that occur nowhere else swell and fade in
+some of them. (3VP Avatar's fine field has a test of its own, with exact poses: `benchmarks.mouth_residual`.)
 
-OUT gets recording/, rig.npz, tracking/, whose capture `benchmarks/studies/vp360_fair.toml` trains on, and overlay.png,
-the tracked meshes. Finished parts are kept, and an interrupted tracking is continued.
+OUT gets recording/, rig.npz, tracking/ with its capture, and overlay.png, the tracked meshes. Finished parts are kept,
+and an interrupted tracking is continued.
 """
 
 import argparse

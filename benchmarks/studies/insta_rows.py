@@ -8,7 +8,7 @@ import headfields as hf
 from headfields.losses import DepthPrior, HuberColor
 from headfields.losses.base import Loss
 
-START = 100
+START = 250
 """First step of the mouth's weight: a quarter of the studies' steps."""
 
 

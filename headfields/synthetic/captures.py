@@ -6,7 +6,7 @@ wrinkles that depend on the expression.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -65,6 +65,7 @@ def write_head_capture(
     identity: int | None = None,
     cameras: int = 0,
     retargeted: int | None = None,
+    unfollowed: Sequence[str] = (),
 ) -> Path:
     """Renders a capture of the procedural head and writes it in INSTA's layout; `load_capture` reads it.
 
@@ -97,6 +98,10 @@ def write_head_capture(
             capture of `test_frames` frames of this person, drawn as they would look in that motion, with the states
             that `headfields.apps.retargeting.Retargeter` makes of the other person's exact meshes, and the camera of
             the drawing. Its `truth.npz` has the true states, so that `tracking_error` says what retargeting loses.
+        unfollowed: the head's expressions, by name, that the tracked meshes do not follow, as a template follows what
+            it has and nothing else: images show them and the expression files have their coefficients, the meshes and
+            their depth maps lack them. So a residual is left, a function of the expression alone, that a fine field
+            can learn.
 
     Returns:
         The folder. A folder that has this capture already is left unchanged.
@@ -124,12 +129,21 @@ def write_head_capture(
         record["retargeted"] = retargeted
     if noise is not None:
         record["noise"] = asdict(noise)
+    if unfollowed:
+        record["unfollowed"] = list(unfollowed)
     if identity is not None:
         if identity < 0:
             raise ValueError(
                 f"write_head_capture: identity is {identity}; expected at least 0, or None for the mean head"
             )
         record["identity"] = identity
+    head = procedural_head() if identity is None else _random_head(identity)
+    unknown = sorted(set(unfollowed) - set(head.expression_names))
+    if unknown:
+        raise ValueError(
+            f"write_head_capture: unfollowed has {', '.join(unknown)}; the head's expressions are "
+            f"{', '.join(head.expression_names)}"
+        )
     if folder.exists():
         if not folder.is_dir():
             raise FileExistsError(f"write_head_capture: out {folder} is a file; pass a folder")
@@ -141,7 +155,6 @@ def write_head_capture(
                 "choose another folder or remove it"
             )
     with torch.no_grad(), filling(folder, "write_head_capture"):
-        head = procedural_head() if identity is None else _random_head(identity)
         motion = scripted_motion(frames, rate, list(head.expression_names), seed)
         states = _states(head, motion)
         template = head.template()
@@ -151,6 +164,8 @@ def write_head_capture(
         if noise is not None:
             noisy = noise.track(motion, rate)
             tracked, tracked_cameras = _states(head, noisy), true_cameras.replace(world_to_camera=_poses(head, noisy))
+        if unfollowed:
+            tracked = _without(head, tracked, unfollowed)
         scene = Scene(head, seed)
         renderer = Renderer(scene, template.faces, size, samples, seed)
 
@@ -301,6 +316,14 @@ def _states(head: FlameHead, motion: ScriptedMotion) -> HeadState:
     pose[:, 3:, 0] = gaze[:, 1:]
     pose[:, 3:, 1] = gaze[:, :1]
     return head(expression=expression, pose=pose)
+
+
+def _without(head: FlameHead, states: HeadState, names: Sequence[str]) -> HeadState:
+    """The states with meshes that lack these expressions; coefficients and joints as they are."""
+    assert states.expression is not None and states.pose is not None
+    kept = states.expression.clone()
+    kept[:, [head.expression_names.index(name) for name in names]] = 0
+    return states.replace(vertices=head(expression=kept, pose=states.pose).vertices)
 
 
 def _rotations(motion: ScriptedMotion) -> Float[Tensor, "f 3 3"]:

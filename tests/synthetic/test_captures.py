@@ -214,12 +214,30 @@ def test_refuses_other_folders(tmp_path: Path) -> None:
         ({"rate": 0.0}, r"rate is 0\.0"),
         ({"rate": float("nan")}, "rate is nan"),
         ({"seed": -1}, "seed is -1"),
+        ({"unfollowed": ["smile"]}, "unfollowed has smile; the head's expressions are smile_left"),
     ],
 )
 def test_arguments(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"write_head_capture: {message}"):
         draw(tmp_path / "never", **changes)
     assert not (tmp_path / "never").exists()
+
+
+def test_meshes_do_not_follow_what_they_are_told_to_lack(folder: Path, capture: Capture, tmp_path: Path) -> None:
+    """Images and coefficients are those of the exact capture; meshes are the head's without the funnel of the lips."""
+    coarse = load_capture(draw(tmp_path / "coarse", unfollowed=["funnel"]))
+    for name in ("images/00002.png", "flame/exp/00002.txt", "pose/00002.txt"):
+        assert (folder / name).read_bytes() == (tmp_path / "coarse" / name).read_bytes(), name
+    head, exact, lacking = procedural_head(), capture.state(range(FRAMES)), coarse.state(range(FRAMES))
+    assert exact.expression is not None
+    funnel = head.expression_names.index("funnel")
+    kept = exact.expression.clone()
+    kept[:, funnel] = 0
+    made = head(expression=kept, pose=exact.pose).vertices
+    count = made.shape[1]
+    torch.testing.assert_close(lacking.vertices[:, :count], made, atol=2e-5, rtol=0)
+    assert exact.expression[:, funnel].amax() > 0.2
+    assert (exact.vertices - lacking.vertices).norm(dim=-1).amax() > 1e-3
 
 
 def test_motion_covers_its_range_smoothly() -> None:
