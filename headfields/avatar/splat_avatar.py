@@ -49,7 +49,7 @@ class SplatAvatar(Composition):
 
     - A decoder of offsets (`headfields.decoders.SplatDecoder`), of the features of any encoder and conditions at the
       Gaussians' canonical positions: hash grid, frequencies, UV maps, vertex features, expression, codes.
-    - Blendshapes: K offsets of each Gaussian, the rows of `Gaussians.blend_position` and the like, in the proportions
+    - Blendshapes: K offsets of each Gaussian, `Gaussians.blend_position` and the like, in the proportions
       that a mapping network makes of expression and joints.
 
     Args:

@@ -31,7 +31,7 @@ class Gaussians(Part):
     Args:
         count: N.
         degree: degree of the spherical harmonics of the color, 0 to 3.
-        blendshapes: K, number of blendshapes that each Gaussian has, in `blendshape_table`.
+        blendshapes: K, number of blendshapes that each Gaussian has.
         degree_every: in training mode colors begin with degree 0 and gain one after each so many steps (3DGS: 1,000);
             None: all degrees from the first step on.
         blend_from: in training mode blendshapes have no effect before this step.
@@ -44,7 +44,7 @@ class Gaussians(Part):
         opacity_logit: (N,).
         color: (N, 3) coefficient of degree 0: the color is 0.5 + 0.2821 color.
         harmonics: (N, (degree + 1)² − 1, 3) coefficients of higher degrees.
-        blend_position, blend_quaternion, blend_color: (N, K, 3), (N, K, 4) and (N, K, 3) if K > 0, else None: what a
+        blend_position, blend_quaternion, blend_color: (N, 3, K), (N, 4, K) and (N, 3, K) if K > 0, else None: what a
             coefficient of 1 adds to position, quaternion and color.
         face: (N,) the triangle that each is attached to; -1: none.
         barycentric: (N, 3) if anchored, else None.
@@ -93,7 +93,7 @@ class Gaussians(Part):
         self.color = nn.Parameter(torch.zeros(count, 3))
         self.harmonics = nn.Parameter(torch.zeros(count, (degree + 1) ** 2 - 1, 3))
         for name in BLENDED:
-            table = nn.Parameter(torch.zeros(count, blendshapes, *WIDTHS[name])) if blendshapes else None
+            table = nn.Parameter(torch.zeros(count, *WIDTHS[name], blendshapes)) if blendshapes else None
             self.register_parameter(f"blend_{name}", table)
         self.register_buffer("face", torch.full((count,), -1))
         self.register_buffer("barycentric", torch.full((count, 3), 1 / 3) if anchored else None)
@@ -115,7 +115,7 @@ class Gaussians(Part):
     @property
     def blendshapes(self) -> int:
         """K."""
-        return 0 if self.blend_position is None else self.blend_position.shape[1]
+        return 0 if self.blend_position is None else self.blend_position.shape[-1]
 
     def __len__(self) -> int:
         """N."""
@@ -177,8 +177,12 @@ class Gaussians(Part):
             raise ValueError("Gaussians.blended: there are no blendshapes; build it with blendshapes=K")
         if self.training and not self.blends:
             return {}
+        # Shapes last: one matrix product reads and derives each table as it lies, where another order would be copied.
         tables = {name: getattr(self, f"blend_{name}") for name in BLENDED}
-        return {name: torch.einsum("bk,nkw->bnw", coefficients, table) for name, table in tables.items()}
+        return {
+            name: nn.functional.linear(coefficients, table.flatten(0, 1)).unflatten(-1, table.shape[:2])
+            for name, table in tables.items()
+        }
 
     @classmethod
     @torch.no_grad()

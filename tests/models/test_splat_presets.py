@@ -142,7 +142,7 @@ def test_what_each_preset_adds() -> None:
     assert neck is not None and neck.network[0].in_features == 126  # and the translation, which cameras have here
     assert [layer.out_features for layer in neck.network[::2]] == [128, 128, 20]
     assert rgb.decoder is None and rgb.blendshapes is not None and rgb.blendshapes.fields == 5
-    assert rgb.gaussians.blend_quaternion is not None and rgb.gaussians.blend_quaternion.shape == (80, 5, 4)
+    assert rgb.gaussians.blend_quaternion is not None and rgb.gaussians.blend_quaternion.shape == (80, 4, 5)
     assert isinstance(rgb.deformer, TriangleBinding) and rgb.deformer.follows == "rotation"
     assert make("gaussian_avatars", degree=2).gaussians.harmonics.shape == (80, 8, 3)
     each = gaussian_avatars(TEMPLATE, count=None)

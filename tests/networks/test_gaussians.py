@@ -59,7 +59,7 @@ def test_blendshapes_change_position_rotation_and_color_alone() -> None:
     for table in tables:
         torch.nn.init.normal_(table)
     offsets = gaussians.blended(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
-    expected = torch.cat([table[:, 0] - 2 * table[:, 1] for table in tables], dim=-1)
+    expected = torch.cat([table[..., 0] - 2 * table[..., 1] for table in tables], dim=-1)
     rows = torch.cat([offsets[name][1] for name in ("position", "quaternion", "color")], dim=-1)
     torch.testing.assert_close(rows, expected)
     splats = gaussians(offsets)

@@ -85,7 +85,7 @@ def describe_avatar(avatar: SplatAvatar, packer: Packer) -> dict[str, Any]:
     if avatar.blendshapes is not None:
         network: Any = avatar.blendshapes
         for name in BLENDED:
-            packer.ranged(f"blend_{name}", getattr(gaussians, f"blend_{name}").flatten(1), _BLEND_BITS)
+            packer.ranged(f"blend_{name}", getattr(gaussians, f"blend_{name}").mT.flatten(1), _BLEND_BITS)
         layers: list[Any] = [*network.trunk, nn.ReLU()] if network.centered and network.layers else []
         layers = [*layers, network.out] if network.centered else list(network.network)
         described["blend"] = {
