@@ -43,12 +43,12 @@ def main() -> None:
     arguments = parser.parse_args()
     run, config = open_run.open_run(arguments.run)
     capture = open_run.capture_of(config, arguments.capture, 2048)
-    avatar = open_run.load_avatar(run, config, 2048)
+    avatar = open_run.open_avatar(run, config, 2048)
     tracked = capture.path / TRUTH
     truth = np.load(tracked) if tracked.is_file() else None
     generator = torch.Generator().manual_seed(arguments.seed)
     rows, seconds = [], []
-    for frame in open_run.evenly_spaced(capture.splits["test"].tolist(), arguments.frames):
+    for frame in open_run.at_most(capture.splits["test"].tolist(), arguments.frames):
         camera, state = capture.camera([frame]), capture.state([frame])
         camera = hf.Camera(camera.world_to_camera[0], camera.intrinsics[0], camera.size)
         if truth is None:

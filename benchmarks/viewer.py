@@ -46,7 +46,7 @@ def main() -> None:
     figures: dict[str, Any] = {"cores": os.cpu_count(), "size": arguments.size}
     for path in arguments.runs:
         run, config = open_run.open_run(path)
-        avatar = open_run.load_avatar(run, config, 2048).eval()
+        avatar = open_run.open_avatar(run, config, 2048).eval()
         scene = capture_scene(open_run.capture_of(config, None, 2048), avatar)
         measured: dict[str, Any] = {"faces": len(scene.faces)}
         is_field = not hasattr(avatar, "splats")

@@ -74,7 +74,7 @@ def launches(model: str, sizes: Mapping[str, float]) -> list[Launch]:
     source, recipe = _capture(round(sizes.get("pixels", SMALL**2) ** 0.5)), recipe_of(model, "fast")
     with (
         PretendCuda(runs_triton=False) as device,
-        mock.patch.object(trainer, "launch", lambda *given: (Fabric(given[3]), None)),
+        mock.patch.object(trainer, "start_processes", lambda *given: (Fabric(given[3]), None)),
     ):
         arguments = preset_arguments(model, {}, source, recipe)
         if "count" in sizes:

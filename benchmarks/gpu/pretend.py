@@ -23,10 +23,10 @@ class _LoggingFabric(Fabric):
 @contextlib.contextmanager
 def pretended() -> Iterator[None]:
     """Within the block `cuda:0` is the pretend device, on which trainers train in one process."""
-    launch = headfields.training.trainer.launch
-    headfields.training.trainer.launch = lambda *given: (_LoggingFabric(given[3], given[-1]), None)
+    launch = headfields.training.trainer.start_processes
+    headfields.training.trainer.start_processes = lambda *given: (_LoggingFabric(given[3], given[-1]), None)
     try:
         with PretendCuda():
             yield
     finally:
-        headfields.training.trainer.launch = launch
+        headfields.training.trainer.start_processes = launch

@@ -27,7 +27,7 @@ from benchmarks.studies import picture
 from benchmarks.studies.figures import FOLDER, all_kept, keep, kept_findings
 from headfields.compare import Study
 from headfields.compare.pace import pace_line
-from headfields.compare.page import bounds_of, ceilings, interval, ordered
+from headfields.compare.page import bounds_of, ceilings, gain, ranked
 from headfields.compare.study import measure_in
 from headfields.files.atomic import write_text
 
@@ -70,12 +70,12 @@ def table(found: Mapping[str, Any], _: str = "") -> str:
     columns = [primary, *(name for name in dict.fromkeys(further) if name != primary and name in found["measures"])]
     head = ["row", columns[0], "difference", "verdict", *columns[1:], "frame, s", "steps", "memory, MB", "pairs"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name in ordered(found):
+    for name in ranked(found):
         row = rows[name]
         scores = [_score(row["scores"][column]["mean"]) for column in columns]
         cost = row["cost"]
         cells = [
-            f"**{name}**" if name == found["baseline"] else name, scores[0], interval(row, primary).replace("-", "−"),
+            f"**{name}**" if name == found["baseline"] else name, scores[0], gain(row, primary).replace("-", "−"),
             row.get("verdict", "baseline" if name == found["baseline"] else "–"), *scores[1:],
             f"{cost['seconds per frame']:.3f}", f"{cost['steps']:,.0f}", _megabytes(cost.get("peak memory, bytes")),
             str(pairs_of(found, name)),
@@ -99,7 +99,7 @@ def verdicts(found: Mapping[str, Any], _: str = "") -> str:
     """What is decided and what is not, in sentences, and what the figures are of."""
     primary, base, rows = found["primary"], found["baseline"], found["rows"]
     groups: dict[str, list[str]] = {}
-    for name in ordered(found):
+    for name in ranked(found):
         if "verdict" in rows[name]:
             groups.setdefault(rows[name]["verdict"], []).append(name)
     total = len(found["all rows"])
@@ -141,7 +141,7 @@ def verdicts(found: Mapping[str, Any], _: str = "") -> str:
 def summary(found: Mapping[str, Any], _: str = "") -> str:
     """What is decided and what is not, in numbers of rows, with the best and the worst."""
     primary, rows = found["primary"], found["rows"]
-    others = [name for name in ordered(found) if name != found["baseline"]]
+    others = [name for name in ranked(found) if name != found["baseline"]]
     groups: dict[str, list[str]] = {}
     for name in others:
         groups.setdefault(rows[name].get("verdict", "undetermined"), []).append(name)
@@ -173,7 +173,7 @@ def difference(found: Mapping[str, Any], rest: str) -> str:
         )
     row = found["rows"][name]
     tail = f", {row['verdict']}" if measure == found["primary"] else ""
-    return f"{interval(row, measure)} {_unit(measure)}".replace("-", "−").rstrip() + tail
+    return f"{gain(row, measure)} {_unit(measure)}".replace("-", "−").rstrip() + tail
 
 
 def claim(study: str, found: Mapping[str, Any] | None, rest: str) -> str:
@@ -198,7 +198,7 @@ def claim(study: str, found: Mapping[str, Any] | None, rest: str) -> str:
         return f"not run (`benchmarks/studies/{path.name}`)"
     row = found["rows"][name]
     pairs = f"{own['pairs']} pair{'s' if own['pairs'] > 1 else ''} on {own['captures']} capture"
-    figure = f"{interval(row, measure)} {_unit(measure)}".replace("-", "−").rstrip()
+    figure = f"{gain(row, measure)} {_unit(measure)}".replace("-", "−").rstrip()
     said = f"{name} {figure} in {measure}, {pairs}{'s' if own['captures'] > 1 else ''}, {found['budget']} each"
     verdict = row["verdict"] if measure == found["primary"] else "undetermined"
     other = "better" if expected == "worse" else "worse"

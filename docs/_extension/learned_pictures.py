@@ -7,7 +7,7 @@ import torch
 from pictures import draw, photographs, to_8_bits
 
 import headfields as hf
-from headfields.training.densification import numbers_of
+from headfields.training.densification import float_values
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def density(head: hf.heads.FlameHead) -> list[torch.Tensor]:
         means = avatar.splats(capture.state([0])).means[0].detach()
         counts.append((torch.cdist(vertices, means) < 0.01).sum(-1) / 40)
         if steps == 99:
-            gradient, drawn = (numbers_of(control.state_dict()[name], name) for name in ("gradient", "drawn"))
+            gradient, drawn = (float_values(control.state_dict()[name], name) for name in ("gradient", "drawn"))
             nearest = hf.ops.VertexTree(means).nearest(vertices, k=6).index
             seen = (drawn[nearest] > 0).any(-1)
             mean = gradient[nearest].sum(-1) / drawn[nearest].sum(-1).clamp_min(1)

@@ -225,7 +225,7 @@ def check_eigenvectors(device: torch.device) -> Pairs:
     ]
 
 
-def check_rays(device: torch.device) -> Pairs:
+def check_mesh_rays(device: torch.device) -> Pairs:
     """First hits on a fan of triangles, and the interval within a margin of it, against the plane's equation."""
     from headfields.ops.triangle_bvh import TriangleBVH
 
@@ -514,7 +514,7 @@ CHECKS: list[tuple[str, Callable[[torch.device], Pairs]]] = [
     ("mlp", check_mlp),
     ("nearest_vertices", check_nearest_vertices),
     ("occupancy", check_occupancy),
-    ("rays", check_rays),
+    ("rays", check_mesh_rays),
     ("sampling", check_sampling),
     ("softplus", check_softplus),
     ("spherical_harmonics", check_spherical_harmonics),

@@ -65,7 +65,7 @@ def _spelled(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or str(annotation)
 
 
-def check_record(record: Any) -> None:
+def check_saved_record(record: Any) -> None:
     """Raises ValueError unless the numbers of a record in a file are finite and its sizes sensible."""
     kind = type(record).__name__
     for name, value in vars(record).items():

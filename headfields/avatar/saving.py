@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headfields.avatar.saved_checks import Allowance, check_kind, check_record
+from headfields.avatar.saved_checks import Allowance, check_kind, check_saved_record
 from headfields.files.reading import brief
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.files.versions import FileFormat
@@ -213,7 +213,7 @@ class _Reader:
         _check_names(entry, content, inspect.signature(cls))
         with _at(entry):
             record = cls(**content)
-            check_record(record)
+            check_saved_record(record)
             return record
 
     def _part(self, value: dict[str, Any], entry: str) -> Part:

@@ -94,7 +94,7 @@ def distill(
     if minutes is None and steps is None:
         limits = before.get("training", {"minutes": 2.0, "steps": None})
     target.check_writable()
-    teacher = open_run.load_avatar(teacher_run, teacher_config, memory).to(torch_device).eval()
+    teacher = open_run.open_avatar(teacher_run, teacher_config, memory).to(torch_device).eval()
     source = open_run.capture_of(teacher_config, capture, memory)
     recipe = recipe_of(MODEL, None, torch_device)
     arguments = before["arguments"] if before and not set else preset_arguments(MODEL, own, source, recipe)
@@ -129,7 +129,7 @@ def distill(
         result = trainer.fit(**limits, resume=bool(target.checkpoints))
         if result.interrupted:
             raise Interrupted(f"interrupted at step {result.step}; the same command with --resume continues from there")
-        test = open_run.evenly_spaced(torch.as_tensor(source.splits.get("test", ())).tolist(), limit)
+        test = open_run.at_most(torch.as_tensor(source.splits.get("test", ())).tolist(), limit)
         quality = loss_of_quality(teacher, student, pictures, source, test)
         write_picture(target.images / "distilled.png", view_sheet(student, pictures))
         for name, avatar in (("teacher", teacher), ("student", student)):

@@ -50,10 +50,10 @@ def evaluate(
         raise CommandError(f"--background is {background}; expected a gray level in [0, 1]")
     folder, config = open_run.open_run(run)
     torch_device = open_run.choose_device(device)
-    avatar = open_run.load_avatar(folder, config, memory).to(torch_device)
+    avatar = open_run.open_avatar(folder, config, memory).to(torch_device)
     open_run.warn_of_frame_codes(avatar, capture)
     source = open_run.capture_of(config, capture, memory)
-    frames = open_run.evenly_spaced(choose_frames(source, split), limit)
+    frames = open_run.at_most(choose_frames(source, split), limit)
     refinement = {"expression": refine_expression} if refine or refine_expression else False
     result = evaluation.evaluate(
         avatar, source, background=background, frames=frames, device=torch_device, bar=True, refine=refinement,

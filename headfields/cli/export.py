@@ -135,7 +135,7 @@ class _Source:
             raise CommandError(f"{path} is a file; expected the folder of a run or a capture, or RIG.npz")
         elif (path / "config.json").exists():
             folder, config = open_run.open_run(path)
-            self.avatar = open_run.load_avatar(folder, config, memory).to(self.device)
+            self.avatar = open_run.open_avatar(folder, config, memory).to(self.device)
             open_run.warn_of_frame_codes(self.avatar, capture)
             self.capture, self.mouth = open_run.capture_of(config, capture, memory), config.get("mouth", "close")
         else:

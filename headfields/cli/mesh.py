@@ -99,7 +99,7 @@ def _avatar_and_frames(
             capture = open_run.open_capture(capture_path, memory)
     else:
         run, config = open_run.open_run(path)
-        avatar = open_run.load_avatar(run, config, memory)
+        avatar = open_run.open_avatar(run, config, memory)
         if capture_path is not None or config.get("capture") is not None:
             capture = open_run.capture_of(config, capture_path, memory)
     if not hasattr(avatar, "field"):

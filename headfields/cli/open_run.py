@@ -152,14 +152,14 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     return run, config
 
 
-def load_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
+def open_avatar(run: RunFolder, config: dict[str, Any], memory: int) -> Any:
     """The trained avatar of a run; see `headfields.training.opened_run.avatar_of_run`."""
     from headfields.training.opened_run import avatar_of_run
 
     return avatar_of_run(run, config, lambda: capture_of(config, None, memory))
 
 
-def evenly_spaced(frames: list[int], limit: int | None) -> list[int]:
+def at_most(frames: list[int], limit: int | None) -> list[int]:
     """At most `limit` of the frames, evenly spaced."""
     if limit is None or limit >= len(frames):
         return frames
@@ -177,7 +177,7 @@ def select_frames(capture: Any, split: str, frames: str | None, limit: int | Non
     from headfields.training.frames import choose_frames
 
     if frames is None:
-        return evenly_spaced(choose_frames(capture, split), limit)
+        return at_most(choose_frames(capture, split), limit)
     try:
         bounds = [int(part) if part else None for part in frames.split(":")]
         if not 2 <= len(bounds) <= 3:
@@ -187,7 +187,7 @@ def select_frames(capture: Any, split: str, frames: str | None, limit: int | Non
         raise CommandError(f"--frames is {frames!r}; expected START:STOP[:STEP], as 0:100:2") from error
     if not selected:
         raise CommandError(f"--frames {frames}: capture {capture.name!r} has none of them, of {len(capture)}")
-    return evenly_spaced(selected, limit)
+    return at_most(selected, limit)
 
 
 @contextlib.contextmanager

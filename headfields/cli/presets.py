@@ -41,9 +41,9 @@ def parse_overrides(model: str, overrides: list[str]) -> dict[str, Any]:
         CommandError: a text is not `name=value`, names no argument, or its value has another type.
     """
     from headfields.models.preset import unknown_argument
-    from headfields.training.presets import parameters_of, preset
+    from headfields.training.presets import parameters_of, preset_named
 
-    function = preset(model)
+    function = preset_named(model)
     names = [parameter.name for parameter in parameters_of(function)][1:]
     hints = typing.get_type_hints(function)
     arguments: dict[str, Any] = {}

@@ -115,7 +115,7 @@ def render(
     refuse_unused(render, given, _UNUSED[kind], "with --nersemble" if nersemble else f"in --mode {kind}")
     folder, config = open_run.open_run(run)
     torch_device = open_run.choose_device(device)
-    avatar = open_run.load_avatar(folder, config, memory).to(torch_device)
+    avatar = open_run.open_avatar(folder, config, memory).to(torch_device)
     open_run.warn_of_frame_codes(avatar, capture)
 
     def image_of(shot: shots.Shot) -> Any:

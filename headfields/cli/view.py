@@ -181,7 +181,7 @@ def _scene(
     config: dict[str, Any] = {}
     if is_run:
         run, config = open_run.open_run(what)
-        avatar = open_run.load_avatar(run, config, memory)
+        avatar = open_run.open_avatar(run, config, memory)
     elif what.is_file():
         from headfields.avatar.splat_avatar import load_avatar
 
@@ -197,7 +197,7 @@ def _scene(
     drivers = [open_run.open_driver(each, memory, config.get("mouth", "close")) for each in motion]
     stand_in = None
     if proxy is not None:
-        stand_in = open_run.load_avatar(*open_run.open_run(proxy), memory).eval()
+        stand_in = open_run.open_avatar(*open_run.open_run(proxy), memory).eval()
         if not hasattr(stand_in, "splats"):
             raise CommandError(f"--proxy {proxy} is no avatar of Gaussians; headfields distill makes one")
     print("reading the capture's meshes ...", file=sys.stderr)

@@ -18,19 +18,19 @@ import torch
 
 import headfields
 from headfields.avatar.splat_avatar import load_avatar
-from headfields.compare.strata import TEST, choose_training, evenly_spaced, frames_of
+from headfields.compare.strata import TEST, choose_training, evenly_spaced, stratum_frames
 from headfields.compare.study import HIGHER, Row, Study, digest, kind_of, measure_in, region_of, trial_factors
 from headfields.data.balance import view_yaw
 from headfields.data.content import capture_digest
 from headfields.files.versions import FileFormat
 from headfields.metrics.image import instruments, load_flip, lpips_installed
-from headfields.runs.folder import RunFolder, read_json, versions, write_json
+from headfields.runs.folder import RunFolder, read_json_object, versions, write_json
 from headfields.runs.lock import run_lock
 from headfields.runs.memory import PeakMemory
 from headfields.training.evaluation import evaluate, picture
 from headfields.training.idle_options import idle_options, refuse_idle
 from headfields.training.opened_run import trainer_of
-from headfields.training.presets import build, parameters_of, preset, preset_arguments
+from headfields.training.presets import build, parameters_of, preset_arguments, preset_named
 from headfields.training.recipes import Recipe, recipe_of
 from headfields.training.region_scores import HEAD, IMAGE, MIN_PIXELS, RegionMasks
 
@@ -134,7 +134,7 @@ class Cell:
         path = self.folder(out) / "result.json"
         if not path.exists():
             return None
-        result = read_json(path, "run the study again")
+        result = read_json_object(path, "run the study again")
         FORMAT.check(path, result)
         return named(result, self.condition) if result.get("measured") == digest(self.measuring()) else None
 
@@ -174,14 +174,14 @@ def run_cell(cell: Cell, out: Path | str, bar: bool = False) -> dict[str, Any]:
         if not trained.exists():
             write_json(folder / "cell.json", {"cell": str(cell), **cell.training()})
             write_json(trained, _train(cell, source, validation, RunFolder(folder / "run"), bar))
-        cost = read_json(trained, "run the study again")
+        cost = read_json_object(trained, "run the study again")
         curve = cost.pop("curve")
         avatar = load_avatar(RunFolder(folder / "run").avatar).to(cell.device).eval()
         frames, seconds = [], []
         for stratum in (TEST,) if cell.trial else cell.study.strata:  # a trial's frames are its test
             where, chosen = source, evenly_spaced(validation, cell.study.frames)
             if not cell.trial:
-                where, chosen = frames_of(cell.study, stratum, source)
+                where, chosen = stratum_frames(cell.study, stratum, source)
             scores = evaluate(
                 avatar, where, frames=chosen, background=cell.study.background, device=cell.device, regions=True,
                 refine=False if cell.trial else cell.study.refine,
@@ -339,7 +339,7 @@ def _prepare(cell: Cell, recipe: Recipe, avatar: Any, source: Any, folder: RunFo
     """Prepares a new avatar from the images, if its recipe does; the seconds of the budget that this has taken."""
     note = folder.path / "prepared.json"
     if folder.checkpoints:
-        return float(read_json(note, "run the study again in another folder")["seconds"])
+        return float(read_json_object(note, "run the study again in another folder")["seconds"])
     clock = time.process_time if torch.device(cell.device).type == "cpu" else time.perf_counter
     started = clock()
     recipe.start(avatar, source)
@@ -417,7 +417,7 @@ def footing(study: Study, source: Any) -> dict[str, Any]:
     name = study.model_of(base)
     recipe = recipe_of(name, study.recipe)  # type: ignore[arg-type]
     arguments = preset_arguments(name, study.arguments_of(base), source, recipe)
-    usual = {parameter.name: parameter.default for parameter in parameters_of(preset(name))}
+    usual = {parameter.name: parameter.default for parameter in parameters_of(preset_named(name))}
     return {shared: arguments.get(shared, usual[shared]) for shared in ("shell", "behind") if shared in usual}
 
 
@@ -528,7 +528,7 @@ def check_primary(study: Study) -> None:
         stratum, condition = "", stratum
     under = study.under(condition)
     for folder in under.captures:
-        source, frames = frames_of(under, stratum or TEST, opened(under, str(folder))[0])
+        source, frames = stratum_frames(under, stratum or TEST, opened(under, str(folder))[0])
         masks = RegionMasks(source)
         for frame in frames:
             regions = masks(frame, source.image(frame)[..., 3])

@@ -115,7 +115,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def ordered(found: Mapping[str, Any]) -> list[str]:
+def ranked(found: Mapping[str, Any]) -> list[str]:
     """The rows, the best in the primary measure first."""
     sign = 1.0 if HIGHER[kind_of(found["primary"])] else -1.0
 
@@ -135,7 +135,7 @@ def bounds_of(row: Mapping[str, Any], measure: str) -> tuple[float, float, float
     return low, difference["mean"], max(difference["interval"][1], difference["bootstrap"][1])
 
 
-def interval(row: Mapping[str, Any], measure: str) -> str:
+def gain(row: Mapping[str, Any], measure: str) -> str:
     """A row's difference and its interval, in figures."""
     bounds = bounds_of(row, measure)
     if bounds is None:
@@ -172,7 +172,7 @@ def _table(found: Mapping[str, Any]) -> str:
     reach = max(reach, 1.5 * (found["margin"] or 0.0)) or 1.0
     head = ["row", "", f"Δ {primary}", "verdict", *measures, "cells"]
     body = []
-    for name in ordered(found):
+    for name in ranked(found):
         row, bounds = rows[name], bounds_of(rows[name], primary)
         verdict = row.get("verdict", "baseline")
         needed = row.get("seeds to see it")
@@ -180,7 +180,7 @@ def _table(found: Mapping[str, Any]) -> str:
         drawn = "" if bounds is None else charts.interval(*bounds, (-reach, reach), found["margin"])
         failed = f" <small>{row['diverged']} diverged</small>" if row["diverged"] else ""
         cells = [
-            _escape(name), drawn, _stacked(interval(row, primary).replace("-", "−")), f"<span>{verdict}</span>{more}",
+            _escape(name), drawn, _stacked(gain(row, primary).replace("-", "−")), f"<span>{verdict}</span>{more}",
             *(_mean(row["scores"][measure]) for measure in measures),
             f"{row['cells']}{failed}",
         ]  # fmt: skip
@@ -219,7 +219,7 @@ def _costs(found: Mapping[str, Any]) -> str:
     rows = found["rows"]
     costs = [cost for cost in COSTS if any(row["cost"].get(cost) is not None for row in rows.values())]
     body = []
-    for name in ordered(found):
+    for name in ranked(found):
         cells = [_escape(name), *(_cost(rows[name]["cost"].get(cost), cost) for cost in costs)]
         body.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells))
     return _in_table(["row", *(COSTS[cost][0] for cost in costs)], body)
@@ -234,15 +234,15 @@ def _cost(value: float | int | None, name: str) -> str:
     return "–" if value is None else form.format(value * factor)
 
 
-def colors_of(found: Mapping[str, Any]) -> dict[str, str]:
+def row_colors(found: Mapping[str, Any]) -> dict[str, str]:
     """Colors of the rows: of all, if there are few, else of the baseline and the best."""
-    order = ordered(found)
+    order = ranked(found)
     chosen = order if len(order) <= len(charts.COLORS) else [*order[: len(charts.COLORS) - 1], found["baseline"]]
     return dict(zip(dict.fromkeys(chosen), charts.COLORS, strict=False))
 
 
 def _scatters(found: Mapping[str, Any]) -> str:
-    primary, colors = found["primary"], colors_of(found)
+    primary, colors = found["primary"], row_colors(found)
     drawn = []
     for cost, factor, label in (
         ("processor seconds", 1.0, "processor seconds of training"),
@@ -263,7 +263,7 @@ def _curves(found: Mapping[str, Any]) -> str:
     lines = found["curves"]
     if not any(lines.values()):
         return ""
-    colors = colors_of(found)
+    colors = row_colors(found)
     drawn = [
         charts.curves({name: [(point[axis], point[-1]) for point in line] for name, line in lines.items()},
                       label, "validation PSNR, dB", colors)
@@ -281,7 +281,7 @@ def _over_yaw(found: Mapping[str, Any]) -> str:
     if not curve:
         return ""
     lines = {name: [(yaw, value) for yaw, value, _ in row] for name, row in curve["rows"].items()}
-    drawn = charts.curves(lines, "yaw of the camera around the head, degrees", curve["measure"], colors_of(found))
+    drawn = charts.curves(lines, "yaw of the camera around the head, degrees", curve["measure"], row_colors(found))
     return f"<h2>Over yaw</h2><div class=charts>{drawn}</div>"
 
 
@@ -303,7 +303,7 @@ def _regions(found: Mapping[str, Any]) -> str:
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         scales[column] = (low - 0.25 * (high - low), high) if high > low else (0.0, high or 1.0)
     body = []
-    for name in ordered(found):
+    for name in ranked(found):
         cells = []
         for column, values in columns.items():
             value, (low, high) = values.get(name, math.nan), scales[column]

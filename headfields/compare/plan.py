@@ -12,7 +12,7 @@ from headfields.compare.cells import Cell, cells_of, check_primary, made, misfit
 from headfields.compare.report import content
 from headfields.compare.running import done_cells
 from headfields.compare.statistics import seeds_needed
-from headfields.compare.strata import frames_of
+from headfields.compare.strata import stratum_frames
 from headfields.compare.study import Study
 from headfields.training.frames import choose_frames, render_frame
 from headfields.training.opened_run import trainer_of
@@ -93,7 +93,7 @@ def short_trial(cell: Cell) -> tuple[float, str]:
     trainer.fit(steps=sum(STEPS))
     before, after = spent.steps[STEPS[0] - 1], spent.steps[-1]
     step, rays = (after[on_gpu] - before[on_gpu]) / STEPS[1], (after[2] - before[2]) / STEPS[1]
-    count = sum(len(frames_of(study, stratum, source)[1]) for stratum in study.strata)
+    count = sum(len(stratum_frames(study, stratum, source)[1]) for stratum in study.strata)
     clock = time.perf_counter if on_gpu else time.process_time
     started = clock()
     first = choose_frames(source, study.split)[0]

@@ -14,9 +14,9 @@ import torch
 from headfields.avatar.splat_avatar import load_avatar
 from headfields.compare.cells import Cell, chosen_factors, footing, gathered, opened
 from headfields.compare.pace import pace_line, uneven_pace
-from headfields.compare.page import interval, page
+from headfields.compare.page import gain, page
 from headfields.compare.statistics import Difference, holm, paired_difference, seeds_needed, verdicts
-from headfields.compare.strata import frames_of
+from headfields.compare.strata import stratum_frames
 from headfields.compare.study import HIGHER, Study, kind_of, trial_factors
 from headfields.compare.yaw_curve import yaw_curve
 from headfields.data.noise_ceiling import noise_ceiling
@@ -279,7 +279,7 @@ def worst_frame(study: Study, cells: Sequence[Cell], out: Path) -> dict[str, byt
     pick = min if HIGHER[kind_of(study.primary)] else max
     frame = pick(scores, key=lambda index: scores[index])
     source, _ = opened(first[0].study, first[0].capture)
-    source, _ = frames_of(first[0].study, stratum or "test", source)
+    source, _ = stratum_frames(first[0].study, stratum or "test", source)
     pictures = {}
     for cell in first:
         result = cell.done(out)
@@ -321,7 +321,7 @@ def latex(found: Mapping[str, Any]) -> str:
     for name, row in found["rows"].items():
         cells = [f"{row['scores'][measure]['mean']:.3g}" if measure != found["primary"] else
                  f"{row['scores'][measure]['mean']:.2f}" for measure in shown]  # fmt: skip
-        lines.append(" & ".join([_tex(name), *cells, interval(row, found["primary"]), row.get("verdict", "baseline")])
+        lines.append(" & ".join([_tex(name), *cells, gain(row, found["primary"]), row.get("verdict", "baseline")])
                      + r" \\")  # fmt: skip
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

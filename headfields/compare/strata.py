@@ -78,7 +78,7 @@ def choose_training(capture: Any, share: float | int = 1, held_out: float | int 
     capture.splits["train"] = frames
 
 
-def frames_of(study: Any, stratum: str, source: Any) -> tuple[Any, list[int]]:
+def stratum_frames(study: Any, stratum: str, source: Any) -> tuple[Any, list[int]]:
     """The capture and the frames that a stratum is measured on.
 
     Args:

@@ -18,7 +18,7 @@ from headfields.data import load_capture
 from headfields.data.camera_axes import Convention
 from headfields.parts import import_parts
 from headfields.similar_names import did_you_mean
-from headfields.training.presets import parameters_of, preset
+from headfields.training.presets import parameters_of, preset_named
 from headfields.training.recipes import recipe_of
 from headfields.training.region_scores import HEAD, MAPPED, REGIONS
 
@@ -378,7 +378,7 @@ class Study:
 
     def parameters_of(self, row: Row) -> list[str]:
         """Arguments that the row's preset takes."""
-        return [parameter.name for parameter in parameters_of(preset(self.model_of(row)))[1:]]
+        return [parameter.name for parameter in parameters_of(preset_named(self.model_of(row)))[1:]]
 
     def arguments_of(self, row: Row) -> dict[str, Any]:
         """Arguments of the row's preset: its own, and those of the study that it takes."""

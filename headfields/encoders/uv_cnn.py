@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.encoders.vertex_source import VertexSource, check_widths, state_code
 from headfields.networks.unet import MapDecoder, ResidualUNet
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.rigid import fit_rigid
@@ -154,7 +154,7 @@ class UVCodeFeatures(VertexSource):
         name = "UVCodeFeatures"
         _check_sizes(name, width, channels, resolution)
         _check_bands(name, position_bands)
-        self.fields = check_fields(name, fields)
+        self.fields = check_widths(name, fields)
         self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count = len(template.canonical_vertices)
         self.width = width
@@ -177,7 +177,7 @@ class UVCodeFeatures(VertexSource):
 
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
         self.check_state(state)
-        code = code_of("UVCodeFeatures", state, self.fields)
+        code = state_code("UVCodeFeatures", state, self.fields)
         maps = nn.functional.leaky_relu(self.first(code), _SLOPE).unflatten(1, self.coarse)
         maps = maps.contiguous(memory_format=torch.channels_last)
         skips = [skip.expand(len(maps), -1, -1, -1) for skip in self._skips()]

@@ -89,7 +89,7 @@ class VertexSource(Part):
             state.need(name, field)
 
 
-def check_fields(part: str, fields: Mapping[str, int]) -> dict[str, int]:
+def check_widths(part: str, fields: Mapping[str, int]) -> dict[str, int]:
     """A copy of `fields`; raises ValueError, naming `part`, if it is empty or a number of coefficients is below 1."""
     if not fields or any(size < 1 for size in fields.values()):
         raise ValueError(
@@ -99,7 +99,7 @@ def check_fields(part: str, fields: Mapping[str, int]) -> dict[str, int]:
     return dict(fields)
 
 
-def code_of(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Tensor, "b code"]:
+def state_code(part: str, state: HeadState, fields: Mapping[str, int]) -> Float[Tensor, "b code"]:
     """Fields (or codes) of a state, flattened and concatenated.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.encoders.vertex_source import VertexSource, check_fields, code_of
+from headfields.encoders.vertex_source import VertexSource, check_widths, state_code
 from headfields.networks.mlp import hidden_layers
 from headfields.ops.interpolate_rows import extend_vertices
 from headfields.records import HeadState
@@ -62,7 +62,7 @@ class CodeFeatures(VertexSource):
     def __init__(self, vertex_count: int, fields: Mapping[str, int], width: int = 64, initial: float = 0.1) -> None:
         super().__init__()
         _check_sizes("CodeFeatures", vertex_count, width)
-        self.fields = check_fields("CodeFeatures", fields)
+        self.fields = check_widths("CodeFeatures", fields)
         self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count, self.width = vertex_count, width + sum(self.fields.values())
         self.table = nn.Parameter(initial * torch.randn(vertex_count, width))
@@ -72,7 +72,7 @@ class CodeFeatures(VertexSource):
 
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
         self.check_state(state)
-        code = code_of("CodeFeatures", state, self.fields)
+        code = state_code("CodeFeatures", state, self.fields)
         frames, vertices = len(code), self.vertex_count
         rows = [self.table.expand(frames, -1, -1), code[:, None].expand(-1, vertices, -1).to(self.table.dtype)]
         return torch.cat(rows, dim=-1)
@@ -111,7 +111,7 @@ class CodeMLPFeatures(VertexSource):
     ) -> None:
         super().__init__()
         _check_sizes("CodeMLPFeatures", vertex_count, width, hidden, layers)
-        self.fields = check_fields("CodeMLPFeatures", fields)
+        self.fields = check_widths("CodeMLPFeatures", fields)
         self.needs, self.code_widths = tuple(self.fields), self.fields
         self.vertex_count, self.width = vertex_count, width
         self.table = nn.Parameter(initial * torch.randn(vertex_count, width))
@@ -128,7 +128,7 @@ class CodeMLPFeatures(VertexSource):
 
     def forward(self, state: HeadState) -> Float[Tensor, "b v width"]:
         self.check_state(state)
-        code = code_of("CodeMLPFeatures", state, self.fields)
+        code = state_code("CodeMLPFeatures", state, self.fields)
         features: Tensor = self.rest(self.of_row(self.table) + self.of_code(code)[:, None])
         return features
 

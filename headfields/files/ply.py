@@ -7,7 +7,7 @@ import numpy as np
 
 from headfields.files.reading import brief
 
-__all__ = ["PlyElement", "PlyHeader", "PlyProperty", "check_names", "ply_bytes", "ply_header", "ply_table"]
+__all__ = ["PlyElement", "PlyHeader", "PlyProperty", "check_ply_names", "ply_bytes", "ply_header", "ply_table"]
 
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
@@ -114,7 +114,7 @@ def ply_header(data: bytes, where: str, error: type[ValueError] = ValueError) ->
     return PlyHeader(layout, elements, start)
 
 
-def check_names(elements: list[PlyElement], where: str, error: type[ValueError] = ValueError) -> None:
+def check_ply_names(elements: list[PlyElement], where: str, error: type[ValueError] = ValueError) -> None:
     """Raises `error` if two elements, or two properties of one, have one name, or rows have no property."""
     for element in elements:
         names = [entry.name for entry in element.properties]
@@ -141,7 +141,7 @@ def ply_table(data: bytes, name: str, where: str, error: type[ValueError] = Valu
             an ascii file is no number.
     """
     header = ply_header(data, where, error)
-    check_names(header.elements, where, error)
+    check_ply_names(header.elements, where, error)
     if header.element(name) is None:
         present = ", ".join(element.name for element in header.elements) or "none"
         raise error(f"{where}: its header has no element {name} (it has {present}); export it again")

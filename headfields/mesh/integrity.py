@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from headfields.files.ply import PlyElement, check_names, ply_header
+from headfields.files.ply import PlyElement, check_ply_names, ply_header
 from headfields.mesh.gltf_extensions import COMPONENT_TYPES, WIDTHS, check_extensions, check_filled
 from headfields.mesh.obj import MeshFileError
 
@@ -46,7 +46,7 @@ def check_ply(path: Path) -> None:
 
 def _check_elements(elements: list[PlyElement], where: str) -> None:
     """trimesh keeps the last of two elements or properties of a name, and skips rows that have no property."""
-    check_names(elements, where, MeshFileError)
+    check_ply_names(elements, where, MeshFileError)
     for element in elements:
         for entry in element.properties if element.name == "vertex" else ():
             if entry.length is not None and entry.name in _NUMBERS:

@@ -11,7 +11,7 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import AnchoredDecoder
 from headfields.deformers import HyperDeformer
 from headfields.encoders import Coordinates
-from headfields.models.preset import explained
+from headfields.models.preset import checked_arguments
 from headfields.networks import Anchors, head_anchors
 from headfields.records import Template
 from headfields.renderers import SurfaceRenderer, SurfaceSampler, UnclampedAlpha
@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
 _MARGIN = 0.02
 
 
-@explained
+@checked_arguments
 def mononphm(
     anchors: Anchors | Template,
     small: bool = False,

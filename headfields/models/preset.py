@@ -17,7 +17,7 @@ from headfields.similar_names import did_you_mean
 P = ParamSpec("P")
 A = TypeVar("A", bound=Composition)
 
-__all__ = ["Preset", "explained", "preset", "preset_of", "unknown_argument"]
+__all__ = ["Preset", "checked_arguments", "preset", "preset_of", "unknown_argument"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def preset(function: Callable[P, A]) -> Callable[P, A]:
     return build
 
 
-def explained(function: Callable[P, A]) -> Callable[P, A]:
+def checked_arguments(function: Callable[P, A]) -> Callable[P, A]:
     """Decorator of a function that composes an avatar and is no preset of a capture: wrong arguments get the remedy."""
 
     @functools.wraps(function)

@@ -18,7 +18,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference import blended_map as reference
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 from headfields.ops.warp_launch import launch
 from headfields.records.precision import full_precision
 
@@ -50,7 +50,7 @@ def _blended_map(
     return moved, turned
 
 
-register(_blended_map, like(0, 0), reference.blended_map, rows=(0, 1, 2, 3))
+register_op(_blended_map, like(0, 0), reference.blended_map, rows=(0, 1, 2, 3))
 
 
 def blended_map(

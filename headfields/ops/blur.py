@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 
 
 def blur(images: Float[Tensor, "n h w"], weights: Float[Tensor, " k"]) -> Float[Tensor, "n h w"]:
@@ -61,4 +61,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     return torch.ops.headfields.blur(grad, weights), None
 
 
-register(_blur, like(0), _plain, derivative=_backward, keep=(1,), rows=(0,))
+register_op(_blur, like(0), _plain, derivative=_backward, keep=(1,), rows=(0,))

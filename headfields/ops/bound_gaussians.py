@@ -14,7 +14,7 @@ from headfields.ops._checks import check_floating, check_index, check_integer, c
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference import bound_gaussians as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.rotations import quaternion_product
 from headfields.ops.warp_launch import launch
 
@@ -183,13 +183,13 @@ def _rows(inputs: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(rows, *x.shape[1:]) for x in inputs[:3])
 
 
-register(
+register_op(
     _similarities, lambda vertices, faces: vertices.new_empty(len(vertices), len(faces), reference.ROW),
     reference.triangle_similarities, rows=(0,),
 )  # fmt: skip
-register(
+register_op(
     _bind, lambda *inputs: _rows(inputs, len(inputs[3])), reference.bind_gaussians, derivative=_backward, setup=_save,
 )  # fmt: skip
-register(
+register_op(
     _bind_backward, lambda *inputs: _rows(inputs, inputs[5]), _transposed, derivative=_backward_backward, keep=(3, 4),
 )  # fmt: skip

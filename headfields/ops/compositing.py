@@ -35,7 +35,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import compositing as reference
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 from headfields.records.base import Record
@@ -525,17 +525,17 @@ def _plain_ray_weights_double(
     return pullback(_plain_ray_weights_backward, 2)(direction, grad, values, offsets, alpha)
 
 
-register(_ray_offsets, lambda ray, rays: ray.new_empty(rays + 1), None)
-register(_exclusive_sum, like(0), reference.exclusive_sum, derivative=_sum_derivative, keep=(1,))
-register(
+register_op(_ray_offsets, lambda ray, rays: ray.new_empty(rays + 1), None)
+register_op(_exclusive_sum, like(0), reference.exclusive_sum, derivative=_sum_derivative, keep=(1,))
+register_op(
     _weighted_sum,
     lambda weights, values, offsets, total: weights.new_empty(offsets.shape[0] - 1, values.shape[1] + int(total)),
     reference.weighted_sum, derivative=_weighted_derivative,
 )  # fmt: skip
-register(_weighted_sum_backward, like(1, 2), _plain_weighted_sum_backward, derivative=_weighted_second_derivative)
-register(_ray_weights, like(0), reference.ray_weights, derivative=_weights_derivative)
-register(_ray_weights_backward, like(1), _plain_ray_weights_backward, derivative=_weights_second_derivative)
-register(
+register_op(_weighted_sum_backward, like(1, 2), _plain_weighted_sum_backward, derivative=_weighted_second_derivative)
+register_op(_ray_weights, like(0), reference.ray_weights, derivative=_weights_derivative)
+register_op(_ray_weights_backward, like(1), _plain_ray_weights_backward, derivative=_weights_second_derivative)
+register_op(
     _ray_weights_double, like(2, 2), _plain_ray_weights_double,
     derivative=no_third_derivative("weights_from_alpha, weights_from_density", "compositing.ray_weights"),
 )  # fmt: skip

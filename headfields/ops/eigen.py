@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headfields.ops._checks import require_shapes
 from headfields.ops.dispatch import use_native
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 
 
@@ -46,7 +46,7 @@ def _symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-register(
+register_op(
     _symmetric_eigen, lambda matrices: (matrices.new_empty(matrices.shape[:-1]), matrices.new_empty(matrices.shape)),
     None, rows=(0,), remedy="it has no derivative; detach the matrices",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_index, check_integer, require_shapes
 from headfields.ops.needed_gradients import needed_gradients
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 
 _TRITON = importlib.util.find_spec("triton") is not None
 _KINDS = (torch.float32, torch.float16, torch.bfloat16)
@@ -113,11 +113,11 @@ def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return to_x, to_y, None, None
 
 
-register(
+register_op(
     grouped_linear, lambda x, weights, *_: x.new_empty(*x.shape[:2], weights.shape[2]), linear_by_copies,
     derivative=_linear_backward, setup=_save_linear,
 )  # fmt: skip
-register(
+register_op(
     grouped_outer, lambda x, y, group, groups: x.new_empty(groups, x.shape[2], y.shape[2]), outer_by_copies,
     derivative=_outer_backward,
 )  # fmt: skip

@@ -21,7 +21,7 @@ from headfields.ops.functorch_rules import pullback
 from headfields.ops.hash_grid_layout import HashGridLayout
 from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import hash_grid as reference
-from headfields.ops.registration import register, where_needed
+from headfields.ops.registration import register_op, where_needed
 from headfields.ops.warp_launch import launch
 
 
@@ -160,7 +160,7 @@ def _warp_grid(layout: HashGridLayout, smoothstep: bool, device: torch.device) -
 
     if layout.entries >= 2**31:
         raise ValueError(f"hash_grid (Warp): the layout has {layout.entries} entries; at most 2**31 - 1 can be indexed")
-    grid = kernels.Grid()
+    grid = kernels.GridLevels()
     hashed = [not dense for dense in layout.dense]
     # Made by torch, on the stream that the launches are on, and kept alive by the arrays.
     numbers = torch.tensor([layout.resolutions, layout.offsets[: len(hashed)], hashed], dtype=torch.int32).to(device)
@@ -364,12 +364,14 @@ def _plain_backward(
     return to_points if needs[0] else points.new_empty((0,)), to_table if needs[1] else table.new_empty((0,))
 
 
-register(
+register_op(
     _hash_grid, lambda points, table, layout, *_: points.new_empty((points.shape[0], layout[0] * layout[1])), _plain,
     derivative=_backward, rows=(0,),
 )  # fmt: skip
-register(_hash_grid_backward, where_needed(1, 2), _plain_backward, derivative=_backward_backward, setup=_save_backward)
-register(
+register_op(
+    _hash_grid_backward, where_needed(1, 2), _plain_backward, derivative=_backward_backward, setup=_save_backward
+)
+register_op(
     _hash_grid_backward_backward, where_needed(0, 1, 2), None, derivative=no_third_derivative("hash_grid"),
     remedy="compute the gradient with torch.func too, or take both in reverse mode",
 )  # fmt: skip
@@ -386,12 +388,12 @@ def _plain_rounded_backward(
     return _plain_backward(grad, points, table + (rounded.to(table) - table).detach(), layout, smoothstep, needs)
 
 
-register(
+register_op(
     _hash_grid_rounded,
     lambda points, table, rounded, layout, _: points.new_empty((points.shape[0], layout[0] * layout[1])),
     _plain_rounded, derivative=_rounded_backward, rows=(0,),
 )  # fmt: skip
-register(
+register_op(
     _hash_grid_rounded_backward, where_needed(1, 2), _plain_rounded_backward, derivative=_rounded_backward_backward,
     setup=_save_backward,
 )  # fmt: skip

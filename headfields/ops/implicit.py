@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_same_device, check_shape, require_shapes
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 
 
 def implicit_root(
@@ -74,5 +74,5 @@ def _second(ctx, grad):
 
 
 _REVERSE = "a root is differentiable once: use reverse mode (torch.autograd.grad)"
-register(_root, like(0), None, derivative=_first, keep=(2,), rows=(0, 1, 2), remedy=_REVERSE)
-register(_backward, like(0), None, derivative=_second, rows=(0, 1), remedy=_REVERSE)
+register_op(_root, like(0), None, derivative=_first, keep=(2,), rows=(0, 1, 2), remedy=_REVERSE)
+register_op(_backward, like(0), None, derivative=_second, rows=(0, 1), remedy=_REVERSE)

@@ -21,7 +21,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import interpolate_rows as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 
 
@@ -99,15 +99,15 @@ def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return to_table, None, to_values
 
 
-register(
+register_op(
     _gather, lambda table, index, *_: table.new_empty(index.shape[0], table.shape[1]), reference.interpolate_rows,
     derivative=_gather_backward, rows=(1, 2),
 )  # fmt: skip
-register(
+register_op(
     _scatter, lambda values, index, weights, rows: values.new_empty(rows, values.shape[1]), reference.scatter_rows,
     derivative=_scatter_backward,
 )  # fmt: skip
-register(
+register_op(
     _dot, lambda table, index, *_: table.new_empty(index.shape), reference.dot_rows, derivative=_dot_backward,
     rows=(1, 2),
 )  # fmt: skip

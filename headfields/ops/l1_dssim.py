@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import use_warp
 from headfields.ops.reference import l1_dssim as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 
 
@@ -97,11 +97,11 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
     )
 
 
-register(
+register_op(
     _l1_dssim, lambda images, truths, dssim: (images.new_empty(()), images.new_empty(*images.shape, 3)),
     reference.l1_dssim, derivative=_backward, setup=_save,
 )  # fmt: skip
-register(
+register_op(
     _l1_dssim_backward, lambda grad, images, *_: images.new_empty(images.shape), None,
     derivative=_no_second_derivative, remedy="l1_dssim of headfields.ops.reference.l1_dssim has every derivative",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, no_third_derivative, require_shapes
 from headfields.ops.eigen import symmetric_eigen
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 
 LEAST = 1e-12
 """Least eigenvalue of JᵀJ (singular value 1e-6): smaller ones count as this much, so the energy stays finite."""
@@ -118,6 +118,6 @@ def _double_backward(ctx: object, direction: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _REVERSE = "use reverse mode (torch.autograd.grad), or headfields.ops.reference.log_strain where singular values differ"
-register(_energy, lambda c: c.new_empty(c.shape[0]), None, derivative=_backward, rows=(0,), remedy=_REVERSE)
-register(_gradient, like(1), None, derivative=_double_backward, rows=(0, 1), remedy=_REVERSE)
-register(_second, like(2), None, derivative=no_third_derivative("log_strain", ""), rows=(0, 1, 2), remedy=_REVERSE)
+register_op(_energy, lambda c: c.new_empty(c.shape[0]), None, derivative=_backward, rows=(0,), remedy=_REVERSE)
+register_op(_gradient, like(1), None, derivative=_double_backward, rows=(0, 1), remedy=_REVERSE)
+register_op(_second, like(2), None, derivative=no_third_derivative("log_strain", ""), rows=(0, 1, 2), remedy=_REVERSE)

@@ -11,7 +11,7 @@ from headfields.ops._checks import check_box, check_floating, check_same_device,
 from headfields.ops._marching_table import marching_table
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import marching_cubes as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _crossed_edges_shapes(inside: Tensor) -> tuple[Tensor, Tensor]:
     return inside.new_empty(edges, dtype=torch.long), inside.new_empty(faces, 3, dtype=torch.long)
 
 
-register(_crossed_edges, _crossed_edges_shapes, None)
+register_op(_crossed_edges, _crossed_edges_shapes, None)
 
 
 @torch.library.custom_op("headfields::edge_vertices", mutates_args=())
@@ -96,7 +96,7 @@ def _edge_derivative(ctx: Any, by_vertices: Tensor, _: Any, by_fraction: Tensor)
     return *pull((by_vertices, by_fraction)), None
 
 
-register(_edge_vertices, _edge_vertices_shapes, reference.edge_vertices, derivative=_edge_derivative)
+register_op(_edge_vertices, _edge_vertices_shapes, reference.edge_vertices, derivative=_edge_derivative)
 
 
 def marching_cubes(

@@ -25,7 +25,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import mlp as reference
-from headfields.ops.registration import register, where_needed
+from headfields.ops.registration import register_op, where_needed
 from headfields.ops.warp_launch import launch
 
 MAX_WIDTH = 128
@@ -357,10 +357,10 @@ def _gradient_shapes(grad, x, weights, biases, index, needs) -> list[Tensor]:
     return list(where_needed(*range(len(needs)))(x, *weights, *biases, needs))
 
 
-register(
+register_op(
     _mlp, lambda x, weights, *_: x.new_empty((x.shape[0], weights[-1].shape[0])), _plain, derivative=_first_derivative,
     setup=_save_for_backward, rows=(0, 3),
 )  # fmt: skip
-register(
+register_op(
     _mlp_backward, _gradient_shapes, _plain_backward, derivative=_second_derivative, setup=_save_for_double_backward,
 )  # fmt: skip

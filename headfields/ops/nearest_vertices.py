@@ -13,7 +13,7 @@ from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.reference.nearest_vertices import MAX_NEIGHBORS, distances_to
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch_refit, launch_search
 
 
@@ -79,8 +79,8 @@ def _nearest_shapes(points, mesh_index, vertices, children, order, slot, bounds,
 
 
 _CONSTANT = "it finds vertices, a constant: detach its arguments, and compute from the index what is differentiated"
-register(_refit, _refit_shapes, None, remedy=_CONSTANT)
-register(_nearest, _nearest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
+register_op(_refit, _refit_shapes, None, remedy=_CONSTANT)
+register_op(_nearest, _nearest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
 
 
 class VertexTree(PosedTree):

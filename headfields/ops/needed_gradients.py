@@ -14,7 +14,7 @@ def needed_gradients(ctx: Any, count: int) -> list[bool]:
     """Whether the running backward pass asks for the gradient of each of the first arguments.
 
     Args:
-        ctx: of the derivative of a registered operation (`registration.register`), within a backward pass.
+        ctx: of the derivative of a registered operation (`registration.register_op`), within a backward pass.
         count: of arguments, tensors all of them; the tensors in lists count one by one.
     """
     return [node is not None and _is_asked_for(node) for node, _ in ctx.next_functions[:count]]

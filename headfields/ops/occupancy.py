@@ -21,7 +21,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import checks_indices, native, use_native, use_warp
 from headfields.ops.reference import occupancy as reference
 from headfields.ops.reference import sampling as reference_sampling
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -413,9 +413,9 @@ def _march_padded_shapes(
     return *columns, offsets, near.new_empty((), dtype=torch.long)
 
 
-register(_march_padded, _march_padded_shapes, None, remedy="samples are constants: detach the arguments")
-register(
+register_op(_march_padded, _march_padded_shapes, None, remedy="samples are constants: detach the arguments")
+register_op(
     _lookup, lambda points, *_: points.new_empty(points.shape[0], dtype=torch.bool), None, rows=(0,),
     remedy="an occupancy is a constant: detach the arguments",
 )  # fmt: skip
-register(march_lattice, _march_lattice_shapes, None, remedy="samples are constants: detach the arguments")
+register_op(march_lattice, _march_lattice_shapes, None, remedy="samples are constants: detach the arguments")

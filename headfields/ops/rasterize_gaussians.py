@@ -15,7 +15,7 @@ from headfields.ops._checks import check_floating, check_index, check_same_devic
 from headfields.ops._rasterize_gsplat import check_gsplat
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.reference import rasterize_gaussians as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.records import Camera
 from headfields.records.base import Record
 from headfields.records.precision import full_precision
@@ -640,11 +640,11 @@ def _project_backward_shapes(grad, *arguments):
     return tuple(x.new_empty(shape) for x, shape in zip(arguments, shapes, strict=False))
 
 
-register(
+register_op(
     _colors, lambda means, coefficients, centers: means.new_empty(centers.shape[0], means.shape[1], 3),
     reference.harmonic_colors, derivative=_colors_derivative,
 )  # fmt: skip
-register(_colors_backward, _colors_backward_shapes, _plain_colors_backward, derivative=_no_second_derivative)
+register_op(_colors_backward, _colors_backward_shapes, _plain_colors_backward, derivative=_no_second_derivative)
 
 
 def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -653,12 +653,12 @@ def _plain_rasterize(rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return *images, counts, _no_entries(rows), *_no_lists(rows)
 
 
-register(_project, _project_shapes, reference.project, derivative=_projection_derivative, setup=_save_projection)
-register(
+register_op(_project, _project_shapes, reference.project, derivative=_projection_derivative, setup=_save_projection)
+register_op(
     _project_backward, _project_backward_shapes, _plain_project_backward, derivative=_no_second_derivative,
 )  # fmt: skip
-register(_rasterize, _images_shapes, _plain_rasterize, derivative=_images_derivative, setup=_save_images)
-register(
+register_op(_rasterize, _images_shapes, _plain_rasterize, derivative=_images_derivative, setup=_save_images)
+register_op(
     _rasterize_backward, _rasterize_backward_shapes, None, derivative=_no_second_derivative,
     remedy="project and rasterize of headfields.ops.reference.rasterize_gaussians have every derivative",
 )  # fmt: skip

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headfields.ops._checks import check_floating, check_shape, require_shapes
 from headfields.ops.dispatch import use_warp
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 from headfields.records.inverse import inverse_intrinsics
 
@@ -57,7 +57,7 @@ def _lengths(intrinsics: Tensor, height: int, width: int) -> Tensor:
     return out
 
 
-register(
+register_op(
     _lengths, lambda intrinsics, height, width: intrinsics.new_empty(len(intrinsics), height, width), plain_ray_length,
     rows=(0,),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from headfields.ops.functorch_rules import define_transforms
 _TENSOR = ("Tensor", "Optional[Tensor]")
 
 
-def register(
+def register_op(
     operation: Any,
     shapes: Callable[..., Any],
     plain: Callable[..., Any] | None,

@@ -13,7 +13,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, check_shape, require_shapes
 from headfields.ops.dispatch import use_warp
 from headfields.ops.functorch_rules import may_be_differentiated
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 
 RotationForm = Literal["axis_angle", "quaternion", "6d", "matrix"]
@@ -81,7 +81,7 @@ def _matrices(axis_angle: Tensor) -> Tensor:
     return out
 
 
-register(_matrices, lambda axis_angle: axis_angle.new_empty(len(axis_angle), 3, 3), _of_axis_angle, rows=(0,))
+register_op(_matrices, lambda axis_angle: axis_angle.new_empty(len(axis_angle), 3, 3), _of_axis_angle, rows=(0,))
 
 
 def rotations_from(values: Float[Tensor, "..."], form: RotationForm, rows: bool = False) -> Float[Tensor, "*batch 3 3"]:

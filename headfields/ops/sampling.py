@@ -24,7 +24,7 @@ from headfields.ops._checks import (
 from headfields.ops.dispatch import native, use_native, use_warp
 from headfields.ops.occupancy import DEFAULT_BUDGET, check_range, check_step, march_lattice
 from headfields.ops.reference import sampling as reference
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 from headfields.ops.warp_launch import launch
 from headfields.records import Samples
 
@@ -340,5 +340,5 @@ def _merge_shapes(offsets_a: Tensor, start_a: Tensor, *_: Tensor) -> tuple[Tenso
 
 
 _CONSTANT = "samples are constants: detach the arguments"
-register(_inverse_cdf, like(4), None, remedy=_CONSTANT)
-register(_merge, _merge_shapes, None, remedy=_CONSTANT)
+register_op(_inverse_cdf, like(4), None, remedy=_CONSTANT)
+register_op(_merge, _merge_shapes, None, remedy=_CONSTANT)

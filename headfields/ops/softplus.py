@@ -11,7 +11,7 @@ from torch.nn import functional
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.needed_gradients import needed_gradients
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 
 
 def softplus(x: Float[Tensor, "*batch"], beta: float | int = 100.0) -> Float[Tensor, "*batch"]:
@@ -80,5 +80,5 @@ def _plain_derivative(grad: Tensor, x: Tensor, beta: float, second: bool) -> Ten
     return grad * beta * above * torch.sigmoid(-beta * x) if second else grad * above
 
 
-register(_softplus, like(0), functional.softplus, derivative=_backward, elementwise=True)
-register(_derivative, like(1), _plain_derivative, derivative=_derivative_backward, elementwise=True)
+register_op(_softplus, like(0), functional.softplus, derivative=_backward, elementwise=True)
+register_op(_derivative, like(1), _plain_derivative, derivative=_derivative_backward, elementwise=True)

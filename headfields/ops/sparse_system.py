@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.ops._checks import require_shapes
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 
 _alive: "weakref.WeakValueDictionary[int, SymmetricSystem]" = weakref.WeakValueDictionary()
 _keys = itertools.count()
@@ -80,4 +80,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
     return _solve(gradient, ctx.key), None
 
 
-register(_solve, like(0), None, derivative=_backward, setup=_keep, remedy="use reverse mode (torch.autograd.grad)")
+register_op(_solve, like(0), None, derivative=_backward, setup=_keep, remedy="use reverse mode (torch.autograd.grad)")

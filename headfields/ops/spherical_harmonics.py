@@ -11,7 +11,7 @@ from headfields.ops import dispatch
 from headfields.ops._checks import check_floating, check_shape, check_whole, no_third_derivative, require_shapes
 from headfields.ops.functorch_rules import pullback
 from headfields.ops.reference import spherical_harmonics as reference
-from headfields.ops.registration import like, register
+from headfields.ops.registration import like, register_op
 from headfields.ops.warp_launch import launch
 
 
@@ -127,12 +127,12 @@ def _plain_backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
     return pullback(reference.spherical_harmonics, 1)(grad, directions, degree)[0]
 
 
-register(
+register_op(
     _spherical_harmonics, lambda directions, degree: directions.new_empty((directions.shape[0], degree**2)),
     reference.spherical_harmonics, derivative=_backward, rows=(0,),
 )  # fmt: skip
-register(_spherical_harmonics_backward, like(1), _plain_backward, derivative=_backward_backward, rows=(0, 1))
-register(
+register_op(_spherical_harmonics_backward, like(1), _plain_backward, derivative=_backward_backward, rows=(0, 1))
+register_op(
     _spherical_harmonics_backward_backward, like(0, 1), reference.second_gradient,
     derivative=no_third_derivative("spherical_harmonics"), rows=(0, 1, 2),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 from headfields.ops._checks import check_floating, require_shapes
 from headfields.ops.dispatch import use_warp
 from headfields.ops.reference import splat_excess as reference
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch
 
 
@@ -105,11 +105,11 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> NoReturn:
     )
 
 
-register(
+register_op(
     _splat_excess, lambda vectors, *_: (vectors.new_empty(()), vectors.new_empty(())), reference.splat_excess,
     derivative=_backward, setup=_save,
 )  # fmt: skip
-register(
+register_op(
     _splat_excess_backward, lambda grad, count, vectors, *_: vectors.new_empty(vectors.shape), None,
     derivative=_no_second_derivative,
     remedy="splat_excess of headfields.ops.reference.splat_excess has every derivative",

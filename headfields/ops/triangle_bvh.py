@@ -19,7 +19,7 @@ from headfields.ops.functorch_rules import may_be_differentiated
 from headfields.ops.mesh_topology import unique_edges
 from headfields.ops.reference.closest_triangle import closest_on_face, pseudo_normal_sign
 from headfields.ops.reference.ray_mesh import hit_on_face
-from headfields.ops.registration import register
+from headfields.ops.registration import register_op
 from headfields.ops.warp_launch import launch, launch_refit, launch_search
 
 
@@ -161,10 +161,10 @@ def _interval(
 
 
 _CONSTANT = "it finds a face, a constant: detach its arguments, and compute from the face what is differentiated"
-register(_refit, _refit_shapes, None, remedy=_CONSTANT)
-register(_closest, _closest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
-register(_raycast, _raycast_shapes, None, rows=(0, 1, 2), remedy=_CONSTANT)
-register(
+register_op(_refit, _refit_shapes, None, remedy=_CONSTANT)
+register_op(_closest, _closest_shapes, None, rows=(0, 1), remedy=_CONSTANT)
+register_op(_raycast, _raycast_shapes, None, rows=(0, 1, 2), remedy=_CONSTANT)
+register_op(
     _interval, lambda origins, *_: (origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])), None,
     rows=(0, 1, 2), remedy=_CONSTANT,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from headfields.ops.dispatch import use_warp
 from headfields.ops.functorch_rules import pullback
 from headfields.ops.needed_gradients import needed_gradients
 from headfields.ops.reference import triangle_frames as reference
-from headfields.ops.registration import like, register, where_needed
+from headfields.ops.registration import like, register_op, where_needed
 from headfields.ops.warp_launch import launch
 from headfields.records.precision import full_precision
 
@@ -220,18 +220,18 @@ def _second(plain: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...
     return backward
 
 
-register(
+register_op(
     _triangle_frames, lambda vertices, faces: vertices.new_empty(len(vertices), len(faces), 3, 4),
     reference.triangle_frames, derivative=_frames_backward, rows=(0,),
 )  # fmt: skip
-register(
+register_op(
     _triangle_frames_backward, like(1), _plain_frames_backward, derivative=_second(_plain_frames_backward), rows=(0, 1),
 )  # fmt: skip
-register(
+register_op(
     _deformation_gradients, lambda posed, canonical, faces, *_: posed.new_empty(len(posed), len(faces), 3, 4),
     reference.deformation_gradients, derivative=_gradients_backward, rows=(0,),
 )  # fmt: skip
-register(
+register_op(
     _deformation_gradients_backward, where_needed(1, 2), _plain_gradients_backward,
     derivative=_second(_plain_gradients_backward),
 )  # fmt: skip

@@ -164,7 +164,7 @@ class RunFolder:
             ValueError: the file is not JSON.
         """
         path = self.path / "config.json"
-        config = read_json(path, "a run folder has one; is this the --out of `headfields train`?")
+        config = read_json_object(path, "a run folder has one; is this the --out of `headfields train`?")
         FORMAT.check(path, config)
         return config
 
@@ -283,7 +283,7 @@ def replace_text(path: Path, text: str) -> None:
         write_text(path, text)
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:

@@ -81,7 +81,7 @@ def structure_of(value: Any) -> Any:
     return value
 
 
-def capture(body: Callable[[], None], stream: Any) -> Callable[[], None]:
+def capture_launches(body: Callable[[], None], stream: Any) -> Callable[[], None]:
     """Captures what `body` launches, without running it; what repeats it.
 
     Where that fails, random numbers go on as if it had not been tried: PyTorch before 2.13 leaves the generator in its
@@ -211,7 +211,7 @@ class StepGraph:
         batch, state = batch.map(torch.clone), state.map(torch.clone)
         self._inputs = tensors_of(batch) + tensors_of(state)
         try:
-            self._replay = capture(lambda: self._body(batch, state, step), self._stream)
+            self._replay = capture_launches(lambda: self._body(batch, state, step), self._stream)
         except Exception as error:  # of a part that reads the device, say; without a graph it may
             self.reason = deepest_cause(error)
             return

@@ -30,9 +30,9 @@ from headfields.records.opengl_axes import flip_y_z
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
 from headfields.synthetic.retargeted_motion import retargeted_states
 from headfields.synthetic.scans.sampler import HeadSampler
+from headfields.synthetic.scene.head_geometry import HeadGeometry
 from headfields.synthetic.scene.motion import JAW_OPEN, ScriptedMotion, scripted_motion
-from headfields.synthetic.scene.render import Renderer
-from headfields.synthetic.scene.scene import Scene
+from headfields.synthetic.scene.ray_tracer import RayTracer
 from headfields.synthetic.scene.shading import Lights
 from headfields.synthetic.scene.wrinkles import Activity
 from headfields.synthetic.tracking_error import write_truth
@@ -166,8 +166,8 @@ def write_head_capture(
             tracked, tracked_cameras = _states(head, noisy), true_cameras.replace(world_to_camera=_poses(head, noisy))
         if unfollowed:
             tracked = _without(head, tracked, unfollowed)
-        scene = Scene(head, seed)
-        renderer = Renderer(scene, template.faces, size, samples, seed)
+        scene = HeadGeometry(head, seed)
+        renderer = RayTracer(scene, template.faces, size, samples, seed)
 
         def drawn(
             made: ScriptedMotion, index: int, state: HeadState, camera: Camera, tracked_state: HeadState,
@@ -222,7 +222,7 @@ def write_head_capture(
 
         write_insta(folder, recorded(), template.canonical_vertices, template.faces, test_frames)
         middle = frames - max(test_frames, 1) // 2 - 1
-        again = Renderer(scene, template.faces, size, samples, seed + 1)
+        again = RayTracer(scene, template.faces, size, samples, seed + 1)
         pair = [
             each.draw(
                 scene.pose(states[middle]), true_cameras[middle], Lights.in_frame(_rotations(motion)[middle]),

@@ -20,9 +20,9 @@ from headfields.records import Camera, HeadState
 from headfields.records.opengl_axes import flip_y_z
 from headfields.synthetic.captures import CAMERAS, ORBIT_FRAMES
 from headfields.synthetic.detector_noise import DetectorNoise
+from headfields.synthetic.scene.body_motion import PARTS, BodyMotion, Kind, chair_motion, talk_motion
 from headfields.synthetic.scene.rig_dress import Dress
-from headfields.synthetic.scene.rig_motion import PARTS, Kind, RigMotion, chair_motion, talk_motion
-from headfields.synthetic.scene.rig_scene import RigScene
+from headfields.synthetic.scene.rig_ray_tracer import RigRayTracer
 from headfields.synthetic.tracking_error import TRUTH, TRUTH_FORMAT
 
 __all__ = ["rig_states", "write_rig_capture"]
@@ -111,7 +111,7 @@ def write_rig_capture(
             raise ValueError(f"{op}: cameras is {cameras}, and none of {frames} frames is for testing; raise frames")
         states = rig_states(rig, motion)
         recording = _cameras(rig, motion, size, lowest)
-        scene = RigScene(rig, seed, samples, Dress(rig, seed) if dressed else None)
+        scene = RigRayTracer(rig, seed, samples, Dress(rig, seed) if dressed else None)
         template = rig.template()
         writer = InstaWriter(folder, Mesh(template.canonical_vertices, rig.faces), 0.001)
 
@@ -151,7 +151,7 @@ def write_rig_capture(
     return folder
 
 
-def rig_states(rig: RiggedTemplate, motion: RigMotion) -> HeadState:
+def rig_states(rig: RiggedTemplate, motion: BodyMotion) -> HeadState:
     """States of all frames without the chair's rotation; joints missing from a five-joint rig stay at rest."""
     joints = rig.joints
     rotations = {name: motion.rotations[name] for name in PARTS if joints.get(name, 0)}
@@ -176,7 +176,12 @@ def _camera_to_world(camera: Camera) -> np.ndarray:
 
 
 def _cameras(
-    rig: RiggedTemplate, motion: RigMotion, size: int, lowest: float | int | None, yaw: float = 0.0, height: float = 0.0
+    rig: RiggedTemplate,
+    motion: BodyMotion,
+    size: int,
+    lowest: float | int | None,
+    yaw: float = 0.0,
+    height: float = 0.0,
 ) -> Camera:
     """A camera fixed in the room, in the turning body's frame, with the longest focal length that keeps it in view,
     or what is above `lowest`; `yaw` degrees around the chair's axis and `height` degrees above its middle."""
@@ -204,7 +209,7 @@ def _cameras(
     return Camera(pose, lens.expand(len(pose), 3, 3).contiguous(), (size, size))
 
 
-def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: RigMotion) -> None:
+def _write_truth(folder: Path, rig: RiggedTemplate, states: HeadState, cameras: Camera, motion: BodyMotion) -> None:
     assert states.expression is not None and states.pose is not None
     jaw: Float[Tensor, "f 3"] = states.pose[:, rig.jaw_joint]
     truth = {

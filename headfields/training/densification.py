@@ -20,7 +20,7 @@ from headfields.ops.rotations import rotation_from_quaternion
 from headfields.parts import Deformer
 from headfields.training.processes import Processes
 
-__all__ = ["DensityControl", "check_moments", "check_trainer", "numbers_of", "step_generator", "world_sizes"]
+__all__ = ["DensityControl", "check_moments", "float_values", "gaussians_of", "step_generator", "world_sizes"]
 
 _SHRINK = 1.6
 """What the scales of a Gaussian that is split are divided by (3DGS, section 5.2)."""
@@ -132,7 +132,7 @@ class DensityControl:
 
     def on_start(self, trainer: Any) -> None:
         """Checks the trainer, and has the renderer keep what it reads."""
-        gaussians = check_trainer("DensityControl", trainer)
+        gaussians = gaussians_of("DensityControl", trainer)
         if self.absolute:
             trainer.avatar.renderer.absolute = True
         if self._sum is not None and len(self._sum) != len(gaussians):
@@ -177,9 +177,9 @@ class DensityControl:
         """Restores `state_dict()`."""
         self._sum = self._drawn = self._radii = None
         if "radii" in state:
-            self._radii = numbers_of(state["radii"], "radii")
+            self._radii = float_values(state["radii"], "radii")
         if state:
-            self._sum, self._drawn = (numbers_of(state.get(name), name) for name in ("gradient", "drawn"))
+            self._sum, self._drawn = (float_values(state.get(name), name) for name in ("gradient", "drawn"))
             if len(self._sum) != len(self._drawn) or (self._radii is not None and len(self._radii) != len(self._sum)):
                 raise ValueError("DensityControl: its statistics are of different numbers of Gaussians")
 
@@ -311,7 +311,7 @@ def _last_ones(
     return kept
 
 
-def check_trainer(owner: str, trainer: Any) -> Gaussians:
+def gaussians_of(owner: str, trainer: Any) -> Gaussians:
     """The Gaussians of the trainer's avatar, which a callback changes.
 
     Raises:
@@ -358,7 +358,7 @@ def _text(values: Float[Tensor, " n"]) -> str:
     return base64.b64encode(values.detach().float().cpu().numpy().tobytes()).decode()
 
 
-def numbers_of(text: Any, name: str) -> Float[Tensor, " n"]:
+def float_values(text: Any, name: str) -> Float[Tensor, " n"]:
     """The float32 numbers of a text in a callback's state.
 
     Raises:

@@ -109,7 +109,7 @@ def training_frame_weights(weights: Any, capture: Any, frames: Int64[Tensor, " f
     return selected
 
 
-def check_rows(avatar: nn.Module, capture: Any, frames: Int64[Tensor, " f"]) -> None:
+def check_latent_rows(avatar: nn.Module, capture: Any, frames: Int64[Tensor, " f"]) -> None:
     """Raises ValueError unless the avatar's latent tables have a row for each of the frames."""
     for name, table in getattr(avatar, "codes", {}).items():
         if table.by == "frame" and int(frames.max()) >= len(table):

@@ -11,7 +11,7 @@ from headfields.losses.base import check_positive
 from headfields.networks.gaussians import Gaussians
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.records.device_copy import send
-from headfields.training.densification import check_moments, check_trainer, step_generator
+from headfields.training.densification import check_moments, gaussians_of, step_generator
 
 __all__ = ["MCMC", "relocated"]
 
@@ -86,7 +86,7 @@ class MCMC:
 
     def on_start(self, trainer: Any) -> None:
         """Checks the trainer."""
-        self._allocate(check_trainer("MCMC", trainer))
+        self._allocate(gaussians_of("MCMC", trainer))
 
     def _allocate(self, gaussians: Gaussians) -> None:
         """Memory for the units of the Gaussians' coordinates, which a step writes to."""

@@ -302,7 +302,7 @@ def options_before(before: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_trainer(run: RunFolder, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def check_trainer_options(run: RunFolder, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuses to resume a run of a `Trainer` with options that no recipe gives."""
     if "training" in before or "trainer" not in before:
         return

@@ -14,7 +14,7 @@ from headfields.models.preset import unknown_argument
 from headfields.ops._rasterize_gsplat import installed_gsplat
 from headfields.similar_names import did_you_mean
 
-__all__ = ["PRIORS", "build", "check_people", "parameters_of", "preset", "preset_arguments", "presets"]
+__all__ = ["PRIORS", "build", "check_people", "parameters_of", "preset_arguments", "preset_named", "presets"]
 
 PRIORS = {"mononphm": "a prior of heads: train it on scans with headfields train-prior, and fit it to a capture with "
           "headfields track"}  # fmt: skip
@@ -56,7 +56,7 @@ def presets() -> dict[str, Callable[..., Any]]:
     return {name: function for name, function in functions.items() if parameters_of(function)[0].name == "template"}
 
 
-def preset(model: str) -> Callable[..., Any]:
+def preset_named(model: str) -> Callable[..., Any]:
     """A preset by name.
 
     Raises:
@@ -78,7 +78,7 @@ def check_people(model: str, captures: int) -> None:
     Raises:
         ValueError: it has no argument `people`; the message says why, and names those that have.
     """
-    if captures > 1 and not _shares(preset(model)):
+    if captures > 1 and not _shares(preset_named(model)):
         reason = _ONE_PERSON.get(model, "nothing in it tells people apart")
         able = [name for name, function in sorted(presets().items()) if _shares(function)]
         raise ValueError(
@@ -110,10 +110,10 @@ def preset_arguments(model: str, own: Mapping[str, Any], capture: Any, recipe: A
     arguments = {**recipe.arguments, **own}
     if "small" in own and "sizes" not in own:  # MonoAvatar's older word for sizes
         arguments.pop("sizes", None)
-    parameters = {parameter.name: parameter for parameter in parameters_of(preset(model))}
+    parameters = {parameter.name: parameter for parameter in parameters_of(preset_named(model))}
     unknown = [name for name in own if name not in list(parameters)[1:]]
     if unknown:
-        raise TypeError(unknown_argument(preset(model), unknown[0]))
+        raise TypeError(unknown_argument(preset_named(model), unknown[0]))
     offered = getattr(capture, "expression_width", None)
     if "expression_width" in parameters and "expression_width" not in own and offered is not None:
         usual = arguments.get("expression_width", parameters["expression_width"].default)
@@ -172,7 +172,7 @@ def build(model: str, arguments: Mapping[str, Any], capture: Any) -> Any:
     """
     if arguments.get("count", 1) == 0:
         raise ValueError(f"{model}: count is 0; expected 1 Gaussian or more to train")
-    return preset(model)(capture.template, **arguments)
+    return preset_named(model)(capture.template, **arguments)
 
 
 def pose_width(capture: Any) -> int:

@@ -29,7 +29,7 @@ class PeerError(RuntimeError):
     """Another process of the same training failed or ended; the message says which and why."""
 
 
-def launch(
+def start_processes(
     device: torch.device | str,
     devices: int | Sequence[int],
     strategy: str,

@@ -169,7 +169,7 @@ def recorded_options(losses: Sequence[Loss], **options: Any) -> dict[str, Any]:
     return json.loads(json.dumps({**options, "losses": texts, "loss_weights": weights}))
 
 
-def digest(weights: Tensor | None) -> str | None:
+def weights_digest(weights: Tensor | None) -> str | None:
     """A short hash that distinguishes sets of weights."""
     return None if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
 

@@ -24,7 +24,7 @@ from headfields.training.opened_run import (
     Run,
     capture_options,
     check_moved,
-    check_trainer,
+    check_trainer_options,
     check_unchanged,
     contents_of,
     open_joined,
@@ -33,7 +33,7 @@ from headfields.training.opened_run import (
     trainer_of,
 )
 from headfields.training.option_kinds import check_kinds
-from headfields.training.presets import build, check_people, preset, preset_arguments
+from headfields.training.presets import build, check_people, preset_arguments, preset_named
 from headfields.training.processes import PeerError
 from headfields.training.recipes import RecipeName, recipe_of
 
@@ -112,7 +112,7 @@ def train(
     if not isinstance(model, str):
         raise TypeError(f"train: model is {model!r}; expected the name of a preset, as 'insta'")
     model = model.replace("-", "_")
-    preset(model)
+    preset_named(model)
     check_kinds(
         "train", ("callbacks", "loggers", "bar"), minutes=minutes, steps=steps, seed=seed, callbacks=callbacks,
         loggers=loggers, bar=bar, **options,
@@ -177,7 +177,7 @@ def train(
     }  # fmt: skip
     trainer = trainer_of(chosen, avatar, source, training, config["seed"], further)
     trainer.config = {**config, "trainer": trainer.config["trainer"]}
-    check_trainer(folder, before, trainer.config)
+    check_trainer_options(folder, before, trainer.config)
     if trainer.processes.is_first and not before:
         if resume:
             print(f"headfields: {folder.path} holds no run to resume; a new one starts", file=sys.stderr)

@@ -34,7 +34,7 @@ from headfields.training.callbacks import Hooks, callback_names, check_callbacks
 from headfields.training.default_options import RELEASED_RATE, defaults_for
 from headfields.training.divergence import divergence, single_color_psnr
 from headfields.training.fine_tuning import FineTuning, beside
-from headfields.training.frames import check_avatar_and_capture, check_rows, training_frame_weights
+from headfields.training.frames import check_avatar_and_capture, check_latent_rows, training_frame_weights
 from headfields.training.idle_options import idle_rates, refuse_idle
 from headfields.training.loggers import Loggers, check_loggers
 from headfields.training.monitor import TrainingMonitor
@@ -44,10 +44,10 @@ from headfields.training.option_kinds import check_kinds
 from headfields.training.outputs import RunOutputs
 from headfields.training.parameter_groups import group_rates
 from headfields.training.parameter_groups import parameter_groups as default_groups
-from headfields.training.processes import Processes, launch
+from headfields.training.processes import Processes, start_processes
 from headfields.training.ray_count import RayCount
 from headfields.training.results import FitResult
-from headfields.training.run import TrainingRun, differences, digest, recorded_options
+from headfields.training.run import TrainingRun, differences, recorded_options, weights_digest
 from headfields.training.run_config import run_config
 from headfields.training.state import TrainingState
 from headfields.training.step_kinds import kind_of_steps
@@ -274,7 +274,7 @@ class Trainer:
         frames = torch.as_tensor(capture.splits.get("train", ()), dtype=torch.long)
         if not len(frames):
             raise ValueError(f"Trainer: capture {capture.name!r} has no training frames (split 'train')")
-        check_rows(avatar, capture, frames)
+        check_latent_rows(avatar, capture, frames)
         self.frame_weights = training_frame_weights(frame_weights, capture, frames)
         self.pixel_weights = dict(pixel_weights) if pixel_weights else None
         groups = (
@@ -292,7 +292,9 @@ class Trainer:
         self.callbacks = list(callbacks)
         named = [logger for logger in loggers if isinstance(logger, str)]
         objects = [logger for logger in loggers if not isinstance(logger, str)]
-        self.fabric, self.scaler = launch(device, devices, strategy, precision, self.callbacks, objects, num_nodes)
+        self.fabric, self.scaler = start_processes(
+            device, devices, strategy, precision, self.callbacks, objects, num_nodes
+        )
         self._loggers = Loggers(self.fabric, named, self.folder)
         self.device = self.fabric.device
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size, self.device)
@@ -356,8 +358,8 @@ class Trainer:
             optimizer=None if optimizer is None else identity(optimizer),
             parameter_groups=parameter_groups and [group["name"] for group in groups],
             ema=ema, background=background, seed=seed, precision=precision, capture=str(capture.name),
-            frames=None if isinstance(capture, LiveCapture) else digest(frames),  # they change while it runs
-            frame_weights=digest(self.frame_weights), pixel_weights=self.pixel_weights,
+            frames=None if isinstance(capture, LiveCapture) else weights_digest(frames),  # they change while it runs
+            frame_weights=weights_digest(self.frame_weights), pixel_weights=self.pixel_weights,
             callbacks=callback_names(callbacks), patch=patch, patches_per_step=patches_per_step,
             fine_tuning=None if fine_tuning is None else fine_tuning.recorded(),
             frozen=[name for name, parameter in avatar.named_parameters() if not parameter.requires_grad],

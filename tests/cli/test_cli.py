@@ -209,7 +209,7 @@ def test_an_unexpected_error_names_its_kind(run, monkeypatch, capsys):
     def broken(*arguments, **options):
         raise ZeroDivisionError("of all\nthings")
 
-    monkeypatch.setattr(open_run, "load_avatar", broken)
+    monkeypatch.setattr(open_run, "open_avatar", broken)
     assert "ZeroDivisionError: of all things (--debug shows where)" in fails(capsys, "evaluate", str(run))
 
 

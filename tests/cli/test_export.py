@@ -248,6 +248,6 @@ def test_a_run_becomes_a_page(run, tiny_folder, tmp_path, capsys):
 
 def test_a_field_of_rays_is_no_page_and_the_command_says_how_to_make_one(run, tmp_path, capsys, monkeypatch):
     template = hf.data.load_capture(json.loads((run / "config.json").read_text())["capture"]).template
-    monkeypatch.setattr("headfields.cli.open_run.load_avatar", lambda *_: hf.models.insta(template, log2_table_size=8))
+    monkeypatch.setattr("headfields.cli.open_run.open_avatar", lambda *_: hf.models.insta(template, log2_table_size=8))
     said = fails(capsys, "export", str(run), "--out", str(tmp_path / "head.html"))
     assert f"headfields distill {run} --out FAST" in said

@@ -9,7 +9,7 @@ import torch
 
 from headfields.compare import Row, Study
 from headfields.compare.running import run_study
-from headfields.compare.strata import choose_training, evenly_spaced, frames_of
+from headfields.compare.strata import choose_training, evenly_spaced, stratum_frames
 from headfields.compare.study import kind_of
 from headfields.data import load_capture
 from headfields.data.formats.insta_writer import write_insta
@@ -52,22 +52,22 @@ def test_what_is_trained_on_and_measured(folder) -> None:
     study = study_of(folder, strata=["test", "unseen"], held_out=0.2, share=0.5)
     source = load_capture(folder)
     choose_training(source, study.share, study.held_out, study.front)
-    unseen = frames_of(study, "unseen", source)[1]
-    test = frames_of(study, "test", source)[1]
+    unseen = stratum_frames(study, "unseen", source)[1]
+    test = stratum_frames(study, "test", source)[1]
     trained = source.splits["train"].tolist()
     assert unseen and not set(unseen) & ({*trained} | {*test}) and len(trained) <= 4
-    assert frames_of(study, "seen", source)[1] == trained
+    assert stratum_frames(study, "seen", source)[1] == trained
     again = load_capture(folder)
     choose_training(again, front=0.5)
     assert 0 < len(again.splits["train"]) < 8
-    turned = frames_of(study, "turned", again)[1]
+    turned = stratum_frames(study, "turned", again)[1]
     assert turned and not set(turned) & {*again.splits["train"].tolist()}
     assert evenly_spaced(list(range(10)), 3) == [0, 4, 9] and evenly_spaced([1], 3) == [1]
     with pytest.raises(FileNotFoundError, match="stratum 'orbit'"):
-        frames_of(study, "orbit", source)
+        stratum_frames(study, "orbit", source)
     source.splits["train"] = torch.arange(12)
     with pytest.raises(ValueError, match="stratum 'turned' has no frame"):
-        frames_of(study, "turned", source)
+        stratum_frames(study, "turned", source)
 
 
 @table(

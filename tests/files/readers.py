@@ -676,7 +676,9 @@ READERS: dict[str, Reader] = {
             "training.state.TrainingState.load",
         ),
     ),
-    "run folder": Reader(sample("write_run"), run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json")),
+    "run folder": Reader(
+        sample("write_run"), run_of, ("runs.folder.RunFolder.read_log", "runs.folder.read_json_object")
+    ),
     "tracking folder": Reader(tracking_run, tracking_run_of, ("apps.tracking.folder.TrackingFolder.open",)),
     "avatar": Reader(
         sample("write_avatar", "insta"),

@@ -150,7 +150,7 @@ NOT_OF_A_USER = {
     "cli.open_run.open_frames": "load_mononphm and load_capture",
     "cli.streams.open_closed_descriptors": "standard streams",
     "cli.open_run.open_run": "RunFolder.config",
-    "cli.open_run.load_avatar": "load_avatar and checkpoint.load_newest",
+    "cli.open_run.open_avatar": "load_avatar and checkpoint.load_newest",
     "avatar.splat_avatar.load_avatar": "Composition.load of either kind of avatar",
     "data.formats.vhap.read_vhap": "load_numbers and images; tests/data/formats/test_vhap.py breaks it",
     "data.formats.imavatar.read_imavatar": "read_transforms and images; tests/data/formats/test_imavatar.py breaks it",

@@ -136,8 +136,8 @@ class PretendCuda(TorchDispatchMode):
         self.reset()
 
     def capture(self, body: Any, stream: Any) -> Any:
-        """In the place of `headfields.runs.step_graph.capture`: a replay runs the body again, on what it was given
-        when it was captured, and is recorded."""
+        """In the place of `headfields.runs.step_graph.capture_launches`: a replay runs the body again, on what it was
+        given when it was captured, and is recorded."""
 
         def replay() -> None:
             self._region, self.captured, self.traffic = [], 0, []
@@ -174,7 +174,7 @@ class PretendCuda(TorchDispatchMode):
         self._stack.enter_context(_counted_warp_launches(self))
         if HAS_TRITON:
             self._stack.enter_context(_counted_triton_launches(self))
-        self._stack.enter_context(unittest.mock.patch.object(step_graph, "capture", self.capture))
+        self._stack.enter_context(unittest.mock.patch.object(step_graph, "capture_launches", self.capture))
         self._stack.enter_context(unittest.mock.patch.object(step_graph, "waits", self.new_waits))
         # The order in which a second thread of autograd runs is not that of the mode, which belongs to this thread.
         self._stack.enter_context(torch.autograd.set_multithreading_enabled(False))

@@ -39,7 +39,7 @@ from headfields.training.state import TrainingState
 from tests.apps.priors.tiny import tiny_model, tiny_scans
 from tests.apps.tracking.prior.ball import BallRecording, ball_prior, tiny_options
 
-_launch = headfields.training.trainer.launch
+_launch = headfields.training.trainer.start_processes
 
 STEPS = {"insta": 18}
 """A refresh of the occupancy grid falls on one of them; the last is a steady one. `FEW_STEPS` of the other presets."""
@@ -154,7 +154,7 @@ def train(
         arguments = preset_arguments(model, {}, source, recipe) | SIZES[model]
         avatar = build(model, arguments, source)
         avatar = avatar if change is None else change(avatar)
-        headfields.training.trainer.launch = lambda *given: (fabric(given[3]), None)
+        headfields.training.trainer.start_processes = lambda *given: (fabric(given[3]), None)
         # As many rays as give a number of samples, where the recipe has them follow it.
         samples = 0 if name == "cpu" or not recipe.options["samples"] else 2048
         rays = {} if getattr(avatar, "whole_images", False) else {"rays": 128, "samples": samples}
@@ -214,7 +214,7 @@ def command() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out, source = Path(folder) / "run", Path(capture().path)
         words = ["train", "insta", "--capture", str(source), "--out", str(out), "--rays", "32", "--samples", "0"]
-        headfields.training.trainer.launch = lambda *_: (Fabric(), None)
+        headfields.training.trainer.start_processes = lambda *_: (Fabric(), None)
         # Its checkpoints are left out: a file is written from the memory of tensors, and pretended ones have none.
         with (
             PretendCuda() as device,
@@ -226,7 +226,7 @@ def command() -> dict[str, Any]:
             counts = device.counts()
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
         chosen = json.loads((out / "config.json").read_text())
-        headfields.training.trainer.launch = _launch
+        headfields.training.trainer.start_processes = _launch
         assert not main([*words, "--device", "cpu", "--steps", "2", "--resume"])
         resumed = json.loads((out / "config.json").read_text())
     return {"registered": counts["registered"], "log": log[0], "chosen": chosen, "resumed": resumed}

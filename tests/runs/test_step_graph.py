@@ -90,7 +90,7 @@ def test_one_that_waits_once_is(generator, monkeypatch):
         yield places.pop(0)
 
     monkeypatch.setattr(step_graph, "waits", waits)
-    monkeypatch.setattr(step_graph, "capture", lambda body, stream: body)
+    monkeypatch.setattr(step_graph, "capture_launches", lambda body, stream: body)
     graph = steps_of(lambda *_: None, WARM + 2)
     assert not graph.reason and graph.captures == 1
 

@@ -17,8 +17,8 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.synthetic import captures
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
+from headfields.synthetic.scene.head_geometry import HAIR, HeadGeometry
 from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion
-from headfields.synthetic.scene.scene import HAIR, Scene
 from headfields.synthetic.scene.shading import Lights
 from headfields.synthetic.scene.wrinkles import Activity, crease, wrinkle
 from headfields.synthetic.tracking_error import tracking_error
@@ -180,7 +180,7 @@ def test_a_try_that_did_not_end_refuses_no_other(tmp_path: Path, monkeypatch: py
 
     out = tmp_path / "capture"
     with monkeypatch.context() as patch:
-        patch.setattr(captures.Renderer, "draw", draw)
+        patch.setattr(captures.RayTracer, "draw", draw)
         with pytest.raises(Stop):
             captures.write_head_capture(out, frames=3, size=16, samples=1, progress=False)
     assert not list(out.iterdir())
@@ -256,7 +256,7 @@ def test_motion_covers_its_range_smoothly() -> None:
 def test_scene_hair_stands_off_the_skin_and_teeth_stay_behind_the_lips() -> None:
     with torch.no_grad():
         head = procedural_head()
-        scene = Scene(head, 0)
+        scene = HeadGeometry(head, 0)
         posed = scene.pose(head())
     skin = len(head.template_vertices)
     hair = posed.vertices[scene.faces[scene.kind == HAIR].unique()]
@@ -274,7 +274,7 @@ def test_scene_hair_stands_off_the_skin_and_teeth_stay_behind_the_lips() -> None
 
 def test_wrinkles_follow_the_expression() -> None:
     with torch.no_grad():
-        anatomy = Scene(procedural_head(), 0).anatomy
+        anatomy = HeadGeometry(procedural_head(), 0).anatomy
     forehead = torch.stack(
         [torch.zeros(200), anatomy.brow_height + torch.linspace(0.005, 0.045, 200), torch.full((200,), 0.09)], 1
     )

@@ -31,7 +31,7 @@ def late_steps(captured: bool) -> Iterator[None]:
     with (
         mock.patch.object(step_kinds, "why_synchronous", lambda *_: ""),
         mock.patch.object(step_kinds, "why_no_graph", why_no_graph),
-        mock.patch.object(step_graph, "capture", lambda body, stream: body),
+        mock.patch.object(step_graph, "capture_launches", lambda body, stream: body),
         mock.patch.object(torch.cuda, "Stream", Stream),
         mock.patch.object(torch.cuda, "current_stream", Stream),
         mock.patch.object(torch.cuda, "stream", lambda stream: contextlib.nullcontext()),

@@ -259,7 +259,7 @@ def test_phases_of_losses_and_callbacks() -> None:
 def test_a_loss_that_begins_later_is_captured_anew(late: str, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
     """A captured step has the number with which it was captured, so only a new capture can begin the loss."""
     captures = []
-    monkeypatch.setattr(step_graph, "capture", lambda body, stream: captures.append(body) or body)
+    monkeypatch.setattr(step_graph, "capture_launches", lambda body, stream: captures.append(body) or body)
 
     @dataclasses.dataclass(frozen=True)
     class Begins:

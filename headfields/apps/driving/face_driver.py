@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headfields.apps.export.arkit import check_names
+from headfields.apps.export.arkit import check_arkit_names
 from headfields.apps.faces.arkit import ARKIT_NAMES, arkit_columns
 from headfields.apps.faces.motion import FaceMotion
 from headfields.apps.viewer.articulation import Articulation
@@ -51,7 +51,7 @@ class FaceDriver:
         names = articulation.shapes
         self._shapes = torch.zeros(len(ARKIT_NAMES), len(names))
         self._turns = torch.zeros(len(ARKIT_NAMES), len(_JOINTS), 3)
-        check_names(mapping or {}, "FaceDriver: mapping")
+        check_arkit_names(mapping or {}, "FaceDriver: mapping")
         by_name = arkit_columns(names)
         for row, name in enumerate(ARKIT_NAMES):
             recipe = None if mapping is None else mapping.get(name)

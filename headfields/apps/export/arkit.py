@@ -16,7 +16,7 @@ from headfields.heads.shape_mapping import part_of_recipe
 from headfields.ops.rotations import rotation_matrices
 from headfields.ops.skinning import joint_transforms
 
-__all__ = ["ARKIT_NAMES", "arkit_rig", "check_names", "read_mapping"]
+__all__ = ["ARKIT_NAMES", "arkit_rig", "check_arkit_names", "read_mapping"]
 
 Mapping52 = Mapping[str, Mapping[str, Any]]
 
@@ -36,11 +36,11 @@ def read_mapping(path: Path | str) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{where} is no JSON: {error}") from error
         if not isinstance(mapping, dict) or not all(isinstance(value, dict) for value in mapping.values()):
             raise ValueError(f'{where}: expected an object of objects, as {{"jawOpen": {{"pose:jaw": [0.3, 0, 0]}}}}')
-        check_names(mapping, where)
+        check_arkit_names(mapping, where)
         return mapping
 
 
-def check_names(mapping: Mapping52, where: str) -> None:
+def check_arkit_names(mapping: Mapping52, where: str) -> None:
     """Raises ValueError, which begins with `where`, if a name is none of ARKit's."""
     unknown = [name for name in mapping if name not in ARKIT_NAMES]
     if unknown:
@@ -65,7 +65,7 @@ def arkit_rig(rig: RiggedMesh, mapping: Mapping52) -> RiggedMesh:
         ValueError: a name is none of ARKit's, of the rig's targets or of its joints; or a weight is no number.
     """
     where = "arkit_rig: mapping"
-    check_names(mapping, where)
+    check_arkit_names(mapping, where)
     own = {name.lower(): name for name in rig.target_names}
     targets = []
     for name in ARKIT_NAMES:

@@ -22,7 +22,7 @@ from typing import Any
 
 from headfields.apps.tracking.failures import FrameFailure
 from headfields.apps.tracking.file_formats import TRACKING_RUN
-from headfields.runs.folder import RunFolder, read_json, remove_leftovers, write_json, writing
+from headfields.runs.folder import RunFolder, read_json_object, remove_leftovers, write_json, writing
 
 __all__ = ["TrackingFolder"]
 
@@ -71,7 +71,7 @@ class TrackingFolder:
         if path.exists():
             if not resume:
                 raise FileExistsError(f"{self.path} holds a tracking run already; resume it, or name another folder")
-            recorded = read_json(path, "a tracking run has one")
+            recorded = read_json_object(path, "a tracking run has one")
             TRACKING_RUN.check(path, recorded)
             for name in _UNCHANGEABLE:
                 if recorded.get(name) != current.get(name):

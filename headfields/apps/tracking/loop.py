@@ -35,7 +35,7 @@ from headfields.runs.lock import run_lock
 from headfields.runs.randomness import deterministic
 from headfields.viz import write_video
 
-__all__ = ["FrameTracker", "FrameTurn", "Tracking", "images_of", "profile"]
+__all__ = ["FrameTracker", "FrameTurn", "Tracking", "pictures_of", "profile"]
 
 
 Observation = TypeVar("Observation")
@@ -314,7 +314,7 @@ class FrameTracker(ABC, Generic[Observation, Fit]):
         for stage, fits in ((1, result.stage1), (2, result.stage2)):
             paths = [self.folder.picture_path(stage, frame) for frame in self.frames if frame in fits]
             if paths:
-                write_video(self.folder.path / f"stage{stage}.mp4", images_of(paths), fps=min(len(paths), 12))
+                write_video(self.folder.path / f"stage{stage}.mp4", pictures_of(paths), fps=min(len(paths), 12))
         self.folder.write("profile.json", profile(result.seconds))
 
     def _saved(self, stage: int) -> dict[int, Fit]:
@@ -360,6 +360,6 @@ def profile(seconds: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def images_of(paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def pictures_of(paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The pictures in files, one after another."""
     return (np.asarray(Image.open(path).convert("RGB")) for path in paths)

@@ -14,12 +14,12 @@ from headfields.records import Camera
 from headfields.viz.images import encoded
 from headfields.viz.video import write_video
 
-__all__ = ["Path", "encoded_image", "encoded_video", "frames_of"]
+__all__ = ["Path", "encoded_image", "encoded_video", "video_views"]
 
 Path = Literal["the motion", "a turntable"]
 
 
-def frames_of(
+def video_views(
     scene: Scene, view: View, camera: Camera, path: Path, seconds: float | int, fps: int
 ) -> list[tuple[View, Camera]]:
     """The view and the camera of each frame of a video.

@@ -23,7 +23,7 @@ from headfields.apps.viewer.looks import FAR, LOOKS, Picture
 from headfields.apps.viewer.motion import PLAYED
 from headfields.apps.viewer.progressive import ProgressiveRenderer
 from headfields.apps.viewer.recording import Path as CameraPath
-from headfields.apps.viewer.recording import encoded_image, encoded_video, frames_of
+from headfields.apps.viewer.recording import encoded_image, encoded_video, video_views
 from headfields.apps.viewer.scene import ON_SURFACE, Scene, View
 from headfields.apps.viewer.visitors import checked_visitors
 from headfields.data.errors import CaptureError
@@ -609,7 +609,7 @@ class Viewer:
     def video(self, client: Any, path: CameraPath, seconds: float | int, progress: Callable[[float], None]) -> bytes:
         """An mp4 (or GIF without ffmpeg) of what a tab shows, along a path."""
         camera = self.camera_of(client, self.resolution)
-        views = frames_of(self.scene, self.view, camera, path, seconds, PLAYED)
+        views = video_views(self.scene, self.view, camera, path, seconds, PLAYED)
         return encoded_video((self.scene.snapshot(view, each) for view, each in views), len(views), PLAYED, progress)
 
     def _save_screenshot(self, client: Any) -> None:

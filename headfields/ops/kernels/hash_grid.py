@@ -16,7 +16,7 @@ wp = warp()
 
 @wp.struct
 @no_type_check
-class Grid:
+class GridLevels:
     """The layout of the table: one entry per level in each array, see `HashGridLayout`."""
 
     resolution: wp.array(dtype=wp.int32)
@@ -168,7 +168,7 @@ def specialized(dimensions: int, width: int, half: bool, directional: bool) -> K
         return bad
 
     @wp.func
-    def locate(grid: Grid, point: position, direction: position, level: int):
+    def locate(grid: GridLevels, point: position, direction: position, level: int):
         """The cell of a point on a level; outside the unit cube the nearest point of it, where slopes are 0."""
         cell = Cell()
         cells = grid.resolution[level]
@@ -199,7 +199,7 @@ def specialized(dimensions: int, width: int, half: bool, directional: bool) -> K
         return cell
 
     @wp.func
-    def corner_row(grid: Grid, cell: Cell, corner: int):
+    def corner_row(grid: GridLevels, cell: Cell, corner: int):
         """The first chunk in the table of a corner of the cell, whose bits are 1 for upper along each axis."""
         total = wp.uint32(0)
         mixed = wp.uint32(0)
@@ -226,7 +226,7 @@ def specialized(dimensions: int, width: int, half: bool, directional: bool) -> K
 
     @wp.kernel(module=module, enable_backward=False)
     def gather(
-        grid: Grid,
+        grid: GridLevels,
         points: wp.array(dtype=position),
         direction: wp.array(dtype=position),
         table: wp.array(dtype=number),
@@ -259,7 +259,7 @@ def specialized(dimensions: int, width: int, half: bool, directional: bool) -> K
 
     @wp.kernel(module=module, enable_backward=False)
     def scatter(
-        grid: Grid,
+        grid: GridLevels,
         points: wp.array(dtype=position),
         direction: wp.array(dtype=position),
         grad: wp.array(dtype=wp.float32),
@@ -283,7 +283,7 @@ def specialized(dimensions: int, width: int, half: bool, directional: bool) -> K
 
     @wp.kernel(module=module, enable_backward=False)
     def point_gradient(
-        grid: Grid,
+        grid: GridLevels,
         points: wp.array(dtype=position),
         direction: wp.array(dtype=position),
         grad: wp.array(dtype=wp.float32),

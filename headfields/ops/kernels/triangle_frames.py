@@ -32,7 +32,7 @@ class Frame:
 
 @wp.struct
 @no_type_check
-class Corners:
+class CornerGradients:
     """The gradients of the corners of a triangle."""
 
     a: wp.vec3
@@ -101,12 +101,12 @@ def frame_gradient(frame: Frame, to_tangent: wp.vec3, to_bitangent: wp.vec3, to_
     edge = wp.vec3()
     if frame.length > 0.0:
         edge = tangential(tangent, frame.tangent, frame.length)
-    return Corners(to_origin - edge - other, edge, other)
+    return CornerGradients(to_origin - edge - other, edge, other)
 
 
 @wp.func
 @no_type_check
-def area_gradient(frame: Frame, gradient: wp.float32, corners: Corners):
+def area_gradient(frame: Frame, gradient: wp.float32, corners: CornerGradients):
     """`corners` with the gradient of the triangle's area added."""
     cross = wp.cross(frame.edge, frame.other)
     length = wp.length(cross)
@@ -123,7 +123,7 @@ def area_gradient(frame: Frame, gradient: wp.float32, corners: Corners):
 @wp.func
 @no_type_check
 def add_corners(
-    total: wp.array2d(dtype=wp.vec3), faces: wp.array2d(dtype=wp.int64), mesh: int, face: int, corners: Corners
+    total: wp.array2d(dtype=wp.vec3), faces: wp.array2d(dtype=wp.int64), mesh: int, face: int, corners: CornerGradients
 ):
     """Adds the gradients of the corners to those of the vertices."""
     wp.atomic_add(total, mesh, wp.int32(faces[face, 0]), corners.a)

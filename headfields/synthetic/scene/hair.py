@@ -14,7 +14,7 @@ from headfields.synthetic.scene.anatomy import Anatomy
 from headfields.synthetic.scene.noise import fractal_noise
 from headfields.synthetic.scene.tubes import Tubes
 
-__all__ = ["BoundStrands", "bind", "brows", "scalp_hair"]
+__all__ = ["BoundStrands", "bind_strands", "brows", "scalp_hair"]
 
 _POINTS = 6
 _LENGTH = 0.030
@@ -104,7 +104,7 @@ def _frames(corner: Float[np.ndarray, "s 3 3"]) -> Float[np.ndarray, "s 3 3"]:
     return np.stack([along, np.cross(normal, along), normal], 1)
 
 
-def bind(tubes: Tubes, vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> BoundStrands:
+def bind_strands(tubes: Tubes, vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> BoundStrands:
     """Binds strands to the faces nearest to their roots, which move onto the mesh."""
     tree = TriangleBVH(faces, vertices)
     nearest = tree.closest(torch.from_numpy(tubes.points[:, 0]).float())
@@ -137,4 +137,4 @@ def brows(
         radius = 0.00042 * np.linspace(1, 0.4, 3)[None] * np.ones((count, 1))
         parts.append(Tubes(points, radius, random.random(count)))
     merged = Tubes(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("points", "radius", "tone")))
-    return bind(merged, vertices, faces)
+    return bind_strands(merged, vertices, faces)

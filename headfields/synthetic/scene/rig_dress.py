@@ -12,7 +12,7 @@ from headfields.heads.flame.files import flame_arrays
 from headfields.heads.flame.model import FlameHead
 from headfields.records import HeadState
 from headfields.synthetic.head.model import procedural_head, procedural_head_arrays
-from headfields.synthetic.scene.scene import Scene
+from headfields.synthetic.scene.head_geometry import HeadGeometry
 
 __all__ = ["Dress"]
 
@@ -30,7 +30,7 @@ class Dress:
 
     Attributes:
         faces: (G, 3) faces of the parts, indices into their vertices.
-        kind: (G,) kinds as in `Scene`.
+        kind: (G,) kinds as in `HeadGeometry`.
         rest: (W, 3) positions at rest; of hair, its color coordinates.
         open_sky: (W,) visible share of the surroundings.
         shirt: (V,) height of the shirt over the rig's vertices, meters; 0 on the head.
@@ -50,7 +50,7 @@ class Dress:
             )
         arrays = flame_arrays(procedural_head_arrays(), "Dress")
         own = FlameHead(replace(arrays, template=rig.template_vertices[:count].numpy()))
-        self._scene, self._count = Scene(own, seed), count
+        self._scene, self._count = HeadGeometry(own, seed), count
         self._rig = rig
         first = len(own.faces)
         self.faces: Int[Tensor, "g 3"] = self._scene.faces[first:] - count

@@ -10,7 +10,7 @@ from headfields.apps.viewer.articulation import HeadArticulation, Rigid
 from headfields.apps.viewer.looks import FAR, LOOKS, face_colors
 from headfields.apps.viewer.mesh_painter import MeshPainter
 from headfields.apps.viewer.motion import Motion, neutral_frame
-from headfields.apps.viewer.recording import encoded_video, frames_of
+from headfields.apps.viewer.recording import encoded_video, video_views
 from headfields.apps.viewer.scene import Scene, _arrays
 from headfields.apps.viewer.subjects import capture_scene, head_scene, mesh_scene
 from headfields.heads.blendshapes import BlendshapeHead
@@ -227,9 +227,9 @@ def test_a_scene_needs_a_motion(square) -> None:
 def test_videos(square) -> None:
     scene = head_scene(square)
     camera = scene.first_camera((16, 16))
-    turn = frames_of(scene, scene.first_view(), camera, "a turntable", 0.2, 25)
+    turn = video_views(scene, scene.first_view(), camera, "a turntable", 0.2, 25)
     assert len(turn) == 5 and turn[0][1].world_to_camera.equal(camera.world_to_camera)
-    assert len(frames_of(scene, scene.first_view(), camera, "the motion", 9, 25)) == 1
+    assert len(video_views(scene, scene.first_view(), camera, "the motion", 9, 25)) == 1
     shares: list[float] = []
     content = encoded_video((scene.snapshot(*each) for each in turn), len(turn), 25, shares.append)
     assert b"ftyp" in content[:16] and shares == [0.0, 0.2, 0.4, 0.6, 0.8]

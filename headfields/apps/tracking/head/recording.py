@@ -28,7 +28,7 @@ from headfields.heads.blendshapes import BlendshapeHead
 from headfields.heads.flame.model import FlameHead
 from headfields.heads.skinned import SkinnedHead
 from headfields.heads.smplx import SmplxHead
-from headfields.runs.folder import read_json, write_json
+from headfields.runs.folder import read_json_object, write_json
 from headfields.runs.interrupts import InterruptFlag
 from headfields.runs.lock import run_lock
 
@@ -141,7 +141,7 @@ def check_run(out: Path, arguments: Mapping[str, Any], resume: bool) -> None:
     if path.is_file():
         if not resume:
             raise FileExistsError(f"{out} holds a run of headfields capture; --resume continues it")
-        before = read_json(path, "a run of headfields capture has one")
+        before = read_json_object(path, "a run of headfields capture has one")
         CAPTURE_RUN.check(path, before)
         for name, value in current.items():
             if before.get(name) != value:

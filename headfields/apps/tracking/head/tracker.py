@@ -8,7 +8,7 @@ from headfields.apps.tracking.head.identity import HeadIdentity
 from headfields.apps.tracking.head.options import HeadTrackingOptions
 from headfields.apps.tracking.head.rig import HeadModel
 from headfields.apps.tracking.head.tracked_head import write_tracked_head
-from headfields.apps.tracking.loop import Tracking, images_of
+from headfields.apps.tracking.loop import Tracking, pictures_of
 from headfields.apps.tracking.rig.fit import RigFit
 from headfields.apps.tracking.rig.observation import RigObservation, rig_observation
 from headfields.apps.tracking.rig.surface import RigSurface
@@ -72,4 +72,4 @@ class HeadTracker(RigTracker):
         shutil.copyfile(self.folder.path / "errors.json", self._out / "errors.json")
         stage = 2 if result.stage2 else 1
         pictures = [self.folder.picture_path(stage, frame) for frame in sorted(result.fits)]
-        write_video(self._out / "overlay.mp4", images_of(pictures), fps=min(len(pictures), 12))
+        write_video(self._out / "overlay.mp4", pictures_of(pictures), fps=min(len(pictures), 12))

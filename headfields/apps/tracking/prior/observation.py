@@ -17,7 +17,7 @@ from headfields.data.labels import labels_of
 from headfields.records import Camera, Rays, Record
 from headfields.records.device_copy import send
 
-__all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "find_landmarks", "prior_observation"]
+__all__ = ["FACER_LABELS", "LabelClasses", "PriorObservation", "RayBatch", "frame_landmarks", "prior_observation"]
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def prior_observation(
     )  # fmt: skip
 
 
-def find_landmarks(
+def frame_landmarks(
     source: FrameSource, frame: int, detector: LandmarkDetector | None = None
 ) -> Float[Tensor, "68 2"] | None:
     """The landmarks of a frame in pixels, from the capture's files or a detector; None if there are none.

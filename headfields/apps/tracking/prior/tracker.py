@@ -25,7 +25,7 @@ from headfields.apps.tracking.prior.observation import (
     LABEL_CLASSES,
     LabelClasses,
     PriorObservation,
-    find_landmarks,
+    frame_landmarks,
     prior_observation,
 )
 from headfields.apps.tracking.prior.options import PriorTrackingOptions
@@ -196,7 +196,7 @@ class PriorTracker(FrameTracker[PriorObservation, PriorFit]):
     def _frame_landmarks(self, frame: int) -> Float[Tensor, "68 2"] | None:
         """The landmarks of a frame, found once."""
         if frame not in self._landmarks:
-            self._landmarks[frame] = find_landmarks(self.capture, frame, self.detector)
+            self._landmarks[frame] = frame_landmarks(self.capture, frame, self.detector)
         return self._landmarks[frame]
 
     @functools.cached_property

@@ -12,7 +12,7 @@ from headfields.apps.tracking.prior.observation import (
     FACER_LABELS,
     LabelClasses,
     PriorObservation,
-    find_landmarks,
+    frame_landmarks,
     prior_observation,
 )
 from headfields.data import CaptureError
@@ -145,11 +145,11 @@ def test_a_camera_that_looks_away(recording: BallRecording) -> None:
 
 def test_a_detector_takes_the_place_of_files(recording: BallRecording) -> None:
     given = np.full((68, 2), 7.0, np.float32)
-    assert float(find_landmarks(recording, 0, lambda image: given)[0, 0]) == 7
-    assert find_landmarks(recording, 0, lambda image: None) is None
-    torch.testing.assert_close(find_landmarks(recording, 0), recording.landmarks(0))
+    assert float(frame_landmarks(recording, 0, lambda image: given)[0, 0]) == 7
+    assert frame_landmarks(recording, 0, lambda image: None) is None
+    torch.testing.assert_close(frame_landmarks(recording, 0), recording.landmarks(0))
     with pytest.raises(FrameFailure, match=r"shape \(98, 2\); expected \(68, 2\)"):
-        find_landmarks(recording, 0, lambda image: np.zeros((98, 2)))
+        frame_landmarks(recording, 0, lambda image: np.zeros((98, 2)))
 
 
 def test_weights_come_from_the_options(recording: BallRecording) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from headfields.data import load_capture
 from headfields.synthetic.rig_captures import write_rig_capture
-from headfields.synthetic.scene.rig_motion import HELD_OUT, chair_motion, talk_motion
+from headfields.synthetic.scene.body_motion import HELD_OUT, chair_motion, talk_motion
 
 
 def test_a_capture_of_a_rig_is_read_and_lies_on_its_meshes(rig, folder, capture):

@@ -11,7 +11,7 @@ from torch import Tensor
 from headfields.ops.rotations import rotation_matrices
 from headfields.synthetic.scene.motion import JAW_OPEN, scripted_motion, sum_of_sines
 
-__all__ = ["HELD_OUT", "PARTS", "Kind", "RigMotion", "chair_motion", "talk_motion"]
+__all__ = ["HELD_OUT", "PARTS", "BodyMotion", "Kind", "chair_motion", "talk_motion"]
 
 Kind = Literal["chair", "talk"]
 PARTS = ("torso", "neck", "head", "jaw")
@@ -24,7 +24,7 @@ _TALK_BLOCK = 6  # every sixth stretch of a talking sequence is for testing
 
 
 @dataclass(frozen=True)
-class RigMotion:
+class BodyMotion:
     """F frames.
 
     Attributes:
@@ -49,7 +49,7 @@ class RigMotion:
         return rotation_matrices(turn)
 
 
-def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
+def chair_motion(frames: int, width: int, seed: int) -> BodyMotion:
     """One full turn with a static face and a sway of about a degree; four ranges of yaw are test frames.
 
     Args:
@@ -69,7 +69,7 @@ def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
     for low, high in _CHAIR_GAPS:
         test |= (yaw >= low) & (yaw < high)
     rotations = {name: _tensor(sway.get(name, np.zeros((frames, 3)))) for name in PARTS}
-    return RigMotion(
+    return BodyMotion(
         yaw=_tensor(yaw),
         shift=_tensor(shift * [0.003, 0.001, 0.003]),
         rotations=rotations,
@@ -78,7 +78,7 @@ def chair_motion(frames: int, width: int, seed: int) -> RigMotion:
     )
 
 
-def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, seed: int) -> RigMotion:
+def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, seed: int) -> BodyMotion:
     """Talking and grimacing with motion of head, neck and torso, on a chair that turns once.
 
     Every sixth stretch is for testing; `HELD_OUT` expressions occur only there.
@@ -131,7 +131,7 @@ def talk_motion(frames: int, names: tuple[str, ...], width: int, rate: float, se
     sway = np.stack([sum_of_sines(time, (period, period / 2.3), random) for period in (7.1, 5.3, 8.3)], -1)
     yaw = 2 * np.pi * time / length + np.radians(8.0) * (sum_of_sines(time, (5.1, 3.3), random) if frames else time)
     yaw = yaw - (yaw[0] if frames else 0.0)
-    return RigMotion(
+    return BodyMotion(
         _tensor(yaw), _tensor(sway * [0.010, 0.004, 0.012]), rotations, _tensor(expression), torch.from_numpy(test)
     )
 

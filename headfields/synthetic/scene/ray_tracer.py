@@ -1,4 +1,4 @@
-"""Ray casting of the scene: color with coverage, labels, and depth of the tracked mesh."""
+"""Ray tracing of the head's geometry: color with coverage, labels, and depth of the tracked mesh."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from headfields.records import Camera
 from headfields.records.inverse import inverse_intrinsics
 from headfields.synthetic.scene import labels as lab
 from headfields.synthetic.scene import surface_colors
-from headfields.synthetic.scene.scene import BROW, EYE, GUM, HAIR, SKIN, TOOTH, PosedScene, Scene
+from headfields.synthetic.scene.head_geometry import BROW, EYE, GUM, HAIR, SKIN, TOOTH, HeadGeometry, PosedGeometry
 from headfields.synthetic.scene.shading import Lights, lambert_specular, strand_light, to_srgb
 from headfields.synthetic.scene.wrinkles import Activity, wrinkle
 
-__all__ = ["Hits", "Renderer", "pixel_rays"]
+__all__ = ["Hits", "RayTracer", "pixel_rays"]
 
 _NO_BLEED = torch.zeros(3)
 _SKIN_BLEED = torch.tensor([0.32, 0.12, 0.08])
@@ -58,8 +58,8 @@ class Hits:
     view: Float[Tensor, "n 3"]
 
 
-class Renderer:
-    """Renders frames of a scene.
+class RayTracer:
+    """Renders frames of a head.
 
     Args:
         scene: the geometry.
@@ -69,7 +69,9 @@ class Renderer:
         seed: seed of the jitter.
     """
 
-    def __init__(self, scene: Scene, closed_faces: Int[Tensor, "f 3"], size: int, samples: int, seed: int) -> None:
+    def __init__(
+        self, scene: HeadGeometry, closed_faces: Int[Tensor, "f 3"], size: int, samples: int, seed: int
+    ) -> None:
         self.scene = scene
         side = round(samples**0.5)
         random = np.random.default_rng([seed, 5])
@@ -87,7 +89,7 @@ class Renderer:
         measured = ~torch.isin(label, torch.tensor([Label.NECK, Label.LEFT_EAR, Label.RIGHT_EAR], dtype=torch.uint8))
         self._measured = torch.cat([measured, torch.ones(extra, dtype=torch.bool)])
 
-    def depth(self, posed: PosedScene, camera: Camera) -> UInt16[np.ndarray, "h w"]:
+    def depth(self, posed: PosedGeometry, camera: Camera) -> UInt16[np.ndarray, "h w"]:
         """Depth of the tracked mesh along the optical axis at pixel centers, mm; 0 off the mesh, on ears and neck."""
         vertices = posed.vertices[: len(self.scene.head.template_vertices)]
         pixel_center = torch.full((camera.size[0] * camera.size[1], 1, 2), 0.5)
@@ -99,7 +101,7 @@ class Renderer:
         return depth.reshape(camera.size).numpy().astype(np.uint16)
 
     def draw(
-        self, posed: PosedScene, camera: Camera, lights: Lights, activity: Activity
+        self, posed: PosedGeometry, camera: Camera, lights: Lights, activity: Activity
     ) -> tuple[UInt8[np.ndarray, "h w 4"], UInt8[np.ndarray, "h w"]]:
         """Image (sRGB, straight alpha) and labels of a frame."""
         tree = self.scene.tree.refit(posed.vertices)
@@ -120,7 +122,7 @@ class Renderer:
         pixels = (rgba * 255).round().to(torch.uint8).reshape(*camera.size, 4).numpy()
         return pixels, lab.majority(all_labels.reshape(-1, self._samples), alpha).reshape(camera.size).numpy()
 
-    def _gather(self, posed: PosedScene, face: Tensor, barycentric: Tensor, view: Tensor) -> Hits:
+    def _gather(self, posed: PosedGeometry, face: Tensor, barycentric: Tensor, view: Tensor) -> Hits:
         scene = self.scene
         corner = scene.faces[face]
         place = posed.vertices[corner]
@@ -144,7 +146,7 @@ class Renderer:
         )
 
     def _shade(
-        self, hits: Hits, toward_key: Float[Tensor, "n 3"], posed: PosedScene, lights: Lights, activity: Activity
+        self, hits: Hits, toward_key: Float[Tensor, "n 3"], posed: PosedGeometry, lights: Lights, activity: Activity
     ) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, " n"]]:
         scene = self.scene
         color = torch.zeros_like(hits.position)
@@ -194,7 +196,7 @@ class Renderer:
                 label[pick] = lab.brow_labels(hits.position[pick, 0])
         return color, label
 
-    def _eyes(self, hits: Hits, posed: PosedScene, pick: Tensor) -> tuple[Tensor, Tensor]:
+    def _eyes(self, hits: Hits, posed: PosedGeometry, pick: Tensor) -> tuple[Tensor, Tensor]:
         """Color by the direction at rest, and the sphere's normal, which is smoother than the mesh's."""
         rest = hits.rest[pick]
         center = self.scene.eye_center

@@ -16,7 +16,7 @@ from headfields.synthetic.scene.hair import brows, scalp_hair
 from headfields.synthetic.scene.teeth import teeth_and_tongue
 from headfields.synthetic.scene.tubes import SIDES, Tubes, tube_faces, tube_vertices
 
-__all__ = ["BROW", "EYE", "GUM", "HAIR", "SKIN", "TOOTH", "PosedScene", "Scene"]
+__all__ = ["BROW", "EYE", "GUM", "HAIR", "SKIN", "TOOTH", "HeadGeometry", "PosedGeometry"]
 
 SKIN, EYE, TOOTH, GUM, HAIR, BROW = range(6)
 _JAW, _LEFT_EYE, _RIGHT_EYE = 2, 3, 4
@@ -24,7 +24,7 @@ _HAIRS, _BROW_HAIRS = 5000, 170
 
 
 @dataclass(frozen=True)
-class PosedScene:
+class PosedGeometry:
     """A posed frame: vertices; unit normals, or tangents of hair; and joint transforms."""
 
     vertices: Float[Tensor, "v 3"]
@@ -32,7 +32,7 @@ class PosedScene:
     joint_transforms: Float[Tensor, "5 4 4"]
 
 
-class Scene:
+class HeadGeometry:
     """Geometry of a synthetic capture, with ambient occlusion at rest.
 
     Attributes:
@@ -87,7 +87,7 @@ class Scene:
         self.tree = TriangleBVH(self.faces, posed.vertices)
         self.open_sky: Float[Tensor, " v"] = self._open_sky(posed)
 
-    def pose(self, state: HeadState) -> PosedScene:
+    def pose(self, state: HeadState) -> PosedGeometry:
         """The scene for a state of `head` of one frame."""
         assert state.joint_transforms is not None
         joints = state.joint_transforms[0]
@@ -99,7 +99,7 @@ class Scene:
         solid = torch.cat([head, teeth])
         count = int((self.kind <= GUM).sum())
         tubes = self._brows.on(head.numpy().astype(np.float64), self._skin_faces)
-        return PosedScene(
+        return PosedGeometry(
             torch.cat([solid, torch.from_numpy(tube_vertices(tubes)).float(), self._hair_vertices]),
             torch.cat([vertex_normals(solid, self.faces[:count]), _per_vertex(tubes.tangent), self._hair_tangents]),
             joints,
@@ -126,7 +126,7 @@ class Scene:
             torch.cat([normals, _per_vertex(tubes.tangent), self._hair_tangents @ skull[:3, :3].T]),
         )
 
-    def _open_sky(self, posed: PosedScene, rays: int = 24) -> Float[Tensor, " v"]:
+    def _open_sky(self, posed: PosedGeometry, rays: int = 24) -> Float[Tensor, " v"]:
         """(V,) share of a cosine-weighted hemisphere without a hit within 6 cm; of hair, by position on the strand."""
         count = self._starts[2]
         out = torch.ones(len(posed.vertices))

@@ -16,12 +16,12 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
 from headfields.synthetic.scene import surface_colors
+from headfields.synthetic.scene.head_geometry import BROW, GUM, HAIR, TOOTH
 from headfields.synthetic.scene.labels import brow_labels, majority
 from headfields.synthetic.scene.rig_dress import Dress
-from headfields.synthetic.scene.scene import BROW, GUM, HAIR, TOOTH
 from headfields.synthetic.scene.shading import Lights, lambert_specular, strand_light, to_srgb
 
-__all__ = ["RigScene"]
+__all__ = ["RigRayTracer"]
 
 _RELIEF = 0.0008
 """Amplitude of the fixed relief, meters."""
@@ -35,7 +35,7 @@ _DEPTH_TOLERANCE = 0.006  # meters that a visible landmark may lie behind the de
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RigImages:
     """A rendered frame: `image` (H, W, 4) with straight alpha, `label` (H, W), and `landmarks` (68, 2), NaN where
     hidden, or None if all are."""
 
@@ -44,7 +44,7 @@ class Drawn:
     landmarks: Float[np.ndarray, "68 2"] | None
 
 
-class RigScene:
+class RigRayTracer:
     """Renders the true surface of a rig: its posed mesh, displaced along the normals by a fixed relief and by folds.
 
     Folds are waves whose depth is proportional to the displacement by expression and jaw. The tracked mesh has neither.
@@ -97,7 +97,7 @@ class RigScene:
         vertices = state.vertices[0]
         return vertices + height[:, None] * vertex_normals(vertices, self.rig.faces)
 
-    def draw(self, state: HeadState, camera: Camera, to_room: Float[Tensor, "3 3"]) -> Drawn:
+    def draw(self, state: HeadState, camera: Camera, to_room: Float[Tensor, "3 3"]) -> RigImages:
         """Renders a frame.
 
         Args:
@@ -152,7 +152,7 @@ class RigScene:
         depth = torch.zeros(len(rays))
         depth[rows] = hit.distance[rows] * (rays.directions[rows] @ camera.world_to_camera.view(4, 4)[2, :3])
         marks = self._landmarks(state, camera, by_pixel(depth).amax(1).view(height, width))
-        return Drawn(
+        return RigImages(
             (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy(),
             majority(by_pixel(label), alpha).view(height, width).numpy(), marks,
         )  # fmt: skip
