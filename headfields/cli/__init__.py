@@ -19,7 +19,7 @@ from typing import Any
 from headfields.cli.errors import CommandError, Interrupted
 from headfields.cli.parser_errors import in_one_line
 from headfields.cli.signals import Terminated, ending_as_interrupts, quiet
-from headfields.cli.streams import closing_stdout, open_closed_descriptors, tolerant_stderr
+from headfields.cli.streams import open_closed_descriptors, tolerant_stderr, tolerant_stdout
 from headfields.similar_names import did_you_mean
 
 COMMANDS = (
@@ -48,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process if None.
 
     Returns:
-        0, 1 for an error (one line on stderr), 130 after Ctrl-C, 143 after SIGTERM. Bad usage exits with 2.
+        0, 1 for an error (one line on stderr), 130 after Ctrl-C, 143 after SIGTERM. Bad usage exits with 2. Streams
+        that are closed, and a pipe whose reader has gone, change neither the work nor the status; a stdout that fails
+        otherwise (a full disk) exits with 1 when the work is done.
     """
     open_closed_descriptors()
-    with tolerant_stderr(), closing_stdout(), ending_as_interrupts() as raised:
+    with tolerant_stderr(), tolerant_stdout(), ending_as_interrupts() as raised:
         try:
             return _run(list(sys.argv[1:] if arguments is None else arguments), raised)
         except Interrupted as interruption:
@@ -98,7 +100,7 @@ def _run(arguments: list[str], raised: Sequence[KeyboardInterrupt] = ()) -> int:
             raise
         finally:
             stderr.write(box.getvalue())
-    except (Interrupted, BrokenPipeError):
+    except Interrupted:
         raise
     except Exception as error:
         if raised:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-__all__ = ["closing_stdout", "open_closed_descriptors", "tolerant_stderr"]
+__all__ = ["open_closed_descriptors", "tolerant_stderr", "tolerant_stdout"]
 
 
 def open_closed_descriptors() -> None:
@@ -32,26 +32,26 @@ def open_closed_descriptors() -> None:
 
 
 @contextlib.contextmanager
-def closing_stdout() -> Iterator[None]:
-    """Within the `with` block, a reader of stdout may go: `headfields --help | head -1` ends without an error."""
+def tolerant_stdout() -> Iterator[None]:
+    """Within the `with` block, text that cannot be written to stdout is dropped.
+
+    A reader that has gone is no error: `headfields --help | head -1`. Any other failure (a full disk) is one when the
+    work is done.
+
+    Raises:
+        SystemExit: with 1, at the end of the block, where stdout failed otherwise.
+    """
+    before = sys.stdout
+    stream = _Output(before)
+    sys.stdout = cast(TextIO, stream)
     try:
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_stdout()
-    except SystemExit:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _drop_stdout()
-        raise
-
-
-def _drop_stdout() -> None:
-    """What is left in the buffer of stdout goes nowhere; else Python complains about it when it ends."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    finally:
+        stream.flush()
+        sys.stdout = before
+        if stream.error is not None:
+            print(f"headfields: error: stdout cannot be written: {stream.error.strerror}", file=sys.stderr)
+            raise SystemExit(1)
 
 
 @contextlib.contextmanager
@@ -82,3 +82,33 @@ class _Tolerant:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+class _Output(_Tolerant):
+    """A text stream that goes on into the null device where it fails; what is in its buffer goes there, too.
+
+    Attributes:
+        error: how it failed, unless its reader has gone.
+    """
+
+    error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.error = error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)

@@ -11,8 +11,10 @@ from pathlib import Path
 import lightning_fabric  # noqa: F401  (slow to import; the children share it)
 import numpy as np
 import pytest
+import torch
 
-from headfields.cli import main
+from headfields.apps import self_check
+from headfields.cli import COMMANDS, main
 from headfields.cli.streams import open_closed_descriptors
 from headfields.runs.folder import RunFolder
 from headfields.runs.interrupts import InterruptFlag
@@ -159,7 +161,60 @@ def test_warp_says_what_to_set_where_its_cache_cannot_be_written():
     assert "WARP_CACHE_PATH" in done.stderr.splitlines()[-1]
 
 
-def test_a_reader_of_stdout_may_go() -> None:
-    command = f"{sys.executable} -m headfields --help | head -1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
-    assert done.stdout.startswith("usage: headfields") and not done.stderr
+def to_stdout(path: str, arguments: list[str]) -> tuple[int, str]:
+    """Exit status and stderr of a command whose stdout is this file, or a pipe that nobody reads, written at once."""
+    err, err_write = os.pipe()
+
+    def run() -> int:
+        read, write = os.pipe()
+        os.close(read)
+        os.dup2(os.open(path, os.O_WRONLY) if path else write, 1)
+        os.dup2(err_write, 2)
+        sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()  # as Python does when it ends: "Exception ignored", and status 120
+        return status
+
+    status = forked(run)
+    os.close(err_write)
+    with open(err) as file:
+        return status, file.read()
+
+
+def test_a_reader_of_stdout_may_go(world, tmp_path, monkeypatch):  # noqa: F811
+    """The work and its status are as with a reader."""
+    run = tmp_path / "run"
+    assert main(train(run)) == 0
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    (demo / "figures.json").write_text('{"INSTA": {"psnr": 30.5, "ssim": 0.9, "psnr_head": 28.25}}')
+    for command in (["--help"], ["--version"], ["evaluate", str(run)], ["demo", "--out", str(demo)]):
+        status, err = to_stdout("", command)
+        assert status == 0 and not any(word in err for word in ("error", "Traceback", "ignored")), (command, err)
+    assert (run / "metrics.json").is_file()
+    monkeypatch.setattr(self_check, "CHECKS", [("bad", lambda device: [(torch.ones(1), torch.zeros(1))])])
+    status, err = to_stdout("", ["doctor"])  # it prints before it checks
+    assert status == 1 and err.splitlines()[-1].startswith("headfields: error: ") and "bad" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is Linux's /dev/full")
+def test_stdout_on_a_full_disk_is_an_error_in_a_line():
+    for command in (["--version"], ["doctor", "--help"]):
+        answer = to_stdout("/dev/full", command)
+        assert answer == (1, "headfields: error: stdout cannot be written: No space left on device\n"), command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_any_help_into_a_pipe_that_closes_and_without_stdout(command):
+    shell = f"{sys.executable} -m headfields {command} --help"
+    for line, first in ((f"{shell} | head -1", f"usage: headfields {command}".rstrip()), (f"{shell} >&-", "")):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, env=environment(), capture_output=True, text=True,
+            timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0 and done.stdout.startswith(first) and not done.stderr, done
