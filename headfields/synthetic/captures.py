@@ -137,7 +137,7 @@ def write_head_capture(
                 f"write_head_capture: identity is {identity}; expected at least 0, or None for the mean head"
             )
         record["identity"] = identity
-    head = procedural_head() if identity is None else _random_head(identity)
+    head = procedural_head() if identity is None else head_of_identity(identity)
     unknown = sorted(set(unfollowed) - set(head.expression_names))
     if unknown:
         raise ValueError(
@@ -236,7 +236,7 @@ def write_head_capture(
             views = cameras * min(ORBIT_FRAMES, test_frames)
             write_insta(folder / CAMERAS, orbiting(), template.canonical_vertices, template.faces, views)
         if retargeted is not None:
-            retarget(_random_head(retargeted))
+            retarget(head_of_identity(retargeted))
         if noise is not None:
             write_truth(folder, *_true_tracking(states, true_cameras))
         # Last, so that an interrupted capture is not mistaken for a complete one.
@@ -263,8 +263,8 @@ def _true_tracking(states: HeadState, cameras: Camera) -> tuple[np.ndarray, np.n
     return states.vertices.numpy(), cameras.world_to_camera.numpy(), states.expression.numpy()
 
 
-def _random_head(identity: int) -> FlameHead:
-    """The procedural head with the template of a random identity."""
+def head_of_identity(identity: int) -> FlameHead:
+    """The procedural head with the template of a random identity: that of captures with this `identity`."""
     arrays = flame_arrays(procedural_head_arrays(), "procedural_head()")
     identity_code = HeadSampler(procedural_head()).identity(np.random.default_rng([identity, 6])).numpy()
     template = (arrays.template + arrays.shape_basis @ identity_code).astype(np.float32)
