@@ -49,7 +49,7 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.records import Camera
 from headfields.synthetic import procedural_head
 from headfields.viz import draw_mesh, heat, save_image, side_by_side
-from headfields.viz.mesh import heat_legend
+from headfields.viz.heat import heat_legend
 
 POINTS = 8000
 

@@ -40,7 +40,7 @@ from headfields.mesh.distances import SurfaceTree
 from headfields.synthetic.captures import write_head_capture
 from headfields.synthetic.head.model import procedural_head
 from headfields.viz import draw_mesh, heat, side_by_side
-from headfields.viz.mesh import heat_legend
+from headfields.viz.heat import heat_legend
 
 POINTS = 20_000
 LIMIT = 0.008  # meters: the upper end of the heat map

@@ -260,7 +260,8 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
     },
     "headfields.viz": {
         "viz.clips": "Clip Grid",
-        "viz.mesh": "HEADLIGHT Light SIDE_LIGHT heat_legend",
+        "viz.heat": "heat_legend",
+        "viz.mesh": "HEADLIGHT Light SIDE_LIGHT",
         "viz.video": "write_transparent_video",
     },
 }

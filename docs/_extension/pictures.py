@@ -17,8 +17,9 @@ import headfields as hf
 from headfields.apps.viewer.looks import face_colors
 from headfields.networks import head_anchors
 from headfields.networks.surface_splats import surface_splats
+from headfields.viz.heat import heat_legend
 from headfields.viz.images import to_uint8
-from headfields.viz.mesh import Side, heat_legend, view_camera
+from headfields.viz.mesh import Side, view_camera
 
 FOLDER = Path(__file__).resolve().parents[1] / "images" / "parts"
 COLORS = torch.tensor([[0.75, 0.75, 0.75], [0.25, 0.5, 0.85], [0.9, 0.45, 0.2], [0.3, 0.7, 0.4], [0.3, 0.7, 0.4]])

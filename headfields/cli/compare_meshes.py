@@ -76,7 +76,7 @@ def _write_heat_maps(path: Path, surface: Any, truth: Any, limit: float) -> None
 
     from headfields.mesh.distances import SurfaceTree
     from headfields.viz import draw_mesh, heat, save_image, side_by_side, view_camera
-    from headfields.viz.mesh import heat_legend
+    from headfields.viz.heat import heat_legend
 
     pictures, captions = [], []
     for name, mesh, other in (("surface to truth", surface, truth), ("truth to surface", truth, surface)):

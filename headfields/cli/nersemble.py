@@ -40,7 +40,7 @@ def render_results(
     from tqdm import tqdm
 
     from headfields.data.capture import Capture
-    from headfields.data.formats.nersemble import BENCHMARK_FPS, nersemble_results, read_nersemble_holdout
+    from headfields.data.formats.nersemble import BENCHMARK_FPS, read_nersemble_holdout
     from headfields.heads import FlameHead
     from headfields.viz import write_video
     from headfields.viz.images import to_uint8
@@ -51,7 +51,7 @@ def render_results(
     capture = Capture(recording, memory, head_frame=open_run.head_frame(config), mouth=config.get("mouth", "close"))
     written = 0
     for place, group in itertools.groupby(range(len(places)), key=places.__getitem__):
-        path, frames = nersemble_results(out, person, *place), list(group)
+        path, frames = result_path(out, person, *place), list(group)
         if path.exists():
             print(f"{path} is there already", file=sys.stderr)
             continue
@@ -63,3 +63,20 @@ def render_results(
         write_video(path, images(), BENCHMARK_FPS, crf=_QUALITY)
         written += 1
     return written
+
+
+def result_path(out: Path, person: Path, sequence: str, serial: str) -> Path:
+    """The path of the video of a camera among results: `393/FREE/cam_222200037.mp4`. The benchmark takes a zip of them.
+
+    Args:
+        out: the folder of results, of any number of persons.
+        person: the person's folder.
+        sequence, serial: the sequence and the camera.
+
+    Raises:
+        CommandError: the person's folder is not named by a number.
+    """
+    name = person.resolve().name
+    if not name.isdecimal():
+        raise CommandError(f"{person}: expected the person's number as the folder's name, as 393")
+    return out / f"{int(name):03d}" / sequence / f"cam_{serial}.mp4"

@@ -23,7 +23,8 @@ from headfields.data.formats.transforms import splits_from_end
 from headfields.data.frame_indices import Frames, frame_indices
 from headfields.data.head_frame import HeadFrameChoice
 from headfields.data.image_files import decode_image
-from headfields.data.recording import DecodedHead, Recording, are_rigid
+from headfields.data.recording import DecodedHead, Recording
+from headfields.data.rigid_transforms import are_rigid
 from headfields.data.template import Mouth
 from headfields.data.undistortion import Undistortion
 from headfields.mesh.mesh import Mesh

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import FOCAL_LENGTHS
-from headfields.data.recording import are_rigid
+from headfields.data.rigid_transforms import are_rigid
 from headfields.files.checked import checked_arrays
 from headfields.files.reading import read_json, reading
 

@@ -232,14 +232,14 @@ def images_of(path: Path) -> tuple[Path, list[Path]]:
         if folder.is_dir():
             files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
             if files:
-                return folder, sorted(files, key=natural_key)
+                return folder, sorted(files, key=lambda file: natural_key(file.stem))
     raise CaptureError(
         f"{path} has no images ({', '.join(_IMAGE_SUFFIXES)}), nor has a folder {', '.join(_FOLDERS)} in it; name a "
         "video or a folder of images"
     )
 
 
-def natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts files by the numbers in their names: 2.png before 10.png."""
-    parts = re.split(r"(\d+)", path.stem)
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """A sort key of names that puts 2.png before 10.png."""
+    parts = re.split(r"(\d+)", name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

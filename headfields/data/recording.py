@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from headfields.heads.skinned import SkinnedHead
 from headfields.mesh.mesh import Mesh
 
-__all__ = ["ConventionScores", "DecodedHead", "HeadArguments", "Recording", "are_rigid"]
-
-_ROUNDING = 1e-2
-"""Tolerance of transforms that must be rigid: text is rounded."""
+__all__ = ["ConventionScores", "DecodedHead", "HeadArguments", "Recording"]
 
 
 @dataclass(frozen=True)
@@ -127,11 +123,3 @@ class Recording:
     conventions: list[ConventionScores] = field(default_factory=list)
     head_arguments: HeadArguments | None = None
     in_videos: bool = False
-
-
-def are_rigid(transforms: Float[np.ndarray, "*j 4 4"]) -> bool:
-    """Whether all matrices are rotations with a translation, without scale and mirroring."""
-    rotation = transforms[..., :3, :3]
-    error = np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max(initial=0)
-    last = np.abs(transforms[..., 3, :] - np.array([0, 0, 0, 1])).max(initial=0)
-    return bool(error < _ROUNDING and last < _ROUNDING and (np.linalg.det(rotation) > 0).all())

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from headfields.data.capture import Capture
 from headfields.data.formats.insta_writer import CapturedFrame, InstaWriter
-from headfields.data.formats.transforms import natural_order
+from headfields.data.image_files import natural_key
 from headfields.files.unfinished import filling
 from headfields.records import Camera
 
@@ -97,7 +97,7 @@ def save_capture(
 def _stems(names: list[str]) -> list[str]:
     """File names without extension that sort in the order of the frames."""
     stems = [PurePosixPath(name).stem for name in names]
-    keys = [natural_order((f"meshes/{stem}.obj", f"images/{stem}.png")) for stem in stems]
+    keys = [natural_key(f"meshes/{stem}.obj\nimages/{stem}.png") for stem in stems]
     same = all(name == f"images/{stem}.png" for name, stem in zip(names, stems, strict=True))
     if same and keys == sorted(keys):
         return stems

@@ -27,11 +27,11 @@ def few_rows(table: Float[Tensor, "k *width"], index: Int[Tensor, "*batch"]) -> 
     flat = index.reshape(-1)
     copies = _SUMS // max(len(table), 1)
     if not table.is_cpu and copies > 1 and table.requires_grad and torch.is_grad_enabled():
-        table, flat = spread(table, flat, copies)
+        table, flat = copied_rows(table, flat, copies)
     return table.index_select(0, flat).view(*index.shape, *table.shape[1:])
 
 
-def spread(
+def copied_rows(
     table: Float[Tensor, "k *width"], index: Int[Tensor, " m"], copies: int
 ) -> tuple[Float[Tensor, "kc *width"], Int[Tensor, " m"]]:
     """`copies` copies of each row of a table one after the other, and the index (M,) of those that points take in

@@ -20,8 +20,9 @@ from headfields.parts import Part, Rendering
 from headfields.records import HeadState
 from headfields.records.base import Record
 from headfields.viz.clips import Clip, Grid, mesh_look
+from headfields.viz.heat import heat
 from headfields.viz.images import encoded, to_uint8
-from headfields.viz.mesh import draw_mesh, heat, view_camera
+from headfields.viz.mesh import draw_mesh, view_camera
 from headfields.viz.page.model import can_be_shown
 from headfields.viz.page.page import Page, page_html
 

@@ -6,7 +6,7 @@ import torch
 
 import headfields.heads
 from headfields.cli.errors import CommandError
-from headfields.cli.nersemble import render_results
+from headfields.cli.nersemble import render_results, result_path
 from tests.data.formats import nersemble_folder as made
 from tests.data.formats import vhap_folder
 
@@ -35,3 +35,10 @@ def test_held_out_sequences_are_rendered_from_the_benchmarks_cameras(tmp_path, m
     (tmp_path / "out" / paths[2]).unlink()  # the others are kept
     assert render_results(image_of, {}, person, tmp_path / "FLAME.npz", tmp_path / "out", 64) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_paths_of_results(tmp_path):
+    path = result_path(tmp_path, tmp_path / "mono_flame_avatar/017", "FREE", "222200037")
+    assert path == tmp_path / "017/FREE/cam_222200037.mp4"
+    with pytest.raises(CommandError, match="expected the person's number"):
+        result_path(tmp_path, tmp_path / "someone", "FREE", "222200037")

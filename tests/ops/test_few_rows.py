@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headfields.ops.few_rows import few_rows, spread
+from headfields.ops.few_rows import copied_rows, few_rows
 from tests.tables import table
 
 
@@ -17,7 +17,7 @@ def drawn(count: int, rows: int = 3, dtype: torch.dtype = torch.float32) -> tupl
 def test_copies_have_the_rows_and_the_gradient_of_an_index(count: int, copies: int) -> None:
     table, index = drawn(count)
     table.requires_grad_()
-    many, place = spread(table, index, copies)
+    many, place = copied_rows(table, index, copies)
     assert torch.equal(many[place], table[index]), "to the bit"
     assert count < 100 or place.bincount().max() <= count // copies + 1, "points take turns"
     grad = torch.randn(count, 4, dtype=torch.float64)
@@ -30,7 +30,7 @@ def test_derivatives_to_second_order() -> None:
     table, index = drawn(9, dtype=torch.float64)
 
     def copied(table: torch.Tensor) -> torch.Tensor:
-        many, place = spread(table, index, 4)
+        many, place = copied_rows(table, index, 4)
         return many.index_select(0, place).sin()
 
     assert torch.autograd.gradcheck(copied, table.requires_grad_())

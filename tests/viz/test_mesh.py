@@ -5,7 +5,7 @@ import torch
 
 from headfields.mesh import Mesh
 from headfields.viz import draw_mesh, heat, view_camera
-from headfields.viz.mesh import heat_legend
+from headfields.viz.heat import heat_legend
 from tests.shapes import uv_sphere
 
 VERTICES, FACES = uv_sphere(16, 24, radius=0.1)

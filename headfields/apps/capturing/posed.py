@@ -164,7 +164,10 @@ def _places(images: Sequence[Path]) -> tuple[int, ...]:
     if len({path.parent for path in images}) > 1:
         return tuple(range(len(images)))
     suffixes = {path.suffix for path in images}
-    every = sorted((path for path in images[0].parent.iterdir() if path.suffix in suffixes), key=natural_key)
+    every = sorted(
+        (path for path in images[0].parent.iterdir() if path.suffix in suffixes),
+        key=lambda path: natural_key(path.stem),
+    )
     place = {path.name: number for number, path in enumerate(every)}
     return tuple(place[path.name] for path in images)
 

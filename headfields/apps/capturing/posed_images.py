@@ -24,10 +24,9 @@ from headfields.data.formats.transforms import (
     distortion_of,
     intrinsics_of,
     matrix_of,
-    natural_order,
     read_transforms,
 )
-from headfields.data.image_files import exists, image_header
+from headfields.data.image_files import exists, image_header, natural_key
 
 __all__ = ["PosedFrames", "posed_transforms", "read_posed_frames"]
 
@@ -104,7 +103,7 @@ def read_posed_frames(folder: Path, files: list[Path] | None = None) -> PosedFra
     frames = [frame for file in files for frame in read_transforms(file)]
     if not frames:
         raise CaptureError(f"{files[0]}: it lists no frames; the converter has found no camera")
-    frames.sort(key=lambda frame: natural_order((frame.path("file_path"), "")))
+    frames.sort(key=lambda frame: natural_key(frame.path("file_path")))
     folder_of_images = None if folder.resolve() == base.resolve() else folder
     images = [_image(base, frame, folder_of_images) for frame in frames]
     twice = next((path for number, path in enumerate(images) if path in images[:number]), None)

@@ -13,8 +13,8 @@ from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.parts import Rendering
 from headfields.records import Camera
 from headfields.records.opengl_axes import flip_y_z
+from headfields.viz.heat import heat
 from headfields.viz.images import to_uint8
-from headfields.viz.mesh import heat
 
 __all__ = ["LOOKS", "Look", "Picture", "drawn", "face_colors"]
 

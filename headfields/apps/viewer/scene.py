@@ -19,8 +19,9 @@ from headfields.ops.reference.rasterize_gaussians import harmonic_colors
 from headfields.ops.rotations import rotation_from_quaternion
 from headfields.records import Camera, HeadState, Splats
 from headfields.records.inverse import inverse_intrinsics
+from headfields.viz.heat import heat
 from headfields.viz.images import to_uint8
-from headfields.viz.mesh import draw_wireframe, heat, view_camera
+from headfields.viz.mesh import draw_wireframe, view_camera
 
 __all__ = ["LAYERS", "CameraView", "Scene", "SplatArrays", "View"]
 

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headfields.data.errors import CaptureError
-from headfields.data.formats.transforms import natural_order
-from headfields.data.image_files import ImageHeader, decode_image, image_header
+from headfields.data.image_files import ImageHeader, decode_image, image_header, natural_key
 
 __all__ = ["MATTES", "ImageFolder", "find_images", "image_names"]
 
@@ -23,7 +22,7 @@ def image_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = [path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES]
-    return sorted(names, key=lambda name: natural_order((name, "")))
+    return sorted(names, key=natural_key)
 
 
 def find_images(folders: Sequence[Path], names: Sequence[str]) -> Path | None:

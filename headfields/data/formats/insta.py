@@ -23,7 +23,8 @@ from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
 from headfields.data.image_files import ImageHeader, Kind, decode_image, exists, image_header, read_numbers
 from headfields.data.labels import Label
-from headfields.data.recording import ConventionScores, DecodedHead, Recording, are_rigid
+from headfields.data.recording import ConventionScores, DecodedHead, Recording
+from headfields.data.rigid_transforms import are_rigid
 from headfields.data.undistortion import Undistortion
 from headfields.files.reading import check_file
 from headfields.mesh.mesh import Mesh

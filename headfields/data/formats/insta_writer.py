@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
 
 from headfields.data.formats.transforms import splits_from_end
-from headfields.data.recording import are_rigid
+from headfields.data.rigid_transforms import are_rigid
 from headfields.files.atomic import write_image, write_text
 from headfields.mesh.files import save_mesh
 from headfields.mesh.mesh import Mesh

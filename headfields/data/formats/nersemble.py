@@ -48,7 +48,6 @@ __all__ = [
     "BENCHMARK_FPS",
     "BENCHMARK_SERIALS",
     "is_nersemble",
-    "nersemble_results",
     "read_nersemble",
     "read_nersemble_holdout",
 ]
@@ -175,23 +174,6 @@ def read_nersemble_holdout(person: Path, head: SkinnedHead) -> tuple[Recording, 
     flame, cameras = _frames(person, shots, sequences[0], head, functools.partial(_no_image, shots), size)
     recording = unseen_recording(person, flame, [shot.name for shot in shots], cameras, _CONVENTION, report)
     return recording, [(shot.sequence.folder.name, shot.serial) for shot in shots]
-
-
-def nersemble_results(out: Path, person: Path, sequence: str, serial: str) -> Path:
-    """The path of the video of a camera among results: `393/FREE/cam_222200037.mp4`. The benchmark takes a zip of them.
-
-    Args:
-        out: the folder of results, of any number of persons.
-        person: the person's folder.
-        sequence, serial: the sequence and the camera.
-
-    Raises:
-        CaptureError: the person's folder is not named by a number.
-    """
-    name = person.resolve().name
-    if not name.isdecimal():
-        raise CaptureError(f"{person}: expected the person's number as the folder's name, as 393")
-    return out / f"{int(name):03d}" / sequence / f"cam_{serial}.mp4"
 
 
 def _sequences(folder: Path, head: SkinnedHead, report: list[str]) -> tuple[Path, list[_Sequence]]:

@@ -30,7 +30,8 @@ from headfields.data.formats.frame_fields import FrameFields
 from headfields.data.formats.image_folder import ImageFolder, find_images
 from headfields.data.formats.metrical_folder import open_jaw
 from headfields.data.formats.transforms import FOCAL_LENGTHS, splits_from_end
-from headfields.data.recording import Recording, are_rigid
+from headfields.data.recording import Recording
+from headfields.data.rigid_transforms import are_rigid
 from headfields.files.arrays import load_arrays
 from headfields.files.reading import reading
 from headfields.heads.skinned import SkinnedHead

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headfields.data.errors import CaptureError
+from headfields.data.image_files import natural_key
 from headfields.files.reading import file_bytes
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "distortion_of",
     "intrinsics_of",
     "matrix_of",
-    "natural_order",
     "numbers_of",
     "read_frames",
     "read_transforms",
@@ -153,7 +153,7 @@ def read_frames(
                 )
             keys[split][key] = None
             known[key] = _merged(known[key], frame) if key in known else frame
-    order = sorted(known, key=natural_order)
+    order = sorted(known, key=lambda key: natural_key("\n".join(key)))
     if not order:
         raise CaptureError(f"{folder}: the transforms files list no frames")
     row = {key: index for index, key in enumerate(order)}
@@ -391,14 +391,3 @@ def _short(value: object) -> str:
 def _first_names(names: Iterable[str]) -> str:
     first = list(itertools.islice(names, 4))
     return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
-
-
-def natural_order(key: tuple[str, str]) -> list[tuple[int, int | str]]:
-    """A sort key for (mesh path, image path) that puts 2.obj before 10.obj.
-
-    >>> from headfields.data.formats.transforms import natural_order
-    >>> sorted([("meshes/10.obj", "10.png"), ("meshes/2.obj", "2.png")], key=natural_order)
-    [('meshes/2.obj', '2.png'), ('meshes/10.obj', '10.png')]
-    """
-    parts = re.split(r"(\d+)", f"{key[0]}\n{key[1]}")
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -9,7 +9,7 @@ import torch
 
 from headfields.data import load_capture
 from headfields.data.errors import CaptureError
-from headfields.data.formats.nersemble import nersemble_results, read_nersemble_holdout
+from headfields.data.formats.nersemble import read_nersemble_holdout
 from tests.data import broken
 from tests.data.formats import nersemble_folder as made
 
@@ -110,13 +110,6 @@ def test_frames_that_are_held_out_have_heads_and_cameras(larger, written, head):
         recording.decode_image(0)
     with pytest.raises(CaptureError, match="every tracked sequence has videos"):
         read_nersemble_holdout(written, head)
-
-
-def test_paths_of_results(tmp_path):
-    path = nersemble_results(tmp_path, tmp_path / "mono_flame_avatar/017", "FREE", "222200037")
-    assert path == tmp_path / "017/FREE/cam_222200037.mp4"
-    with pytest.raises(CaptureError, match="expected the person's number"):
-        nersemble_results(tmp_path, tmp_path / "someone", "FREE", "222200037")
 
 
 def change(key, new):
