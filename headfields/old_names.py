@@ -247,6 +247,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "synthetic.scans.sampler": "HeadSampler",
         "synthetic.tracking_error": "TrackingError",
     },
+    "headfields.parts": {"part_names": "import_parts part_class part_name"},
     "headfields.training": {
         "runs.progress": "NanLossError",
         "training.evaluation": "picture",

@@ -1,28 +1,21 @@
-"""The four nouns (Deformer, Encoder, Decoder, Renderer), the `Part` they derive from, and the `Field` between them.
+"""The four nouns (Deformer, Encoder, Decoder, Renderer) and `Sampler`: what an avatar is composed of; and what stands
+between them, `Field` and `Rendering`.
 
 A part declares what it needs of the `HeadState` (`needs`) and, for encoders, the width of its output (`width`), so that
-a composition that cannot work fails when it is built. Its constructor arguments are recorded, so that any composition
-of parts, a user's own among them, can be saved to one file and built again. It is built once, for the sizes of its
-first avatar, and keeps its weights in every further avatar of these sizes.
+a composition that cannot work fails when it is built.
 """
 
-import contextlib
-import functools
-import importlib
-import inspect
-import re
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headfields.old_names import deprecated_names
+from headfields.part_base import Part, SizedPart, undefined
 from headfields.records import (
     Canonical,
     Correction,
@@ -34,311 +27,9 @@ from headfields.records import (
     Record,
     Samples,
     Splats,
-    Template,
 )
-from headfields.records.device_copy import Movable
 
-_registry: dict[str, type["Part"]] = {}
-
-
-class Part(Movable):
-    """A building block of an `Avatar`. Subclasses are looked up by name when an avatar is loaded.
-
-    Attributes:
-        needs: the fields of `HeadState` (or names of codes) that the part reads.
-        code_widths: the number of values that the part reads of codes, by name, where it knows it when it is built; an
-            avatar checks its latent tables against it.
-        arguments: the constructor's arguments, by parameter name.
-        rate_group: name under which `headfields.training.Trainer` takes one learning rate for all parameters of the
-            part; None: each parameter has the rate of tables or of networks, by its own name.
-        composed: whether the part is in an avatar.
-    """
-
-    needs: tuple[str, ...] = ()
-    code_widths: Mapping[str, int] = MappingProxyType({})
-    rate_group: str | None = None
-    arguments: dict[str, Any]
-    composed: bool = False
-    _required: ClassVar[tuple[str, ...]] = ()
-    """Methods that a subclass has to define."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        _registry[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        if "__init__" in cls.__dict__:
-            cls.__init__ = _recording(cls)  # type: ignore[method-assign]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.arguments = {}
-
-    def prepare(self, state: HeadState) -> Any:
-        """Values that depend on the frames alone, computed once per call and passed to `forward` as `prepared`."""
-        return None
-
-    def at_step(self, step: int) -> None:
-        """Called on every part of an avatar, nested ones included, before each training step; `step` counts from 0.
-
-        For schedules (coarse-to-fine bands, a late start). Keep their values in buffers, so that checkpoints and saved
-        avatars have them. Does nothing by default.
-        """
-
-    def adopt_sizes(self, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Called with the tensors of a checkpoint, by their names in this part, before their values are loaded.
-
-        A part whose numbers of rows training changes takes theirs (`headfields.networks.Gaussians`), in the optimizer
-        too. Does nothing by default.
-        """
-
-
-def _recording(cls: type[Part]) -> Callable[..., None]:
-    """The constructor of a class, which records its arguments: that of the part's own class ends last."""
-    constructor = cls.__init__
-    signature = inspect.signature(constructor)
-
-    @functools.wraps(constructor)
-    def construct(self: Part, *args: Any, **kwargs: Any) -> None:
-        arguments = _constructor_arguments(type(self).__name__, signature, self, args, kwargs)
-        constructor(self, *args, **kwargs)
-        self.arguments = arguments
-
-    return construct
-
-
-_MODULE = re.compile(r"\b(?:\w+\.)+(?=[A-Z])")
-"""The modules before the names of classes."""
-
-
-def _constructor_arguments(
-    name: str, signature: inspect.Signature, part: Part, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The arguments of a constructor by name; a TypeError says which are missing or unknown, and what it takes."""
-    try:
-        return _by_name(signature, part, args, kwargs)
-    except TypeError as error:
-        parameters = list(signature.parameters.values())[1:]
-        if any(isinstance(value, Template) for value in args) and "faces" in signature.parameters:
-            remedy = "it takes template.canonical_vertices and template.faces, not the template"
-        else:
-            takes = ", ".join(map(str, parameters)) or "none"
-            remedy = f"it takes {_MODULE.sub('', takes)}"
-        raise TypeError(f"{name}: {error}; {remedy}") from None
-
-
-def _by_name(
-    signature: inspect.Signature, part: Part, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All arguments of a call, defaults too, but for `self`."""
-    bound = signature.bind(part, *args, **kwargs)
-    bound.apply_defaults()
-    return dict(list(bound.arguments.items())[1:])
-
-
-class SizesDisagreeError(ValueError):
-    """A part is to be built for other sizes than those it has been built for; `asker` is who gives the other ones."""
-
-    def __init__(self, part: "SizedPart", built_for: str, asked_for: str) -> None:
-        super().__init__(part, built_for, asked_for)
-        self.part, self.built_for, self.asked_for = part, built_for, asked_for
-        self.asker = DIRECT_CALL
-
-    def __str__(self) -> str:
-        name = type(self.part).__name__
-        return (
-            f"{name} was built with {self.built_for} by {self.part.built_by}, and {self.asker} asks for "
-            f"{self.asked_for}; a part is built once and keeps its weights: make a new {name} for the other sizes, or "
-            "keep them the same"
-        )
-
-
-DIRECT_CALL = "a direct call of build"
-
-
-class SizedPart(Part):
-    """A part that is built for the sizes of an avatar, once: a later `build` for the same sizes changes nothing.
-
-    Attributes:
-        built_for: the arguments of `build`, by name; None before.
-        built_by: which parts of its first avatar gave them.
-    """
-
-    built_for: dict[str, Any] | None = None
-    built_by: str = DIRECT_CALL
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        build = getattr(cls, "build", None)  # the class's own, or one inherited from a class that is no part
-        if build is not None and not hasattr(build, "built_once"):
-            cls.build = _built_once(build)  # type: ignore[attr-defined]
-
-
-def _built_once(build: Callable[..., None]) -> Callable[..., None]:
-    """`build` for a first call; for a later one, a check that its sizes are the same.
-
-    A `super().build` within `build` is a first call, too: the part has not been built before the outer one ends.
-    """
-    signature = inspect.signature(build)
-
-    @functools.wraps(build)
-    def built_once(self: SizedPart, *args: Any, **kwargs: Any) -> None:
-        sizes = {name: _plain(value) for name, value in _by_name(signature, self, args, kwargs).items()}
-        if self.built_for is None:
-            try:
-                build(self, *args, **kwargs)
-            except BaseException:
-                self.built_for = None  # what `super().build` has set
-                raise
-            self.built_for = sizes
-            return
-        differ = [name for name, size in sizes.items() if not _agree(self.built_for.get(name), size)]
-        if differ:
-            was, asked = (", ".join(f"{name}={_rounded(each[name])}" for name in differ)
-                          for each in (self.built_for, sizes))  # fmt: skip
-            raise SizesDisagreeError(self, was, asked)
-
-    built_once.built_once = True  # type: ignore[attr-defined]
-    return built_once
-
-
-def _plain(value: Any) -> Any:
-    """The value, a tensor as nested lists: sizes are compared, printed and copied."""
-    return value.tolist() if isinstance(value, Tensor) else value
-
-
-def _agree(first: Any, second: Any) -> bool:
-    """Whether two sizes are one; boxes, up to a thousandth of their longest side. None is any size."""
-    if first is None or second is None:
-        return True
-    if not (isinstance(first, list) and isinstance(second, list)):
-        return bool(first == second)
-    a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
-    return a.shape == b.shape and (not a.numel() or bool((a - b).abs().max() <= 1e-3 * (a.max() - a.min())))
-
-
-def _rounded(size: Any) -> Any:
-    return (
-        [_rounded(entry) for entry in size]
-        if isinstance(size, list)
-        else round(size, 4)
-        if isinstance(size, float)
-        else size
-    )
-
-
-def check_part(owner: str, name: str, value: Any, noun: type[Part]) -> None:
-    """Raises TypeError, naming the argument `name` of `owner`, unless `value` is an instance of `noun`."""
-    if isinstance(value, noun):
-        return
-    expected = f"expected a headfields {noun.__name__}"
-    if isinstance(value, type):
-        raise TypeError(f"{owner}: {name} is the class {value.__name__}; {expected}, so call it: {value.__name__}(...)")
-    kind = type(value).__name__
-    if isinstance(value, Sampler) and noun is Renderer:
-        expected += f", and {kind} is its sampler: headfields.renderers.VolumeRenderer({kind}(...))"
-    elif isinstance(value, Deformer | Encoder | Decoder | Sampler | Renderer):
-        other = next(base for base in (Deformer, Encoder, Decoder, Sampler, Renderer) if isinstance(value, base))
-        expected += f", and {kind} is a {other.__name__}"
-    raise TypeError(f"{owner}: {name} is {'None' if value is None else f'a {kind}'}; {expected}")
-
-
-def undefined_methods(part: Part) -> list[str]:
-    """Names of the methods that the part's noun requires and that its class leaves out."""
-    return [
-        name
-        for base in type(part).__mro__
-        for name in vars(base).get("_required", ())
-        if getattr(type(part), name) is vars(base)[name] and name not in vars(part)
-    ]
-
-
-def _undefined(part: Part, method: str) -> NoReturn:
-    raise NotImplementedError(f"{type(part).__name__}.{method} is not defined")
-
-
-def part_class(name: str) -> type[Part]:
-    """The `Part` subclass registered under `module.ClassName`.
-
-    Imports nothing but the library's own files of parts. A class of a script or a notebook, whose module is called
-    `__main__`, is found under the name of the script's file too, and under that of the one imported module with a class
-    of its name.
-
-    Raises:
-        ValueError: no class of that name has been imported.
-    """
-    if name not in _registry and _OWN.fullmatch(name):
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(name.rpartition(".")[0])
-    cls = _registry.get(name) or _class_of_script(name)
-    if cls is None and name.startswith("__main__."):
-        raise ValueError(
-            f"{name} was defined in a script or a notebook; put the class into a module (my_parts.py) and import it "
-            "first, or name it on the command line: --import my_parts.py"
-        )
-    if cls is None:
-        raise ValueError(
-            f"{name} is not a part of headfields or of any module imported so far; "
-            "import the module that defines it first, or name its file on the command line: --import my_parts.py"
-        )
-    return cls
-
-
-_OWN = re.compile(r"headfields\.(deformers|encoders|decoders|renderers|networks)(\.[a-z]\w*)*\.[A-Z]\w*")
-
-
-def _class_of_script(name: str) -> type[Part] | None:
-    """A class of the running script under the name of its file, and one of an imported file under `__main__`."""
-    module, _, own = name.partition(".")
-    if module == "__main__":
-        same = [cls for key, cls in _registry.items() if cls.__qualname__ == own and not key.startswith("headfields.")]
-        return same[0] if len(same) == 1 else None
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return _registry.get(f"__main__.{own}") if script and Path(script).stem == module else None
-
-
-def import_parts(source: str | Path) -> ModuleType:
-    """Imports a module that defines parts, so that avatars with these parts can be loaded.
-
-    The module of a file is called as the file is, without ".py", as it is by a script next to it that imports it: a
-    part has one name in saved files, however its module was imported. The file's folder is put first in `sys.path`,
-    for what the file imports and for worker processes.
-
-    Args:
-        source: a Python file, or the name of a module of an installed package or below the current folder.
-
-    Raises:
-        FileNotFoundError: there is no such file or module.
-        ValueError: the file's name is no name of a module, or that of another imported module.
-    """
-    path = Path(source)
-    if path.suffix != ".py":
-        _search_first(Path.cwd())
-        try:
-            return importlib.import_module(str(source))
-        except ModuleNotFoundError as error:
-            if error.name is None or not str(source).startswith(error.name):
-                raise  # the module is there, and imports another that is not
-            raise FileNotFoundError(f"{source}: there is no such module; name a file, as my_parts.py") from error
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the Python file that defines the parts")
-    if not path.stem.isidentifier():
-        raise ValueError(f"{path} cannot be imported as {path.stem!r}; give it a name such as my_parts.py")
-    known = sys.modules.get(path.stem)
-    if known is None:
-        _search_first(path.resolve().parent)
-        known = importlib.import_module(path.stem)
-    if Path(getattr(known, "__file__", None) or ".").resolve() != path.resolve():
-        raise ValueError(f"{path}: another module is named {path.stem} already; rename the file")
-    return known
-
-
-def _search_first(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
-def part_name(part: Part) -> str:
-    """`module.ClassName` of a part, as `part_class` takes it."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
+__all__ = ["Decoder", "Deformer", "Encoder", "Field", "Renderer", "Rendering", "Sampler", "check_part"]
 
 
 class Deformer(Part):
@@ -371,11 +62,11 @@ class Deformer(Part):
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Corners (minimum, maximum) of the axis-aligned box in canonical space that encoders cover, meters."""
-        _undefined(self, "bounds")
+        undefined(self, "bounds")
 
     def posed_bounds(self, prepared: Any) -> Float[Tensor, "2 3"]:
         """Corners of a box in posed space that contains the head in all prepared frames, meters."""
-        _undefined(self, "posed_bounds")
+        undefined(self, "posed_bounds")
 
     def near_far(self, rays: Rays, prepared: Any) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """The interval of each ray that can contain matter.
@@ -387,7 +78,7 @@ class Deformer(Part):
         Returns:
             near, far (N,), meters along the ray; near >= far on a ray without such an interval.
         """
-        _undefined(self, "near_far")
+        undefined(self, "near_far")
 
     def forward(
         self, points: Float[Tensor, "m 3"], directions: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any
@@ -403,7 +94,7 @@ class Deformer(Part):
         Returns:
             The canonical points; `valid` is False where the deformer is undefined, and such points are empty space.
         """
-        _undefined(self, "forward")
+        undefined(self, "forward")
 
     def corrections(
         self, points: Float[Tensor, "m 3"], frame: Int[Tensor, " m"], prepared: Any, jacobians: bool = False
@@ -428,7 +119,7 @@ class Deformer(Part):
         Returns:
             (N, ...), and (N,) indices of triangles, -1 for a deformer without.
         """
-        _undefined(self, "attach")
+        undefined(self, "attach")
 
     def rest(self, splats: Splats, face: Int[Tensor, " n"]) -> Splats:
         """Gaussians in canonical space, meters: the inverse of `attach`.
@@ -437,7 +128,7 @@ class Deformer(Part):
             splats: (..., N, ...) in the deformer's coordinates.
             face: (N,) their triangles.
         """
-        _undefined(self, "rest")
+        undefined(self, "rest")
 
     def pose(self, splats: Splats, face: Int[Tensor, " n"], prepared: Any) -> Splats:
         """Gaussians in the posed space of B frames: centers, rotations and scales; N = 0 is legal.
@@ -450,7 +141,7 @@ class Deformer(Part):
         Returns:
             (B, N, ...), meters.
         """
-        _undefined(self, "pose")
+        undefined(self, "pose")
 
     def walk(
         self, position: Float[Tensor, "n 3"], face: Int[Tensor, " n"]
@@ -496,7 +187,7 @@ class Encoder(SizedPart):
         Returns:
             (M, width).
         """
-        _undefined(self, "forward")
+        undefined(self, "forward")
 
     def shared(self, canonical: Canonical, prepared: Any) -> tuple[Float[Tensor, "k width"], Int[Tensor, " m"]] | None:
         """The features of `forward` as rows (K, width) that points share, and the row (M,) of each point.
@@ -543,7 +234,7 @@ class Decoder(SizedPart):
         A decoder that can compute the color later fills `FieldValues.geometry` with the values needed for it and
         defines `color`; a renderer then requests the color of visible samples only.
         """
-        _undefined(self, "forward")
+        undefined(self, "forward")
 
     def color(self, values: FieldValues, canonical: Canonical, prepared: Any) -> Float[Tensor, "m 3"]:
         """The color (M, 3) of M points from `values.geometry`; M = 0 is legal.
@@ -729,14 +420,14 @@ class Sampler(SizedPart):
         Returns:
             M samples sorted by ray and distance, without those at invalid points, and their canonical points.
         """
-        _undefined(self, "forward")
+        undefined(self, "forward")
 
     def padded(self, rays: Rays, field: Field, buffers: Any) -> tuple[Samples, Canonical]:
         """As `forward`, into buffers of a fixed size (`headfields.renderers.padded`), without a wait for the device.
 
         Samplers that have no such form leave this out.
         """
-        _undefined(self, "padded")
+        undefined(self, "padded")
 
     def observe(self, canonical: Canonical, density: Float[Tensor, " m"]) -> None:
         """Called by the renderer in training with the density (M,), 1/m, detached, at M points of this sampler."""
@@ -783,7 +474,7 @@ class Renderer(SizedPart):
             field: the field of the rays' frames.
             background: (N, 3) color behind each ray, sRGB in [0, 1].
         """
-        _undefined(self, "forward")
+        undefined(self, "forward")
 
     def draw_pieces(
         self, pieces: Sequence[slice], draw: Callable[[slice], "Rendering"], device: torch.device
@@ -812,3 +503,23 @@ class Renderer(SizedPart):
                 "headfields.renderers.SurfaceRenderer does for distances"
             )
         return values.density
+
+
+def check_part(owner: str, name: str, value: Any, noun: type[Part]) -> None:
+    """Raises TypeError, naming the argument `name` of `owner`, unless `value` is an instance of `noun`."""
+    if isinstance(value, noun):
+        return
+    expected = f"expected a headfields {noun.__name__}"
+    if isinstance(value, type):
+        raise TypeError(f"{owner}: {name} is the class {value.__name__}; {expected}, so call it: {value.__name__}(...)")
+    kind = type(value).__name__
+    if isinstance(value, Sampler) and noun is Renderer:
+        expected += f", and {kind} is its sampler: headfields.renderers.VolumeRenderer({kind}(...))"
+    elif isinstance(value, Deformer | Encoder | Decoder | Sampler | Renderer):
+        other = next(base for base in (Deformer, Encoder, Decoder, Sampler, Renderer) if isinstance(value, base))
+        expected += f", and {kind} is a {other.__name__}"
+    raise TypeError(f"{owner}: {name} is {'None' if value is None else f'a {kind}'}; {expected}")
+
+
+if not TYPE_CHECKING:
+    __getattr__ = deprecated_names(__name__)

@@ -32,16 +32,8 @@ from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels, check_ray_background
 from headfields.ops.srgb import BRIGHTEST
 from headfields.ops.vectors import smooth_unit
-from headfields.parts import (
-    Decoder,
-    Deformer,
-    Encoder,
-    Field,
-    Part,
-    Renderer,
-    Rendering,
-    check_part,
-)
+from headfields.part_base import Part
+from headfields.parts import Decoder, Deformer, Encoder, Field, Renderer, Rendering, check_part
 from headfields.records import (
     Camera,
     Canonical,

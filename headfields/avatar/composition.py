@@ -21,17 +21,8 @@ from headfields.files.reading import brief, reading
 from headfields.files.versions import FileFormat
 from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
-from headfields.parts import (
-    Decoder,
-    Deformer,
-    Encoder,
-    Part,
-    Renderer,
-    Sampler,
-    SizedPart,
-    SizesDisagreeError,
-    undefined_methods,
-)
+from headfields.part_base import Part, SizedPart, SizesDisagreeError, undefined_methods
+from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
 from headfields.records import Camera, Canonical, Features, HeadState, Template
 from headfields.records.device_copy import Movable
 from headfields.records.display import Displayed

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headfields.files.reading import brief
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import Camera, Record, Template
 
 _LARGEST_SIDE = 2**15  # of an image, pixels

@@ -17,7 +17,8 @@ from headfields.avatar.saved_checks import Allowance, check_kind, check_saved_re
 from headfields.files.reading import brief
 from headfields.files.safetensors import read_safetensors, write_safetensors
 from headfields.files.versions import FileFormat
-from headfields.parts import Part, part_class, part_name
+from headfields.part_base import Part
+from headfields.part_names import part_class, part_name
 from headfields.records import Camera, HeadState, Template
 from headfields.records.head_rig import HeadRig
 

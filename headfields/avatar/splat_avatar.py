@@ -34,7 +34,8 @@ from headfields.networks.gaussians import Gaussians
 from headfields.networks.latent_table import LatentTable
 from headfields.ops.background import background_pixels
 from headfields.ops.barycentric import barycentric_on
-from headfields.parts import Decoder, Deformer, Encoder, Part, Rendering, check_part
+from headfields.part_base import Part
+from headfields.parts import Decoder, Deformer, Encoder, Rendering, check_part
 from headfields.records import Camera, Canonical, HeadState, Splats, Template, check_meters
 from headfields.records.annotated import is_readable
 from headfields.records.device_copy import any_directions

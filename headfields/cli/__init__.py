@@ -165,7 +165,7 @@ def _import_modules(arguments: list[str]) -> list[str]:
         file = value if equals else next(words, "")
         if not file:
             raise CommandError("--import needs a file of Python code that defines parts, as --import my_parts.py")
-        from headfields.parts import import_parts
+        from headfields.part_names import import_parts
 
         import_parts(file)
     return others

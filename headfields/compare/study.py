@@ -16,7 +16,7 @@ from typing import Any, get_args
 from headfields.compare.strata import CHOICES, TEST
 from headfields.data import load_capture
 from headfields.data.camera_axes import Convention
-from headfields.parts import import_parts
+from headfields.part_names import import_parts
 from headfields.similar_names import did_you_mean
 from headfields.training.presets import parameters_of, preset_named
 from headfields.training.recipes import recipe_of

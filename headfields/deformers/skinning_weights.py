@@ -12,7 +12,7 @@ from headfields.ops._checks import check_floating, check_shape
 from headfields.ops.interpolate_rows import interpolate_rows
 from headfields.ops.triangle_bvh import TriangleBVH
 from headfields.ops.vertex_geometry import triangle_areas
-from headfields.parts import Part
+from headfields.part_base import Part
 
 _LEAST = 1e-5  # weight, so that its logarithm is finite
 _CORNERS = torch.tensor(list(product((0, 1), repeat=3)))

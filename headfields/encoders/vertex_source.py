@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import HeadState
 
 _answers: contextvars.ContextVar[dict[tuple[int, int], tuple[Tensor, Any]] | None] = contextvars.ContextVar(

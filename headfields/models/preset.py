@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 from torch import nn
 
 from headfields.avatar.composition import Composition
-from headfields.parts import Decoder, Deformer, Encoder, Part, Renderer, Sampler
+from headfields.part_base import Part
+from headfields.parts import Decoder, Deformer, Encoder, Renderer, Sampler
 from headfields.records import Template
 from headfields.similar_names import did_you_mean
 

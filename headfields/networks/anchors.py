@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headfields.networks.mlp import hidden_layers
 from headfields.ops._checks import check_shape
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import HeadState
 
 

@@ -13,7 +13,7 @@ from headfields.networks.mlp import MLP, hidden_layers
 from headfields.ops.frequency import frequency_encoding
 from headfields.ops.hash_grid import hash_grid
 from headfields.ops.hash_grid_layout import HashGridLayout
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import HeadState
 
 BasisKind = Literal["grid", "mlp"]

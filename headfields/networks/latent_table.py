@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headfields.ops._checks import check_integer, check_shape
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import HeadState
 
 Unseen = Literal["mean", "nearest", "zero", "given"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import Rays
 from headfields.records.device_copy import send_numbers
 from headfields.records.precision import full_precision

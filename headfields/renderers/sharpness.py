@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headfields.parts import Part
+from headfields.part_base import Part
 
 
 class Sharpness(Part):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from headfields.ops.rasterize_gaussians import Backend, rasterize_gaussians
 from headfields.ops.ray_length import ray_length
-from headfields.parts import Part, Rendering
+from headfields.part_base import Part
+from headfields.parts import Rendering
 from headfields.records import Camera, Splats
 from headfields.renderers.padded import Buffers
 

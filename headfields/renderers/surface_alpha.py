@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headfields.ops.surface_alpha import laplace_density, neus_alpha, unclamped_alpha
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.renderers.sharpness import LearnedSharpness, ScheduledSharpness, Sharpness
 
 

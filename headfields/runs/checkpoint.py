@@ -214,7 +214,7 @@ def load_weights(path: Path | str, module: nn.Module) -> Progress:
 def _adopt_sizes(
     module: nn.Module, saved: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Lets parts whose numbers of rows training changes take those of the saved tensors (`headfields.parts.Part`)."""
+    """Lets parts whose numbers of rows training changes take those of saved tensors (`headfields.part_base.Part`)."""
     for prefix, part in module.named_modules():
         adopt_sizes: Any = getattr(part, "adopt_sizes", None)
         if adopt_sizes is not None:

@@ -16,7 +16,8 @@ from headfields.avatar.composition import Composition
 from headfields.avatar.splat_avatar import SplatAvatar
 from headfields.data.capture import Capture
 from headfields.mesh.mesh import Mesh
-from headfields.parts import Part, Rendering
+from headfields.part_base import Part
+from headfields.parts import Rendering
 from headfields.records import HeadState
 from headfields.records.base import Record
 from headfields.viz.clips import Clip, Grid, mesh_look

@@ -24,7 +24,8 @@ from headfields.decoders import NeRFDecoder
 from headfields.deformers import Static
 from headfields.encoders import HashGrid
 from headfields.networks.mlp import hidden_layers
-from headfields.parts import Decoder, import_parts, part_class
+from headfields.part_names import import_parts, part_class
+from headfields.parts import Decoder
 from headfields.records import Template
 from headfields.renderers import UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere

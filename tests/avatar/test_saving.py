@@ -11,7 +11,7 @@ from headfields.avatar.avatar import Avatar
 from headfields.decoders import NeRFDecoder
 from headfields.deformers import Chain, Static, SurfaceCanonicalizer
 from headfields.encoders import Frequency, HashGrid, RegionGate
-from headfields.parts import part_class
+from headfields.part_names import part_class
 from headfields.records import Camera, HeadState, Template
 from headfields.renderers import OccupancySampler, UniformSampler, VolumeRenderer
 from tests.shapes import uv_sphere

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from headfields.networks.gaussians import DC, ROW, Gaussians, offsets_of
-from headfields.parts import part_class
+from headfields.part_names import part_class
 
 
 def test_parameters_become_splats() -> None:

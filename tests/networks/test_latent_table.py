@@ -5,7 +5,8 @@ import torch
 
 from headfields.networks.anchors import AnchoredCode
 from headfields.networks.latent_table import LatentTable
-from headfields.parts import Part, part_class
+from headfields.part_base import Part
+from headfields.part_names import part_class
 
 
 def test_rows_are_looked_up_with_gradients() -> None:

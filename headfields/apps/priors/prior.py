@@ -14,7 +14,7 @@ from headfields.avatar.avatar import Avatar
 from headfields.files.reading import brief, reading
 from headfields.files.safetensors import read_safetensors
 from headfields.files.versions import FileFormat
-from headfields.parts import Part
+from headfields.part_base import Part
 from headfields.records import HeadState
 from headfields.records.display import Displayed
 
