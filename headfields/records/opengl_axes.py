@@ -18,4 +18,4 @@ def flip_y_z(values: _Array, axis: int = -1) -> _Array:
     """
     entries = [1.0, -1.0, -1.0, 1.0][: values.shape[axis]]
     signs = values.new_tensor(entries) if isinstance(values, Tensor) else np.array(entries, values.dtype)
-    return values * (signs if axis == -1 else signs[:, None])
+    return values * (signs if axis == -1 else signs[:, None]) + 0.0  # no -0.0, which files and prints would show
