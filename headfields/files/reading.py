@@ -1,6 +1,7 @@
 """Errors of readers: whatever goes wrong while a file is read becomes a documented error with the file's name in it."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -87,7 +88,7 @@ def check_file(path: str | Path) -> Path:
     """The path, if it is a regular file's; a pipe or a device, which may have no end, is none.
 
     Raises:
-        FileNotFoundError: there is no such file, or it is a folder, pipe, socket or device.
+        FileNotFoundError: there is no such file, or it is a folder, pipe, socket, device or circle of links.
         OSError: the file system refuses to say.
     """
     path = Path(path)
@@ -95,6 +96,10 @@ def check_file(path: str | Path) -> Path:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
         raise FileNotFoundError(f"{path} is not a file: there is none of that name") from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(f"{path} is not a file but a link that leads back to itself") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise FileNotFoundError(f"{path} is not a file but {kind}")

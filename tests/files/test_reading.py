@@ -63,10 +63,11 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "folder").mkdir()
     readers = [file_bytes, check_file, load_arrays, load_npy, load_numbers, load_pickle, load_torch, read_json,
                BlendshapeHead.from_file, read_scan_landmarks]  # fmt: skip
-    for name in ("pipe", "zero", "folder", "none", "n\0ne"):
+    for name in ("pipe", "zero", "circle", "folder", "none", "n\0ne"):
         for read in readers:
             with pytest.raises(FileNotFoundError, match=r"is not a file"):
                 read(tmp_path / name)
