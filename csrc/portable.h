@@ -36,3 +36,5 @@ HF_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 HF_INLINE int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }        // of bits that are not all zero
 HF_INLINE int highest_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }  // likewise
 HF_INLINE int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
+HF_INLINE int lowest_bit64(uint64_t bits) { return __builtin_ctzll(bits); }    // of bits that are not all zero
+HF_INLINE int count_bits64(uint64_t bits) { return __builtin_popcountll(bits); }

@@ -340,7 +340,7 @@ uint64_t all(unsigned seed) {
     for (const int side : {1, 3, 12, 37})
         for (const int reach : {0, 3, 5}) sum ^= blurred(random, side % 4, side, 40 - side, reach, rare) * 39;
     for (const int share : {0, 5, 50, 100})
-        for (const int size : {2, 3, 17}) sum ^= surfaces(random, size, 2 + size / 2, 2 * size - 2, share) * 31;
+        for (const int size : {2, 3, 17}) sum ^= surfaces(random, size, 2 + size / 2, 8 * size - 14, share) * 31;
     return sum;
 }
 

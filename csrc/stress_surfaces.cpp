@@ -21,13 +21,14 @@ uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, 
         count[which] = static_cast<uint8_t>(cut.size() < 5 ? cut.size() : 5);
         for (int t = 0; t < 3 * count[which]; ++t) triangle[which * 15 + t] = cut[t % cut.size()];
     }
-    std::vector<uint8_t> inside(depth * height * width), marks(inside.size());
-    for (uint8_t &p : inside) p = static_cast<int>(random.engine() % 100) < share;
-    const int64_t rows = depth * height;
+    std::vector<float> values(depth * height * width);
+    for (float &p : values) p = static_cast<int>(random.engine() % 100) < share ? -1.0f : 3.0f;
+    const int64_t rows = depth * height, words = (width + 63) / 64;
+    std::vector<uint64_t> bits(rows * words);
     std::vector<int64_t> edges(rows), triangles(rows), first_edge(rows + 1, 0), first_triangle(rows + 1, 0);
-    MarchingGrid grid{depth, height, width, inside.data(), count.data(), triangle.data(), 5, marks.data()};
+    MarchingGrid grid{depth, height, width, words, bits.data(), count.data(), triangle.data(), 5};
     parallel_for(rows, 3, pool_threads, [&](int64_t first, int64_t last, int) {
-        HF_DISPATCH(marching_marks, grid, first, last, edges.data());
+        HF_DISPATCH(marching_bits, grid, values.data(), 0.0f, first, last);
     });
     parallel_for(rows, 3, pool_threads, [&](int64_t first, int64_t last, int) {
         HF_DISPATCH(marching_count, grid, first, last, edges.data(), triangles.data());
@@ -36,9 +37,7 @@ uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, 
         first_edge[r + 1] = first_edge[r] + edges[r];
         first_triangle[r + 1] = first_triangle[r] + triangles[r];
     }
-    first_edge.resize(rows), first_edge.shrink_to_fit(), first_triangle.resize(rows), first_triangle.shrink_to_fit();
-    int64_t edge_total = 0, triangle_total = 0;
-    for (int64_t r = 0; r < rows; ++r) edge_total += edges[r], triangle_total += triangles[r];
+    const int64_t edge_total = first_edge[rows], triangle_total = first_triangle[rows];
     std::vector<int64_t> edge(edge_total, -1), faces(3 * triangle_total, -1);
     parallel_for(rows, 3, pool_threads, [&](int64_t first, int64_t last, int) {
         HF_DISPATCH(marching_emit, grid, first, last, first_edge.data(), first_triangle.data(), edge.data(), faces.data());
@@ -47,8 +46,7 @@ uint64_t surfaces(Random &random, int64_t depth, int64_t height, int64_t width, 
         expect(edge[k] >= 0 && (k == 0 || edge[k] > edge[k - 1]), "marching_emit names edges in another order");
     }
     for (const int64_t corner : faces) expect(corner >= 0 && corner < edge_total, "marching_emit names no edge");
-    std::vector<float> values(inside.size()), fraction(edge_total), vertices(3 * edge_total);
-    for (size_t p = 0; p < values.size(); ++p) values[p] = inside[p] ? -1.0f : 3.0f;
+    std::vector<float> fraction(edge_total), vertices(3 * edge_total);
     std::vector<int64_t> ends(2 * edge_total);
     const MarchingVertices<float> of{values.data(), 0.0f, edge.data(), ends.data(), fraction.data(), vertices.data()};
     parallel_for(edge_total, 5, pool_threads, [&](int64_t first, int64_t last, int) {

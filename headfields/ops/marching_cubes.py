@@ -37,30 +37,29 @@ class Isosurface:
 
 
 @torch.library.custom_op("headfields::crossed_edges", mutates_args=())
-def _crossed_edges(inside: Tensor) -> tuple[Tensor, Tensor]:
-    if inside.dtype != torch.bool or inside.ndim != 3:
-        raise ValueError(
-            f"torch.ops.headfields.crossed_edges: inside is {inside.dtype} of shape {tuple(inside.shape)}; "
-            "expected bool (D, H, W)"
-        )
-    if not use_native(inside) or min(inside.shape) < 2:
-        return reference.crossed_edges(inside)
-    flags = inside.contiguous().view(torch.uint8)
-    table, threads = marching_table(inside.device), torch.get_num_threads()
-    marks = torch.empty_like(flags)
-    edges, triangles = (torch.empty(inside.shape[:2], dtype=torch.long) for _ in range(2))
-    native.marching_scan(flags, table.totals, marks, edges, triangles, threads)
-    first_edge, first_triangle = (count.flatten().cumsum(0).view_as(count) - count for count in (edges, triangles))
-    edge = torch.empty(int(edges.sum()), dtype=torch.long)
-    faces = torch.empty(int(triangles.sum()), 3, dtype=torch.long)
-    native.marching_emit(marks, table.totals, table.triangles, first_edge, first_triangle, edge, faces, threads)
+def _crossed_edges(values: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    require_shapes("crossed_edges", values.ndim == 3 and level.ndim == 0, values=values, level=level)
+    if not _native_serves(values):
+        return reference.crossed_edges(values < level)
+    values, table, threads = values.detach().contiguous(), marching_table(values.device), torch.get_num_threads()
+    depth, height, width = values.shape
+    bits = torch.empty(depth, height, -(-width // 64), dtype=torch.long)
+    first_edge, first_triangle = torch.empty(2, depth * height + 1, dtype=torch.long)
+    native.marching_scan(values, float(level), table.totals, bits, first_edge, first_triangle, threads)
+    edge = torch.empty(int(first_edge[-1]), dtype=torch.long)
+    faces = torch.empty(int(first_triangle[-1]), 3, dtype=torch.long)
+    native.marching_emit(bits, width, table.totals, table.triangles, first_edge, first_triangle, edge, faces, threads)
     return edge, faces
 
 
-def _crossed_edges_shapes(inside: Tensor) -> tuple[Tensor, Tensor]:
+def _native_serves(values: Tensor) -> bool:
+    return use_native(values) and values.dtype in (torch.float32, torch.float64) and min(values.shape) >= 2
+
+
+def _crossed_edges_shapes(values: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     context: Any = torch.library.get_ctx()
     edges, faces = context.new_dynamic_size(), context.new_dynamic_size()
-    return inside.new_empty(edges, dtype=torch.long), inside.new_empty(faces, 3, dtype=torch.long)
+    return values.new_empty(edges, dtype=torch.long), values.new_empty(faces, 3, dtype=torch.long)
 
 
 register_op(_crossed_edges, _crossed_edges_shapes, None)
@@ -70,7 +69,7 @@ register_op(_crossed_edges, _crossed_edges_shapes, None)
 def _edge_vertices(values: Tensor, level: Tensor, edge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     fits = values.ndim == 3 and level.ndim == 0 and edge.ndim == 1 and edge.dtype == torch.int64
     require_shapes("edge_vertices", fits, values=values, level=level, edge=edge)
-    if not use_native(values) or values.dtype not in (torch.float32, torch.float64) or min(values.shape) < 2:
+    if not _native_serves(values):
         return reference.edge_vertices(values, level, edge)
     vertices, ends = values.new_empty(len(edge), 3), edge.new_empty(len(edge), 2)
     fraction = values.new_empty(len(edge))
@@ -163,7 +162,7 @@ def marching_cubes(
 
 def _surface(values: Tensor, level: Tensor, bounds: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of the `Isosurface`."""
-    edge, faces = _crossed_edges(values.detach() < level.detach())
+    edge, faces = _crossed_edges(values.detach(), level.detach())
     vertices, ends, fraction = _edge_vertices(values, level, edge)
     if bounds is not None:
         cells = torch.tensor([max(size - 1, 1) for size in values.shape], dtype=values.dtype, device=values.device)

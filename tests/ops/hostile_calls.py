@@ -96,8 +96,8 @@ def valid_calls() -> dict[str, tuple[Any, ...]]:
         "deformation_gradients": (corners, corners[0], triangles, "area"),
         "deformation_gradients_backward": (torch.rand(2, faces, 3, 4), corners, corners[0], triangles, "area",
                                            [True, True]),
-        "crossed_edges": (occupied,),
-        "edge_vertices": (heights, torch.tensor(0.5), _crossed_edges(heights < 0.5)[0]),
+        "crossed_edges": (heights, torch.tensor(0.5)),
+        "edge_vertices": (heights, torch.tensor(0.5), _crossed_edges(heights, torch.tensor(0.5))[0]),
         "symmetric_eigen": (symmetric,),
         "log_strain": (symmetric,),
         "log_strain_backward": (symmetric[:, 0, 0], symmetric),
@@ -177,7 +177,7 @@ def damage_tensor(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
             out.view(torch.uint8).reshape(-1)[at] = rng.choice((0, 1, 2, 255))
         else:
             info = torch.iinfo(out.dtype)
-            value = rng.choice((*NUMBERS, flat[at].item() + 1, flat[at].item() - 1, out.shape[0]))
+            value = rng.choice((*NUMBERS, flat[at].item() + 1, flat[at].item() - 1, *out.shape[:1]))
             flat[at] = min(max(int(value), info.min), info.max)
     return flat.reshape(out.shape)
 

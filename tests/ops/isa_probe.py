@@ -165,19 +165,20 @@ def occupancy(native: ModuleType, rng: np.random.Generator, out: dict[str, np.nd
 
 
 def marching(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
-    inside = (rng.uniform(size=(7, 6, 90)) < 0.4).astype(np.uint8)
+    values = rng.uniform(size=(7, 6, 90))
     ends = [(axis, corner) for axis in range(3) for corner in range(8) if not corner >> (2 - axis) & 1]
     count, triangles = np.zeros(256, np.uint8), np.zeros((256, 5, 3), np.uint8)
     for case in range(256):  # not the real table, but one that names cut edges
         cut = [k for k, (axis, a) in enumerate(ends) if (case >> a ^ case >> (a | 4 >> axis)) & 1]
         count[case] = min(len(cut), 5)
         triangles[case, : count[case]] = np.resize(np.array(cut, np.uint8), (count[case], 3))
-    marks, (edges, faces) = np.zeros_like(inside), np.zeros((2, 7, 6), np.int64)
-    native.marching_scan(inside, count, marks, edges, faces, THREADS)
-    first = [(total.cumsum() - total.reshape(-1)).reshape(total.shape) for total in (edges, faces)]
-    edge, corners = np.zeros(edges.sum(), np.int64), np.zeros((faces.sum(), 3), np.int64)
-    native.marching_emit(marks, count, triangles, *first, edge, corners, THREADS)
-    out |= {"marching_marks": marks, "marching_edges": edge, "marching_corners": corners}
+    for real in (np.float32, np.float64):
+        bits, first = np.zeros((7, 6, 2), np.int64), np.zeros((2, 43), np.int64)
+        native.marching_scan(values.astype(real), 0.4, count, bits, *first, THREADS)
+        edge, corners = np.zeros(first[0, -1], np.int64), np.zeros((first[1, -1], 3), np.int64)
+        native.marching_emit(bits, 90, count, triangles, *first, edge, corners, THREADS)
+        found = {"bits": bits, "edges": edge, "corners": corners}
+        out |= {f"marching_{name}_{real.__name__}": array for name, array in found.items()}
 
 
 def softplus(native: ModuleType, rng: np.random.Generator, out: dict[str, np.ndarray]) -> None:
