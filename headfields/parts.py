@@ -45,9 +45,9 @@ class Deformer(Part):
         gives_faces: True if `Canonical.face` is filled.
         face_count: F, the number of faces that `Canonical.face` indexes, for checks; None: unknown.
         corrects: True if it has learned corrections, which losses read with `corrections`.
-        follows_head: False if canonical space has the axes of posed space, whatever the head does: a head that turns
-            together with its camera is then another picture, and belongs in one frame (`load_capture(head_frame=)`),
-            of which `Trainer` warns.
+        follows_head: False if canonical space, its weights or the orientation of Gaussians have the axes of posed
+            space, whatever the head does: a head that turns together with its camera is then another picture, and
+            belongs in one frame (`load_capture(head_frame=)`), of which `Trainer` warns.
         moves_points: False if points stay where they are, and only which rays and points count is decided.
     """
 

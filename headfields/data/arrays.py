@@ -9,13 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headfields.data.alignment import (
-    AlignmentFrame,
-    convention_evidence,
-    misalignments,
-    out_of_view,
-    sample_frames,
-)
+from headfields.data.alignment import AlignmentFrame, convention_evidence, misalignments, out_of_view, sample_frames
 from headfields.data.camera_axes import check_convention
 from headfields.data.capture import Capture
 from headfields.data.errors import CaptureError

@@ -38,14 +38,13 @@ class SurfaceCanonicalizer(MeshDeformer):
         faces: (F, 3) int64; close the mouth cavity first (`headfields.heads.mouth.closing.close_mouth`).
         blend_neighbors: average with the triangles across the three edges, which removes discontinuities at edges.
         formula: formula of the average. `"published"`: the deformation gradients are averaged, each with weight
-            exp(−β‖x − centroid‖), β = 4. `"released"`: the frames are averaged on each side (weights 4 and, for the
-            nearest triangle itself, 1, both measured from the observed point, against the canonical centroids for the
-            canonical side, as the released code does) and the posed one is inverted afterwards.
+            exp(−β‖x − centroid‖), β = 4. `"released"`, as the released code: the frames are averaged on each side
+            (weights 4 and, for the nearest triangle itself, 1, both measured from the observed point, so a head that
+            moves with its camera is another picture) and the posed one is inverted afterwards.
         blended_faces: (F,) mask of the triangles that blend; all of them if None (INSTA's code: its face region).
         scaling: see `headfields.ops.triangle_frames.deformation_gradients`; with `"affine"` a point of a triangle is
             mapped to the same point of its canonical one, however far the triangle is stretched. `scaled_faces` (F,)
-            limits it (INSTA's
-            code: `"area"` in the eye region).
+            limits it (INSTA's code: `"area"` in the eye region).
         shell: meters; a point farther than this from the surface is not valid, and rays are sampled only within it.
             Our own choice: INSTA samples its whole box and learns the empty space from random backgrounds.
         behind: length of a ray behind its first intersection, meters; None: no limit. Our own choice: deeper samples
@@ -93,6 +92,7 @@ class SurfaceCanonicalizer(MeshDeformer):
         self.register_buffer("_scaled", None if scaled_faces is None else scaled_faces.clone(), persistent=False)
         self.blend_neighbors = blend_neighbors
         self.formula = formula
+        self.follows_head = not (blend_neighbors and formula == "released")
         self.scaling: Scaling = scaling
 
     def extra_repr(self) -> str:

@@ -45,8 +45,9 @@ class TriangleBinding(MeshBinding):
     That is `follows="similarity"`. With `"rotation"` and `"translation"` k is 1, so lengths are meters, and T is not
     the centroid but the point of the triangle that the Gaussian was attached to (`Gaussians.barycentric`), which moves
     as the surface does; with `"translation"` R is the identity too: Gaussians keep their orientation in the frame of
-    the mesh. RGBAvatar is `"rotation"` (released code, model/binding.py; its axes in the triangle's plane are those of
-    the texture coordinates, here the first edge), FlashAvatar `"translation"` (released code, src/deform_model.py).
+    the mesh, which is to be the head's (`head_frame=`). RGBAvatar is `"rotation"` (released code, model/binding.py; its
+    axes in the triangle's plane are those of the texture coordinates, here the first edge), FlashAvatar `"translation"`
+    (released code, src/deform_model.py).
 
     Canonicalizes points with the similarities, of the nearest triangle within the shell, whatever Gaussians follow.
 
@@ -83,6 +84,7 @@ class TriangleBinding(MeshBinding):
         if follows not in get_args(Follows):
             raise ValueError(f"TriangleBinding: follows is {follows!r}; expected one of {', '.join(get_args(Follows))}")
         self.follows = follows
+        self.follows_head = follows != "translation"
 
     def extra_repr(self) -> str:
         return f"follows={self.follows!r}"

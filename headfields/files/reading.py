@@ -94,12 +94,10 @@ def check_file(path: str | Path) -> Path:
     path = Path(path)
     try:
         mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
-        raise FileNotFoundError(f"{path} is not a file: there is none of that name") from error
-    except OSError as error:
-        if error.errno != errno.ELOOP:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
-        raise FileNotFoundError(f"{path} is not a file but a link that leads back to itself") from error
+        raise FileNotFoundError(f"{path} is not a file: {getattr(error, 'strerror', 'its name has a null')}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise FileNotFoundError(f"{path} is not a file but {kind}")

@@ -5,14 +5,35 @@ import torch
 
 import headfields as hf
 from headfields.data.head_frame import motion_in_vertices
-from headfields.deformers import Blendfield, Chain, HyperDeformer, NearSurface, Static, SurfaceCanonicalizer
+from headfields.decoders import NeRFDecoder
+from headfields.deformers import (
+    Blendfield,
+    Chain,
+    EmbeddedBinding,
+    HyperDeformer,
+    InverseSkinning,
+    NearSurface,
+    SkinningRoots,
+    SkinningWeights,
+    Static,
+    SurfaceCanonicalizer,
+    TriangleBinding,
+    WeightFieldSkinning,
+)
+from headfields.encoders import HashGrid
+from headfields.networks import Gaussians, surface_splats
 from headfields.networks.field_basis import BlendCoefficients
 from headfields.ops.rotations import rotation_matrices
+from headfields.parts import Deformer
 from headfields.records import HeadState
+from headfields.renderers import SplatRenderer, UniformSampler, VolumeRenderer
+from tests.avatar.test_composition import hyper, warp
 from tests.models.test_models import FACES, SMALL, TEMPLATE, VERTICES, camera
 from tests.training.ball import BallCapture
 
 SPLATS = {"count": 80}
+BOX = torch.tensor([[-0.15] * 3, [0.15] * 3])
+HALVES = torch.stack([VERTICES[:, 1] * 5 + 0.5, 0.5 - VERTICES[:, 1] * 5], dim=-1)
 NO_BORDER = TEMPLATE.replace(regions=TEMPLATE.regions | {"mouth": torch.ones_like(TEMPLATE.regions["mouth"])})
 
 
@@ -25,6 +46,26 @@ def displaced_first() -> hf.Avatar:
     return hf.models.insta(TEMPLATE, 3, **SMALL).replace(deformer=Chain(NearSurface(VERTICES, FACES), blend, surface))
 
 
+def deformed(deformer: Deformer) -> hf.Avatar:
+    """A field behind a deformer."""
+    grid = HashGrid(levels=2, features=2, log2_table_size=10, base_resolution=8, finest_resolution=32)
+    avatar = hf.Avatar(deformer, grid, NeRFDecoder(hidden=16, density_bias=3.0), VolumeRenderer(UniformSampler(16)))
+    torch.nn.init.normal_(grid.table)
+    return avatar
+
+
+def embedded() -> hf.SplatAvatar:
+    binding = EmbeddedBinding(VERTICES, FACES)
+    start, face = surface_splats(VERTICES, FACES, 80)
+    gaussians = Gaussians.of(*binding.attach(start, face), degree=1)
+    torch.nn.init.normal_(gaussians.color)
+    return hf.SplatAvatar(gaussians, binding, SplatRenderer())
+
+
+def skinning_weights() -> SkinningWeights:
+    return SkinningWeights(VERTICES, FACES, HALVES, cell=0.05)
+
+
 MAKERS = {
     "insta": lambda: hf.models.insta(TEMPLATE, 3, **SMALL),
     "insta without a border": lambda: hf.models.insta(NO_BORDER, 3, **SMALL),
@@ -34,6 +75,21 @@ MAKERS = {
     "flash_avatar": lambda: hf.models.flash_avatar(TEMPLATE, expression_width=3, **SPLATS),
     "moved before its surface": displaced_first,
     "rgb_avatar": lambda: hf.models.rgb_avatar(TEMPLATE, expression_width=3, **SPLATS),
+    "flash_avatar, points alone": lambda: hf.models.flash_avatar(
+        TEMPLATE, expression_width=3, follows="translation", **SPLATS
+    ),
+    "embedded": embedded,
+    "static": lambda: deformed(Static(BOX)),
+    "near surface": lambda: deformed(NearSurface(VERTICES, FACES)),
+    "released formula": lambda: deformed(SurfaceCanonicalizer(VERTICES, FACES, formula="released")),
+    "bound points": lambda: deformed(TriangleBinding(VERTICES, FACES)),
+    "embedded points": lambda: deformed(EmbeddedBinding(VERTICES, FACES)),
+    "hyper": lambda: deformed(hyper(ambient=0)),
+    "blendfield alone": lambda: deformed(Blendfield(BOX, BlendCoefficients({"expression": 3}, fields=2))),
+    "error warp behind a surface": lambda: deformed(Chain(SurfaceCanonicalizer(VERTICES, FACES), warp())),
+    "skinning": lambda: deformed(InverseSkinning(VERTICES, FACES, HALVES)),
+    "skinning by a field": lambda: deformed(WeightFieldSkinning(skinning_weights())),
+    "skinning roots": lambda: deformed(SkinningRoots(skinning_weights())),
 }
 
 
@@ -51,8 +107,12 @@ def test_moved_with_its_camera(name: str) -> None:
     torch.manual_seed(0)
     avatar = MAKERS[name]()
     moved, view = motion(), camera()
-    state = HeadState(VERTICES[None], expression=torch.rand(1, 3), frame_id=torch.zeros(1, dtype=torch.long))
-    turned = state.replace(vertices=VERTICES[None] @ moved[:3, :3].T + moved[:3, 3])
+    code, joints = torch.rand(1, 16), torch.eye(4).repeat(1, 2, 1, 1)
+    state = HeadState(
+        VERTICES[None], expression=torch.rand(1, 3), joint_transforms=joints, frame_id=torch.zeros(1, dtype=torch.long),
+        codes={"geometry": code, "expression_code": code[:, :3]},
+    )  # fmt: skip
+    turned = state.replace(vertices=VERTICES[None] @ moved[:3, :3].T + moved[:3, 3], joint_transforms=moved @ joints)
     image = avatar.render(view, state).rgb
     other = avatar.render(view.replace(world_to_camera=view.world_to_camera @ moved.inverse()), turned).rgb
     difference = (image - other).abs().flatten().quantile(0.99)
@@ -60,6 +120,13 @@ def test_moved_with_its_camera(name: str) -> None:
     if name == "insta without a border":  # what the region's border leaves to rounding (`RegionGate`)
         assert float((image - other).abs().max()) < 2e-6
     assert (float(difference) < 2e-3) == avatar.deformer.follows_head, f"{float(difference):.1e}"
+
+
+def test_every_deformer_is_moved() -> None:
+    made = [make() for name, make in MAKERS.items() if not hasattr(hf.models, name)]
+    moved = {type(part) for avatar in made for part in avatar.modules()}
+    parts = [getattr(hf.deformers, name) for name in hf.deformers.__all__]
+    assert {part for part in parts if isinstance(part, type) and issubclass(part, Deformer)} <= moved
 
 
 def test_deformers_say_whether_they_follow() -> None:

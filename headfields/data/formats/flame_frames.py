@@ -10,13 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfields.data.alignment import (
-    AlignmentFrame,
-    convention_evidence,
-    misalignments,
-    out_of_view,
-    sample_frames,
-)
+from headfields.data.alignment import AlignmentFrame, convention_evidence, misalignments, out_of_view, sample_frames
 from headfields.data.camera_axes import CONVENTIONS, Convention, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.recording import ConventionScores, DecodedHead, HeadArguments, Recording

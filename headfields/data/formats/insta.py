@@ -11,13 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headfields.data.alignment import (
-    AlignmentFrame,
-    convention_evidence,
-    misalignments,
-    out_of_view,
-    sample_frames,
-)
+from headfields.data.alignment import AlignmentFrame, convention_evidence, misalignments, out_of_view, sample_frames
 from headfields.data.camera_axes import Convention, Decision, decide_convention
 from headfields.data.errors import CaptureError
 from headfields.data.formats.transforms import TransformsFrame, distortion_of, intrinsics_of, matrix_of, read_frames
