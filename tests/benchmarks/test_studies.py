@@ -23,7 +23,8 @@ def test_is_a_study_and_says_how_it_is_run(path: Path) -> None:
     assert f"headfields compare benchmarks/studies/{path.name}" in text and "--out OUT" in text
     written = text.partition("[steps_by_row]")[0]  # the rest was printed
     assert len(study.rows) > 1 and len(written.splitlines()) <= 60
-    assert Study.load(path, [path.parent]).captures == (str(path.parent),) or len(study.captures) != 1
+    if len(study.captures) == 1:
+        assert Study.load(path, [path.parent]).captures == (str(path.parent),)
 
 
 @pytest.mark.slow
