@@ -156,13 +156,13 @@ def antialias(image: Float[Tensor, "h w c"], crossings: Crossings) -> Float[Tens
     check_record("antialias", "crossings", crossings, Crossings)
     check_shape("antialias", "image", image, "H W C")
     check_same_device("antialias", image=image, crossings=crossings.near)
-    flat = image.reshape(-1, image.shape[-1])
+    flat = image.flatten(0, -2)
     beyond = crossings.position - 0.5
     inward = beyond < 0
     target = torch.where(inward, crossings.near, crossings.far)
     source = torch.where(inward, crossings.far, crossings.near)
     share = beyond.abs().to(flat.dtype)
-    total = torch.zeros_like(flat[:, 0]).index_add(0, target, share)
+    total = flat.new_zeros(len(flat)).index_add(0, target, share)
     share = share / total.clamp(min=1)[target]
     change = share[:, None] * (flat.index_select(0, source) - flat.index_select(0, target))
     return flat.index_add(0, target, change).reshape(image.shape)

@@ -47,6 +47,8 @@ def fit_rigid(
         )
     if weights is not None:
         check_shape("fit_rigid", "weights", weights, f"{len(posed)} {len(source)}")
+        if weights.is_complex():
+            raise TypeError(f"fit_rigid: weights is {weights.dtype}; expected real numbers")
     check_same_device("fit_rigid", source=source, posed=posed, weights=weights)
     if source.dtype in (torch.float16, torch.bfloat16) or posed.dtype in (torch.float16, torch.bfloat16):
         source, posed = source.float(), posed.float()

@@ -269,7 +269,7 @@ def _check(faces: Tensor, uv: Tensor, uv_faces: Tensor, height: int, width: int,
     if faces.numel() and int(faces.max()) >= MOST_VERTICES:
         raise ValueError(f"{op}: faces holds the index {int(faces.max())}; vertex indices are below 2^31")
     if uv.numel():
-        low, high = float(uv.min()), float(uv.max())
+        low, high = float(uv.detach().min()), float(uv.detach().max())
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # a NaN too
             raise ValueError(
                 f"{op}: uv spans [{low:.6g}, {high:.6g}]; texture coordinates must be finite and lie in [0, 1]. "

@@ -118,6 +118,10 @@ LEGAL = {
         "lookup_occupancy occupied", "march_occupancy occupied", "marching_cubes values", "sample_texture texture",
         "antialias image", "softplus x", "srgb_from_linear light", "blended_map ring",
     },
+    "empty last axis": {
+        "accumulate values", "frequency_encoding x", "interpolate_rows table", "linear_from_srgb color",
+        "marching_cubes values", "sample_texture texture", "antialias image", "softplus x", "srgb_from_linear light",
+    },
     "whole numbers": {"fit_rigid weights"},
     "bytes": {"fit_rigid weights"},
 }  # fmt: skip
@@ -146,9 +150,12 @@ def damages(argument: Any) -> Iterator[tuple[str, Any]]:
         yield "not finite", torch.where(second, torch.nan, argument)
         yield "double", argument.double()
         yield "half", argument.half()
+        yield "complex", argument.to(torch.complex64)
+        yield "tracked", argument.clone().requires_grad_()
     else:
         yield "floats", argument.float()
     yield "other last axis", torch.cat([argument, argument[..., :1]], -1)
+    yield "empty last axis", argument[..., :0]
     yield "no tensor", argument.numpy()
     yield "another device", argument.to("meta")
 
@@ -190,7 +197,7 @@ def misbehaviors(name: str, function: Callable[..., Any], arguments: dict[str, A
             except Exception as error:
                 wrong.append(f"{place}: {damage}: {type(error).__name__}: {error}")
                 continue
-            if damage == "double":
+            if damage in ("double", "tracked"):
                 for one, other in zip(found, right, strict=True):
                     torch.testing.assert_close(one.to(other.dtype), other, rtol=1e-3, atol=1e-4)
             elif damage not in ("half", "not finite") and place not in LEGAL.get(damage, ()):
