@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from headfields.files.unpickler import to_array
 
-__all__ = ["WEIGHT_SLACK", "check_names", "check_sums", "checked_arrays", "number", "whole_numbers"]
+__all__ = ["WEIGHT_SLACK", "check_names", "check_sums", "checked_arrays", "names_in", "number", "whole_numbers"]
 
 WEIGHT_SLACK = 1e-3
 """How far weights may be below 0, and their sum off 1: the rounding of 16-bit floats."""
@@ -117,6 +117,11 @@ def check_sums(
     if lowest is not None and values.min() < lowest:
         place = np.unravel_index(values.argmin(), values.shape)
         raise ValueError(f"{where} at {_place(place)} is {values[place]:.6g}; expected no negative weight")
+
+
+def names_in(raw: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """The names under a key, or none; raises as `to_array`, with `where` and the key."""
+    return tuple(str(name) for name in to_array(raw.get(key, ()), f"{where}: {key}").ravel())
 
 
 def check_names(names: Sequence[str], count: int, where: str, of: str) -> None:

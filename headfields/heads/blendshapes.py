@@ -9,9 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.files.arrays import load_arrays
-from headfields.files.checked import check_names, checked_arrays, whole_numbers
+from headfields.files.checked import check_names, checked_arrays, names_in, whole_numbers
 from headfields.files.reading import reading
-from headfields.files.unpickler import to_array
 from headfields.heads.mouth.border import mouth_loop
 from headfields.heads.mouth.closing import close_mouth
 from headfields.ops._checks import check_floating, common_batch
@@ -99,7 +98,7 @@ class BlendshapeHead(Movable):
         arrays |= checked_arrays(where, raw, {"identity": "I V 3", "landmarks": "L"}, ("landmarks",), optional=True)
         count = len(arrays["template"])
         check_meters(where, "template", torch.from_numpy(arrays["template"]))
-        names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+        names = names_in(raw, "expression_names", where)
         check_names(names, len(arrays["expression"]), f"{where}: expression_names", "expressions")
         for key in ("faces", "landmarks"):
             if key in arrays:

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfields.files.arrays import load_arrays
-from headfields.files.checked import check_names, checked_arrays
+from headfields.files.checked import check_names, checked_arrays, names_in
 from headfields.files.reading import reading
-from headfields.files.unpickler import to_array
 from headfields.heads.flame.assets import regions_of, uv_of
 from headfields.heads.flame.files import FlameArrays, check_model, split_components
 from headfields.heads.flame.model import FlameHead
@@ -106,11 +105,11 @@ class SmplxHead(SkinnedHead):
         op = f"{cls.__name__}.from_file"
         arrays = check_model(op, raw, path, KEYS)
         count = len(arrays["v_template"])
-        names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+        names = names_in(raw, "expression_names", f"{op}: {path}")
         components = arrays["shapedirs"].shape[2]
         shape, expression = split_components(op, path, raw, components, expression_count, names)
         names = names[: expression.stop - expression.start]
-        shape_names = tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel())
+        shape_names = names_in(raw, "shape_names", f"{op}: {path}")
         check_names(names, expression.stop - expression.start, f"{op}: {path}: expression_names", "expressions")
         check_names(shape_names, shape.stop - shape.start, f"{op}: {path}: shape_names", "shape directions")
         embeddings: dict[str, LandmarkEmbedding] = {}

@@ -10,15 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from headfields.files.arrays import load_arrays
-from headfields.files.checked import (
-    check_names,
-    check_sums,
-    checked_arrays,
-    number,
-    whole_numbers,
-)
+from headfields.files.checked import check_names, check_sums, checked_arrays, names_in, number, whole_numbers
 from headfields.files.reading import reading
-from headfields.files.unpickler import to_array
 from headfields.files.versions import FileFormat
 from headfields.heads.flame.assets import FlameAssets, embeddings_of, regions_of, uv_of
 from headfields.heads.landmarks import LandmarkEmbedding
@@ -178,13 +171,13 @@ def flame_arrays(
     op = "FlameHead.from_file"
     arrays = check_model(op, raw, path, KEYS)
     faces, vertex_count = arrays["f"], len(arrays["v_template"])
-    names = tuple(str(name) for name in to_array(raw.get("expression_names", ()), "expression_names").ravel())
+    names = names_in(raw, "expression_names", f"{op}: {path}")
     components = arrays["shapedirs"].shape[2]
     shape, expression = split_components(op, path, raw, components, expression_count, names)
     count = expression.stop - expression.start
     if expression_count is not None:
         names = names[:count]
-    shape_names = tuple(str(name) for name in to_array(raw.get("shape_names", ()), "shape_names").ravel())
+    shape_names = names_in(raw, "shape_names", f"{op}: {path}")
     check_names(names, count, f"{op}: {path}: expression_names", "expressions")
     check_names(shape_names, shape.stop - shape.start, f"{op}: {path}: shape_names", "shape directions")
     embeddings = embeddings_of(raw, path, assets, len(faces))
