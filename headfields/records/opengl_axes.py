@@ -1,6 +1,6 @@
 """The turn between OpenCV's axes of a camera (x right, y down, z forward) and OpenGL's (x right, y up, z backward)."""
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 _Array = TypeVar("_Array", np.ndarray, Tensor)
 
 
-def flip_y_z(values: _Array, axis: int = -1) -> _Array:
+def flip_y_z(values: _Array, axis: Literal[-1, -2] = -1) -> _Array:
     """The values with the camera's y and z negated: from OpenCV's axes to OpenGL's, or back. Differentiable.
 
     Args:

@@ -103,21 +103,21 @@ def capture_launches(body: Callable[[], None], stream: Any) -> Callable[[], None
 @contextlib.contextmanager
 def waits() -> Iterator[list[str]]:
     """Within the block, the places in the code where the host waits for the GPU, by PyTorch's own check."""
-    found: list[str] = []
+    places: list[str] = []
     if not torch.cuda.is_available():
-        yield found
+        yield places
         return
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield found
+            yield places
         finally:
             torch.cuda.set_sync_debug_mode(mode)
     for each in caught:
         if "synchronizing CUDA operation" in str(each.message):
-            found.append(f"{Path(each.filename).name}:{each.lineno}")
+            places.append(f"{Path(each.filename).name}:{each.lineno}")
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 

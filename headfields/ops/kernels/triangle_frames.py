@@ -134,6 +134,7 @@ def add_corners(
 @wp.func
 @no_type_check
 def area(frame: Frame):
+    """Of the triangle, in square meters."""
     return 0.5 * wp.length(wp.cross(frame.edge, frame.other))
 
 
@@ -169,6 +170,7 @@ def frames(
 @wp.func
 @no_type_check
 def column(values: wp.array4d(dtype=wp.float32), mesh: int, face: int, c: int):
+    """Column `c` of the matrix of a triangle."""
     return wp.vec3(values[mesh, face, 0, c], values[mesh, face, 1, c], values[mesh, face, 2, c])
 
 

@@ -1,29 +1,35 @@
 """Segmentation labels of the scene, in INSTA's numbering."""
 
+from collections.abc import Mapping
+
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from headfields.data.labels import Label
 from headfields.heads.flame.model import FlameHead
 from headfields.synthetic.scene.anatomy import Anatomy
 
-__all__ = ["brow_labels", "face_labels", "majority", "skin_labels"]
+__all__ = ["brow_labels", "face_labels", "majority", "region_labels", "skin_labels"]
 
 
 def face_labels(head: FlameHead) -> UInt8[Tensor, " f"]:
     """(F,) label of each face of the head by its region; `skin_labels` refines lips and hair."""
-    out = torch.full((len(head.faces),), Label.SKIN, dtype=torch.uint8)
-    for name, label in (
-        ("neck", Label.NECK),
-        ("nose", Label.NOSE),
-        ("left_ear", Label.LEFT_EAR),
-        ("right_ear", Label.RIGHT_EAR),
-        ("left_eyeball", Label.LEFT_EYE),
-        ("right_eyeball", Label.RIGHT_EYE),
-    ):
-        if name in head.regions:
-            out[head.regions[name]] = label
+    named = {
+        "neck": Label.NECK, "nose": Label.NOSE, "left_ear": Label.LEFT_EAR, "right_ear": Label.RIGHT_EAR,
+        "left_eyeball": Label.LEFT_EYE, "right_eyeball": Label.RIGHT_EYE,
+    }  # fmt: skip
+    return region_labels(head.regions, len(head.faces), named)
+
+
+def region_labels(
+    regions: Mapping[str, Bool[Tensor, " f"]], faces: int, named: Mapping[str, Label]
+) -> UInt8[Tensor, " f"]:
+    """(F,) label of each face by the regions that are named, as far as there are such; skin elsewhere."""
+    out = torch.full((faces,), Label.SKIN, dtype=torch.uint8)
+    for name, label in named.items():
+        if name in regions:
+            out[regions[name]] = label
     return out
 
 

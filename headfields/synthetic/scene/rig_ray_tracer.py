@@ -17,7 +17,7 @@ from headfields.ops.vertex_geometry import vertex_normals
 from headfields.records import Camera, HeadState
 from headfields.synthetic.scene import surface_colors
 from headfields.synthetic.scene.head_geometry import BROW, GUM, HAIR, TOOTH
-from headfields.synthetic.scene.labels import brow_labels, majority
+from headfields.synthetic.scene.labels import brow_labels, majority, region_labels
 from headfields.synthetic.scene.rig_dress import Dress
 from headfields.synthetic.scene.shading import Lights, lambert_specular, strand_light, to_srgb
 
@@ -209,20 +209,11 @@ class RigRayTracer:
         return to_srgb(color * 0.62), label
 
     def _face_labels(self, inside: Tensor) -> UInt8[Tensor, " f"]:
-        regions = self.rig.regions
-        out = torch.full((len(self.rig.faces),), Label.SKIN, dtype=torch.uint8)
-        for name, label in (
-            ("torso", Label.NECK),
-            ("left_arm", Label.NECK),
-            ("right_arm", Label.NECK),
-            ("neck", Label.NECK),
-            ("nose", Label.NOSE),
-            ("left_ear", Label.LEFT_EAR),
-            ("right_ear", Label.RIGHT_EAR),
-            ("lips", Label.UPPER_LIP),
-        ):
-            if name in regions:
-                out[regions[name]] = label
+        named = {
+            **dict.fromkeys(("torso", "left_arm", "right_arm", "neck"), Label.NECK),
+            "nose": Label.NOSE, "left_ear": Label.LEFT_EAR, "right_ear": Label.RIGHT_EAR, "lips": Label.UPPER_LIP,
+        }  # fmt: skip
+        out = region_labels(self.rig.regions, len(self.rig.faces), named)
         out[inside] = Label.MOUTH_INTERIOR
         return out
 
