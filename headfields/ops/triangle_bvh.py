@@ -12,7 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfields.ops._bvh_build import PosedTree, build_topology
-from headfields.ops._checks import check_floating, check_integer, check_same_device, check_shape
+from headfields.ops._checks import (
+    check_floating,
+    check_index,
+    check_integer,
+    check_same_device,
+    check_shape,
+    require_shapes,
+)
 from headfields.ops._mesh_index import flat_mesh_index
 from headfields.ops.dispatch import native, use_native
 from headfields.ops.functorch_rules import may_be_differentiated
@@ -98,6 +105,9 @@ def _closest(
             max_distance, int(fused), face, barycentric, distance,
         )  # fmt: skip
         if fused:
+            fits = vertices.ndim == 3 and len(vertices) == len(bounds) and faces.ndim == 2 and faces.shape[1] == 3
+            require_shapes("closest", fits and vertices.shape[2] == 3, vertices=vertices, faces=faces)
+            check_index("closest", "faces", faces, vertices.shape[1])
             index, indexed = (children.view(-1), 0) if mesh_index is None else (mesh_index, 1)
             launch(
                 "triangle_points.points_on", n, face, barycentric, index, indexed, points, vertices, faces, nearest

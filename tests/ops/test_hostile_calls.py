@@ -219,3 +219,13 @@ def test_a_tree_that_is_none_is_an_error():
             )
     with pytest.raises(IndexError, match="faces name a vertex"):
         torch.ops.headfields.bvh_refit(vertices[:, :5].contiguous(), faces, children, order, slot, tree._levels)
+
+
+def test_faces_that_name_no_vertex_are_an_error_beside_a_tree_that_is_right():
+    """The kernel that gives the nearest points reads the faces by itself."""
+    arguments = list(hostile_calls.valid_calls()["closest_triangle"])
+    faces = arguments[3].clone()
+    faces[2, 1] = 2**31 - 1
+    arguments[3] = faces
+    with hf.use_cpu_backend("warp"), pytest.raises(IndexError, match="closest: faces holds 2147483647"):
+        torch.ops.headfields.closest_triangle(*arguments)
